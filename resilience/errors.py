@@ -1,0 +1,50 @@
+"""What can go wrong, and whose doing it is: one root and its few children."""
+
+__all__ = ["BreakerOpenError", "ResilienceError", "Throttled", "Undeliverable"]
+
+
+class ResilienceError(Exception):
+    """Root of every error this package raises on its own account."""
+
+
+class BreakerOpenError(ResilienceError):
+    """The breaker did not let the call run: the other side was failing, your call is not at fault.
+
+    Attributes:
+        name: the breaker that said no.
+        retry_after: seconds until it makes sense to ask again; ``inf`` while it is forced open.
+    """
+
+    def __init__(self, name: str, retry_after: float) -> None:
+        super().__init__(f"circuit breaker {name!r} is open; try again in {retry_after:.3g} s")
+        self.name = name
+        self.retry_after = retry_after
+
+    def __reduce__(self) -> tuple[type["BreakerOpenError"], tuple[str, float]]:
+        return type(self), (self.name, self.retry_after)
+
+
+class Throttled(ResilienceError):  # noqa: N818 - the design's name: it is a request to wait, not a fault
+    """Raised by a source or a destination that asks for a pause: it waits, and nothing counts against it.
+
+    Attributes:
+        retry_after: seconds to leave it alone; 0 leaves the length of the pause to the caller's backoff.
+    """
+
+    def __init__(self, retry_after: float = 0.0, message: str = "the other side asks for a pause") -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Undeliverable(ResilienceError):  # noqa: N818 - the design's name
+    """Raised by a destination that will never take this result: it becomes a dead letter, nothing is retried.
+
+    Attributes:
+        reason: why, for the person who looks at the dead letter.
+        attempts: how many attempts in all must end this way before the result is given up (1: at once).
+    """
+
+    def __init__(self, reason: str, *, attempts: int = 1) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.attempts = attempts
