@@ -1,0 +1,266 @@
+"""Who gets how many of ``capacity`` units: exact integer shares, and the credit that makes them fair over time.
+
+:func:`allocate` divides once and remembers nothing. :class:`CapacityAllocator` remembers what rounding withheld or
+gave too much, so that every name stays within one unit of its exact share for ever, also at capacity 1.
+Everything is counted in integers: no share is ever lost to a float.
+"""
+
+import heapq
+import math
+from collections.abc import Collection, Hashable, Iterable, Mapping
+from fractions import Fraction
+from types import MappingProxyType
+from typing import Generic, TypeVar
+
+__all__ = ["CapacityAllocator", "allocate"]
+
+K = TypeVar("K", bound=Hashable)
+
+_FINE_BITS = 64  # a credit is never rounded to more than 2 ** -64 unit
+_SCALE_BITS = 256  # a finer common denominator than this is rounded off, lest it grow with every new set of names
+
+
+def allocate(capacity: int, weights: Mapping[K, int], caps: Mapping[K, int] | None = None) -> dict[K, int]:
+    """Divide ``capacity`` units by weight, nobody above its cap, without remembering anything.
+
+    What one name cannot use the others get (water-filling); fractions are settled by highest averages (Webster/
+    Sainte-Lague with caps): the next unit goes to the largest ``weight / (2 * units + 1)``. More capacity, weight or
+    cap therefore never brings anyone less. Ties: the heavier weight first, then the smaller ``repr`` of the name,
+    whatever the order of the mappings.
+
+    Args:
+        capacity: units to give out.
+        weights: name to weight; weight 0 gets nothing.
+        caps: name to the most units it can use; a name that is not in it has no cap.
+
+    Returns:
+        Name to units, in the order of ``weights``. The units sum to the capacity, or to the caps of all names with a
+        weight if that is less (0 if there are none).
+
+    Raises:
+        ValueError: a number that is negative or no integer (a bool is none), or a cap for a name without a weight.
+
+    Thread-safe: it has no state.
+    """
+    _check("capacity", capacity)
+    _check_all("weight", weights)
+    limits = _limits(capacity, weights, caps)
+    grants = dict.fromkeys(weights, 0)
+    total = min(capacity, sum(limits.values()))
+    if not total:
+        return grants
+    left, weight, _ = _water_fill(total, weights, limits)
+    for name, limit in limits.items():
+        # At the water level's divisor rounding gives a Webster division of nearly the right size.
+        grants[name] = min(limit, (2 * weights[name] * left + weight) // (2 * weight)) if weight else limit
+    _settle(total - sum(grants.values()), grants, weights, limits)
+    return grants
+
+
+class CapacityAllocator(Generic[K]):
+    """Divides unit after unit, or round after round, and carries what rounding left over from one to the next.
+
+    Every name has a credit in units: what its weight entitled it to less what it got. The credits always sum to
+    exactly zero. Not thread-safe: the caller's lock guards it, and nothing here waits or calls back.
+
+    Args:
+        weights: name to weight, in registration order; a weight of 0 gets nothing.
+
+    Raises:
+        ValueError: a weight that is negative or no integer; a name that is not registered (every method).
+    """
+
+    def __init__(self, weights: Mapping[K, int]) -> None:
+        _check_all("weight", weights)
+        self._weights = dict(weights)
+        self._credits = dict.fromkeys(weights, 0)  # counted in 1 / self._scale units
+        self._scale = 1 << _FINE_BITS
+        self._registered()
+
+    @property
+    def weights(self) -> Mapping[K, int]:
+        """Name to weight, in registration order; read-only, and it follows later changes."""
+        return MappingProxyType(self._weights)
+
+    def credit(self, name: K) -> Fraction:
+        """Units ``name`` is owed; negative when it got more than its share."""
+        self._known([name])
+        return Fraction(self._credits[name], self._scale)
+
+    def charge(self, name: K, units: int, among: Collection[K]) -> None:
+        """Note that ``units`` went to ``name`` while those ``among`` wanted them.
+
+        Everyone ``among`` is credited with its weight's part of the units and ``name``, which need not be one of
+        them, is debited with all. Nothing happens when nobody ``among`` has a weight: then nobody missed anything.
+        """
+        _check("units", units)
+        self._known([name])
+        parts = self._known(among)
+        weight = sum(parts)
+        if not weight:
+            return
+        if self._scale % weight:
+            self._rescale(weight)
+        part, credits_ = units * (self._scale // weight), self._credits
+        for other, share in zip(among, parts, strict=True):
+            credits_[other] += share * part
+        credits_[name] -= units * self._scale
+
+    def first(self, among: Collection[K]) -> list[K]:
+        """Those ``among`` that have a weight, the one that is owed the next unit first.
+
+        Eligible names (whose credit is positive once the next unit is shared out) come before the others; within
+        both the earliest deadline ``(1 - credit) / weight`` is first, ties in registration order. Charging the first
+        one unit at a time keeps everyone within one unit of its share: Pfair scheduling on one processor (Baruah,
+        Cohen, Plaxton, Varvel 1996), Tijdeman's chairman assignment.
+        """
+        parts = self._known(among)
+        credits_, scale, shift, order = self._credits, self._scale, self._shift, self._order
+        weight, spare = sum(parts), scale - sum([credits_[name] for name in among])
+        ranked = [
+            # Two deadlines that differ do so by at least 1 / (heaviest weight) ** 2, which the shift makes visible.
+            (own * weight + part * spare <= 0, ((scale - own) << shift) // part, order[name], name)
+            for name, part in zip(among, parts, strict=True)
+            if part
+            for own in [credits_[name]]
+        ]
+        ranked.sort()
+        return [entry[3] for entry in ranked]
+
+    def level(self, name: K, among: Collection[K]) -> None:
+        """Let ``name`` join those ``among``: it gets at most one unit for its absence and pays at most one for it.
+
+        What is cut off goes to the others ``among`` by weight, which leaves their order as it is. ``name`` may
+        already be ``among`` them. Alone it keeps its credit: there is nobody to be level with.
+        """
+        self._known(among)
+        (own,) = self._known([name])
+        others = {other: self._weights[other] for other in among if other != name and self._weights[other]}
+        if not others:
+            return
+        weight = own + sum(others.values())
+        total = self._credits[name] + sum([self._credits[other] for other in others])
+        ahead, one = self._credits[name] * weight - own * total, self._scale * weight
+        if ahead > one:
+            self._move(-((one - ahead) // weight), name, others)
+        elif ahead < -one:
+            self._move((ahead + one) // weight, name, others)
+
+    def set_weight(self, name: K, weight: int) -> None:
+        """Add ``name`` with no credit, or change its weight; it keeps its credit then."""
+        _check(f"weight of {name!r}", weight)
+        self._weights[name] = weight
+        self._credits.setdefault(name, 0)
+        self._registered()
+
+    def remove(self, name: K) -> None:
+        """Forget ``name``; its credit goes to the others by weight, which leaves their order as it is."""
+        self._known([name])
+        others = {other: weight for other, weight in self._weights.items() if other != name}
+        if others:
+            weighted = any(others.values())
+            self._move(self._credits[name], name, others if weighted else dict.fromkeys(others, 1))
+        del self._weights[name], self._credits[name]
+        self._registered()
+
+    def _known(self, names: Iterable[K]) -> list[int]:
+        """The weights of ``names``."""
+        weights = self._weights
+        try:
+            return [weights[name] for name in names]
+        except KeyError as missing:
+            raise ValueError(f"unknown name {missing.args[0]!r}: add it with set_weight() first") from None
+
+    def _registered(self) -> None:
+        """Keep what follows from the set of names and weights."""
+        self._order = {name: index for index, name in enumerate(self._weights)}
+        self._shift = 2 * max(self._weights.values(), default=0).bit_length()
+
+    def _move(self, amount: int, name: K, others: Mapping[K, int]) -> None:
+        """Move ``amount`` of the credit of ``name`` to ``others`` by weight; the last takes what does not divide."""
+        weight, given = sum(others.values()), 0
+        self._credits[name] -= amount
+        for other, part in others.items():
+            share = amount * part // weight
+            self._credits[other] += share
+            given += share
+        self._credits[other] += amount - given
+
+    def _rescale(self, weight: int) -> None:
+        """Count credits in units that ``weight`` divides: exactly, unless that would take too many digits."""
+        scale = math.lcm(self._scale, weight)
+        if scale.bit_length() > _SCALE_BITS:
+            scale = weight << _FINE_BITS
+        credits_ = {name: credit * scale // self._scale for name, credit in self._credits.items()}
+        for name in list(credits_)[: -sum(credits_.values())]:
+            credits_[name] += 1  # rounding down left one quantum for each of so many
+        self._credits, self._scale = credits_, scale
+
+
+def _check(what: str, value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"{what} is {value!r}: it must be an integer of at least 0")
+
+
+def _check_all(what: str, values: Mapping[K, int]) -> None:
+    for name, value in values.items():
+        if type(value) is not int or value < 0:
+            _check(f"{what} of {name!r}", value)
+
+
+def _limits(capacity: int, weights: Mapping[K, int], caps: Mapping[K, int] | None) -> dict[K, int]:
+    """The most units each name with a weight can get."""
+    limits = {name: capacity for name, weight in weights.items() if weight}
+    if not caps:
+        return limits
+    _check_all("cap", caps)
+    for name, cap in caps.items():
+        if name not in weights:
+            raise ValueError(f"cap for {name!r}, which has no weight: add it to the weights or leave its cap out")
+        if name in limits and cap < capacity:
+            limits[name] = cap
+    return limits
+
+
+def _water_fill(total: int, weights: Mapping[K, int], limits: Mapping[K, int]) -> tuple[int, int, set[K]]:
+    """Raise everyone's share evenly by weight until ``total`` is given out, stopping each at its limit.
+
+    Returns:
+        What is left for those below their limit, the sum of their weights, and the names that are full.
+    """
+    left, weight = total, sum([weights[name] for name in limits])
+    full: set[K] = set()
+    if all(left * weights[name] < limit * weight for name, limit in limits.items()):
+        return left, weight, full
+    shift = 2 * max(weights.values()).bit_length()
+    for name in sorted(limits, key=lambda name: (limits[name] << shift) // weights[name]):
+        if left * weights[name] < limits[name] * weight:
+            break
+        full.add(name)
+        left -= limits[name]
+        weight -= weights[name]
+    return left, weight, full
+
+
+def _settle(missing: int, grants: dict[K, int], weights: Mapping[K, int], limits: Mapping[K, int]) -> None:
+    """Give ``missing`` more units, or take back the excess, in the order of highest averages."""
+    step = 1 if missing > 0 else -1
+    shift = 2 * (max(grants.values()) + abs(missing)).bit_length() + 4
+    names = sorted(limits, key=lambda name: (-weights[name], repr(name)), reverse=step < 0)
+
+    def bid(rank: int) -> tuple[int, int]:
+        """Exact rank of the unit that ``names[rank]`` would get, or give back, next."""
+        name = names[rank]
+        return -step * ((weights[name] << shift) // (2 * grants[name] + step)), rank
+
+    ready = [rank for rank, name in enumerate(names) if (grants[name] < limits[name] if step > 0 else grants[name])]
+    heap = [bid(rank) for rank in ready]
+    heapq.heapify(heap)
+    for _ in range(abs(missing)):
+        _, rank = heap[0]
+        name = names[rank]
+        grants[name] += step
+        if grants[name] < limits[name] if step > 0 else grants[name]:
+            heapq.heapreplace(heap, bid(rank))
+        else:
+            heapq.heappop(heap)
