@@ -1,0 +1,152 @@
+"""Conductor's task and task result as values, to and from the JSON objects of its API."""
+
+import enum
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+__all__ = ["Task", "TaskResult", "TaskStatus"]
+
+
+class TaskStatus(enum.Enum):
+    """How a task stands, as far as a worker may say: the values are Conductor's own words."""
+
+    IN_PROGRESS = "IN_PROGRESS"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    FAILED_WITH_TERMINAL_ERROR = "FAILED_WITH_TERMINAL_ERROR"
+
+
+@attrs.frozen(kw_only=True)
+class Task:
+    """One polled task. Immutable as far as Python goes: treat the mappings as read-only, several threads may share them.
+
+    What a workflow was given may be private, so ``repr`` shows neither input nor output.
+
+    Attributes:
+        task_id: Conductor's id of this attempt; a retry has another one.
+        workflow_id: the workflow the task belongs to.
+        task_type: what was polled for.
+        reference_name: the task's name inside its workflow definition.
+        input: the task's input.
+        output: what earlier updates of this task left there; an update replaces it.
+        retry_count: attempts before this one.
+        poll_count: how often this attempt was handed out, this time included.
+        domain: Conductor's domain; None for a task without one.
+        response_timeout: seconds without an update after which the server takes the task for lost; 0: never.
+        seq: the task's place in its workflow.
+        iteration: the round of the loop it stands in; 0 outside a loop.
+        workflow_type: name of the workflow's definition.
+        raw: the whole JSON object as it came.
+    """
+
+    task_id: str
+    workflow_id: str = ""
+    task_type: str = ""
+    reference_name: str = ""
+    input: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
+    output: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
+    retry_count: int = 0
+    poll_count: int = 0
+    domain: str | None = None
+    response_timeout: float = 0.0
+    seq: int = 0
+    iteration: int = 0
+    workflow_type: str = ""
+    raw: Mapping[str, Any] = attrs.field(factory=dict, repr=False, eq=False)
+
+    @classmethod
+    def from_wire(cls, entry: object) -> "Task":
+        """Read one entry of a poll's answer.
+
+        Only what would make the task unusable is refused; a secondary field of a wrong type gets its default, because
+        the server has handed the task out already: refused here, it would be lost until its response timeout.
+
+        Args:
+            entry: anything that JSON can be.
+
+        Raises:
+            ValueError: it is no object, has no task id, or its input is no object.
+        """
+        if not isinstance(entry, dict):
+            raise ValueError(f"a task must be a JSON object, not {type(entry).__name__}")  # noqa: TRY004 - bad data, not a bug
+        task_id = entry.get("taskId")
+        if not isinstance(task_id, str) or not task_id:
+            raise ValueError("a task without a taskId")
+        given = entry.get("inputData")
+        if given is not None and not isinstance(given, dict):
+            raise ValueError(f"task {task_id}: its inputData is no JSON object")
+        output = entry.get("outputData")
+        return cls(
+            task_id=task_id,
+            workflow_id=_text(entry, "workflowInstanceId"),
+            task_type=_text(entry, "taskType") or _text(entry, "taskDefName"),
+            reference_name=_text(entry, "referenceTaskName"),
+            input=given or {},
+            output=output if isinstance(output, dict) else {},
+            retry_count=_count(entry, "retryCount"),
+            poll_count=_count(entry, "pollCount"),
+            domain=_text(entry, "domain") or None,
+            response_timeout=float(_count(entry, "responseTimeoutSeconds")),
+            seq=_count(entry, "seq"),
+            iteration=_count(entry, "iteration"),
+            workflow_type=_text(entry, "workflowType"),
+            raw=entry,
+        )
+
+
+@attrs.frozen(kw_only=True)
+class TaskResult:
+    """What a task came to, or that it is not finished yet. Immutable; ``repr`` does not show the output.
+
+    Attributes:
+        task_id: the task; a task function may leave it out, the adapter fills it in.
+        workflow_id: the task's workflow; likewise.
+        status: how the task stands now.
+        output: the task's output; replaces what the server has.
+        reason: why it failed, for people.
+        callback_after: for IN_PROGRESS: seconds after which the server hands the task out again; 0: at once.
+        logs: lines for the task's log, each with the time it was written (seconds since the epoch).
+        worker_id: who ran it.
+    """
+
+    task_id: str = ""
+    workflow_id: str = ""
+    status: TaskStatus = TaskStatus.COMPLETED
+    output: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
+    reason: str | None = None
+    callback_after: float = 0.0
+    logs: tuple[tuple[float, str], ...] = attrs.field(default=(), repr=False)
+    worker_id: str | None = None
+
+    def to_wire(self) -> dict[str, Any]:
+        """The JSON object of an update; what is not set is left out, since older servers trip over nulls."""
+        wire: dict[str, Any] = {
+            "workflowInstanceId": self.workflow_id,
+            "taskId": self.task_id,
+            "status": self.status.value,
+            "outputData": self.output if type(self.output) is dict else dict(self.output),
+        }
+        if self.worker_id is not None:
+            wire["workerId"] = self.worker_id
+        if self.reason is not None:
+            wire["reasonForIncompletion"] = self.reason
+        if self.status is TaskStatus.IN_PROGRESS:
+            wire["callbackAfterSeconds"] = math.ceil(self.callback_after)  # whole seconds: never sooner than asked for
+        if self.logs:
+            wire["logs"] = [{"log": text, "createdTime": int(created * 1000)} for created, text in self.logs]
+        return wire
+
+
+def _text(entry: dict[str, Any], key: str) -> str:
+    """A text field, or nothing."""
+    value = entry.get(key)
+    return value if isinstance(value, str) else ""
+
+
+def _count(entry: dict[str, Any], key: str) -> int:
+    """A whole number that is not negative, or zero."""
+    value = entry.get(key)
+    return value if type(value) is int and value > 0 else 0
