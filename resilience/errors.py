@@ -1,6 +1,9 @@
 """What can go wrong, and whose doing it is: one root and its few children."""
 
-__all__ = ["BreakerOpenError", "ResilienceError", "Throttled", "Undeliverable"]
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = ["BreakerOpenError", "Incomplete", "ResilienceError", "Throttled", "Undeliverable"]
 
 
 class ResilienceError(Exception):
@@ -22,6 +25,18 @@ class BreakerOpenError(ResilienceError):
 
     def __reduce__(self) -> tuple[type["BreakerOpenError"], tuple[str, float]]:
         return type(self), (self.name, self.retry_after)
+
+
+class Incomplete(ResilienceError):  # noqa: N818 - says what the answer was
+    """Raised by a source whose answer was damaged: its good part is taken in, and the failure counts.
+
+    Attributes:
+        values: the good part.
+    """
+
+    def __init__(self, message: str, values: Sequence[Any] = ()) -> None:
+        super().__init__(message)
+        self.values = values
 
 
 class Throttled(ResilienceError):  # noqa: N818 - the design's name: it is a request to wait, not a fault

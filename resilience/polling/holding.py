@@ -1,0 +1,82 @@
+"""Holding: items that have arrived and not started, and what polls in flight keep reserved (rules P2 and P8)."""
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+import attrs
+
+from resilience.polling.track import Flight, Track
+
+__all__ = ["Held", "Holding", "reserved"]
+
+LONGEST_DEBT = 64
+
+
+@attrs.frozen
+class Held:
+    """One item that has arrived and not started, since clock time ``since``."""
+
+    track: Track
+    value: object
+    since: float
+
+
+class Holding:
+    """Items wait here in the order they came, and start in that order."""
+
+    def __init__(self) -> None:
+        self._items: deque[Held] = deque()
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def add(self, track: Track, values: Sequence[object], now: float) -> None:
+        """Hold ``values`` that ``track``'s source brought."""
+        self._items.extend(Held(track, value, now) for value in values)
+        track.held += len(values)
+
+    def start(self, count: int) -> list[Held]:
+        """The next ``count`` items, which from now on are executing."""
+        started = [self._items.popleft() for _ in range(min(count, len(self._items)))]
+        for item in started:
+            item.track.held -= 1
+            item.track.executing += 1
+        return started
+
+    def oldest(self) -> float | None:
+        """Since when the item held longest has been held."""
+        return self._items[0].since if self._items else None
+
+    def give_back(self, held_before: float) -> list[Held]:
+        """The items held since ``held_before`` or longer; their sources are owed from now on."""
+        given = []
+        while self._items and self._items[0].since <= held_before:
+            given.append(self._items.popleft())
+        for item in given:
+            item.track.held -= 1
+        for track in dict.fromkeys(item.track for item in given):
+            track.debt = min(track.debt * 2 or 1, LONGEST_DEBT)
+            track.owed = track.debt
+        return given
+
+
+def reserved(tracks: Iterable[Track], capacity: int) -> int:
+    """Units of the sum that polls in flight keep: what overdue and abandoned ones were granted is lent.
+
+    No more than ``capacity`` units are ever lent.
+    """
+    prompt = overdue = abandoned = 0
+    for track in tracks:
+        flight = track.live
+        if flight is not None and flight.granted:
+            if _is_lent(flight):
+                overdue += flight.granted
+            else:
+                prompt += flight.granted
+        if track.abandoned:
+            abandoned += sum(flight.granted for flight in track.abandoned.values())
+    return prompt + max(0, overdue - max(0, capacity - abandoned))
+
+
+def _is_lent(flight: Flight) -> bool:
+    return flight.overdue and flight.lendable

@@ -1,0 +1,43 @@
+"""Pausing: when a source may be polled again (rule P6)."""
+
+import random
+
+from resilience.backoff import Backoff
+from resilience.polling.track import Track
+
+__all__ = ["Pausing"]
+
+FAILURE = Backoff(initial=0.05, maximum=1.0)
+FIRST_EMPTY = 0.002
+LONGEST_EMPTY = 0.1
+LONGEST_EMPTY_PER_SOURCE = 0.01
+WAIT_USED = 0.9  # a server's clock and ours differ a little: this part of the wait counts as all of it
+
+
+class Pausing:
+    """Pauses are per source: short and growing after empty answers, longer after failures, none after a used wait."""
+
+    def __init__(self, sources: int, rng: random.Random) -> None:
+        longest = max(LONGEST_EMPTY, sources * LONGEST_EMPTY_PER_SOURCE)
+        self._empty = Backoff(initial=FIRST_EMPTY, maximum=longest)
+        self._rng = rng
+
+    def after_answer(self, track: Track, count: int, waited: float, wait: float, now: float) -> None:
+        """Note an answer of ``count`` items that took ``waited`` seconds of the ``wait`` it was allowed."""
+        track.failures = 0
+        track.not_before = now
+        if count or (wait and waited >= wait * WAIT_USED):
+            track.empties = 0
+            return
+        track.empties += 1
+        track.not_before = now + self._empty.delay(track.empties, rng=self._rng)
+
+    def after_failure(self, track: Track, now: float, hint: float) -> None:
+        """Note a failure; ``hint`` is the pause that the source asked for, in seconds."""
+        track.empties = 0
+        track.failures += 1
+        track.not_before = now + FAILURE.delay(track.failures, rng=self._rng, hint=hint)
+
+    def after_rejection(self, track: Track, now: float, retry_after: float | None) -> None:
+        """Note that a poll never ran; this says nothing about the source."""
+        track.not_before = now + (FAILURE.initial if retry_after is None else retry_after)

@@ -1,0 +1,266 @@
+"""The poller's decisions: whom to poll for how much, what may start, what goes back. Pure; its driver does the rest.
+
+Rules (P1 to P13 of the design) live in the four modules beside this one: `probing`, `sharing`, `holding`, `pausing`.
+Here they meet: a driver tells what happened, asks `plan` what to send, and `start` what to run.
+"""
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from resilience.events import Event, ItemsArrived, ItemsArrivedLate, PollFailed, PollOverdue, PollTimedOut
+from resilience.polling.holding import Held, Holding, reserved
+from resilience.polling.pausing import Pausing
+from resilience.polling.probing import probes, sharers
+from resilience.polling.sharing import Sharing
+from resilience.polling.source import PollConfig, PollRequest, Source, check_capacity
+from resilience.polling.track import Flight, Track
+
+__all__ = ["NO_GATES", "PollPlanner"]
+
+NO_GATES: Mapping[str, float] = {}
+
+
+class PollPlanner:
+    """Decides for many sources and one capacity. Not thread-safe: its driver guards it with one lock.
+
+    Every method that depends on time takes ``now``, in seconds of any monotonic clock.
+
+    Args:
+        sources: what is polled; names must be unique.
+        capacity: units that may execute at once.
+        config: the timing of polls.
+        rng: draws the jitter of pauses.
+    """
+
+    def __init__(
+        self,
+        sources: Iterable[Source[Any]],
+        capacity: int,
+        config: PollConfig | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._tracks = {source.name: Track(source) for source in checked(sources)}
+        self._capacity = check_capacity(capacity)
+        self._config = config or PollConfig()
+        self._sharing = Sharing(self._tracks.values())
+        self._pausing = Pausing(len(self._tracks), rng or random.Random())
+        self._holding = Holding()
+        self._numbers = 0
+        self._executing = 0
+        self._task_ended = False
+        self._stopped = False
+        self._events: list[Event] = []
+
+    # -- what a driver asks ------------------------------------------------------------------------------------------
+
+    def plan(self, now: float, gates: Mapping[str, float] = NO_GATES) -> list[PollRequest]:
+        """Decide which polls to send now; they count as sent.
+
+        Args:
+            now: the time.
+            gates: for every source whose breaker is not closed, the time from which it may be probed.
+        """
+        self._lend(now)
+        task_ended, self._task_ended = self._task_ended, False
+        if self._stopped:
+            return []
+        able = [t for t in self._tracks.values() if self._is_able(t)]
+        sharing = sharers(t for t in able if t.name not in gates)
+        due = [t for t in able if t.live is None and now >= max(t.not_before, gates.get(t.name, now))]
+        wait = 0.0 if sharing else self._config.poll_wait
+        requests = self._grant(sharing, due, wait, now)
+        if task_ended or self._executing < self._capacity:
+            inside = frozenset(sharing)
+            outside = [t for t in due if t not in inside and not self._is_owed(t)]
+            chosen = probes(outside, self._tracks.values(), self.held, self._capacity)
+            requests += [self._send(track, 1, wait, now, probe=True) for track in chosen]
+        return requests
+
+    def start(self, limit: int) -> list[Held]:
+        """Take at most ``limit`` items that may start now, oldest first; they are executing from now on."""
+        started = self._holding.start(min(limit, self.startable()))
+        self._executing += len(started)
+        return started
+
+    def startable(self) -> int:
+        """How many items may start now without taking a unit that was granted elsewhere."""
+        if not self._holding:
+            return 0
+        free = self._capacity - self._executing - reserved(self._tracks.values(), self._capacity)
+        return max(0, min(free, len(self._holding)))
+
+    def overheld(self, now: float) -> list[Held]:
+        """Take the items that have been held too long: they are to be given back. Their sources are owed (rule P8)."""
+        return self._holding.give_back(now - self._config.max_hold)
+
+    def next_wakeup(self, now: float, gates: Mapping[str, float] = NO_GATES) -> float | None:
+        """When the driver is to call `plan` and `overheld` again if nothing happens before; None: never."""
+        times = [] if self._stopped else [t for t in (self._due_at(t, gates) for t in self._tracks.values()) if t > now]
+        times += [t.live.overdue_at for t in self._tracks.values() if t.live is not None and not t.live.overdue]
+        oldest = self._holding.oldest()
+        if oldest is not None:
+            times.append(oldest + self._config.max_hold)
+        return min(times, default=None)
+
+    def drain_events(self) -> list[Event]:
+        """What has happened since the last call."""
+        events, self._events = self._events, []
+        return events
+
+    @property
+    def executing(self) -> int:
+        """Items that have started and not finished."""
+        return self._executing
+
+    @property
+    def held(self) -> int:
+        """Items that have arrived and not started."""
+        return len(self._holding)
+
+    @property
+    def awaited(self) -> int:
+        """Polls in flight that are not overdue."""
+        return sum(t.live is not None and not t.live.overdue for t in self._tracks.values())
+
+    # -- what a driver tells -----------------------------------------------------------------------------------------
+
+    def answered(self, request: PollRequest, values: Sequence[object], now: float) -> None:
+        """A poll brought ``values``; a late one is taken in as well."""
+        track, flight, late = self._land(request)
+        self._take_in(track, values, now)
+        if late:
+            self._events.append(ItemsArrivedLate(track.name, len(values)))
+            return
+        was_backlogged, waited = track.backlogged, now - flight.sent_at
+        track.answered, track.failed = True, False
+        track.full = len(values) >= request.count
+        track.slow = waited > request.wait + self._config.overdue_after
+        if track.backlogged and not was_backlogged:
+            self._sharing.join(track)
+        self._settle_debt(track)
+        self._pausing.after_answer(track, len(values), waited, request.wait, now)
+        if values:
+            self._events.append(ItemsArrived(track.name, len(values), request.count, waited))
+
+    def failed(
+        self,
+        request: PollRequest,
+        error: BaseException,
+        now: float,
+        *,
+        hint: float = 0.0,
+        values: Sequence[object] = (),
+    ) -> None:
+        """A poll raised ``error``; ``hint`` is the pause it asks for, ``values`` the good part of a damaged answer."""
+        track, _, late = self._land(request)
+        self._take_in(track, values, now)
+        self._events.append(PollFailed(track.name, error))
+        if not late:
+            track.failed = True
+            self._pausing.after_failure(track, now, hint)
+
+    def timed_out(self, request: PollRequest, now: float) -> None:
+        """A poll was abandoned: it is still running, and its answer will be late."""
+        track, flight, _ = self._land(request)
+        track.abandoned[request.number] = flight
+        track.failed = True
+        self._pausing.after_failure(track, now, 0.0)
+        self._events.append(PollTimedOut(track.name, self._config.poll_timeout))
+
+    def rejected(self, request: PollRequest, retry_after: float | None, now: float) -> None:
+        """A poll never ran, for instance because somebody else has the breaker's probe."""
+        track, _, _ = self._land(request)
+        self._pausing.after_rejection(track, now, retry_after)
+
+    def finished(self, source: str) -> None:
+        """An executing item of ``source`` has ended, or was given back."""
+        self._tracks[source].executing -= 1
+        self._executing -= 1
+        self._task_ended = True
+
+    def deliveries(self, source: str, ok: bool) -> None:  # noqa: FBT001 - a fact, not a mode
+        """Whether the last delivery to ``source`` succeeded; while it failed the source is not polled (rule P13)."""
+        self._tracks[source].delivering = ok
+
+    def stop(self) -> None:
+        """Send no more polls."""
+        self._stopped = True
+
+    def drain(self) -> list[Held]:
+        """Take everything that has not started: it is to be given back."""
+        return self._holding.give_back(float("inf"))
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _is_able(self, track: Track) -> bool:
+        return track.delivering and len(track.abandoned) < self._config.max_abandoned
+
+    def _due_at(self, track: Track, gates: Mapping[str, float]) -> float:
+        if track.live is not None or not self._is_able(track):
+            return float("-inf")
+        return max(track.not_before, gates.get(track.name, track.not_before))
+
+    def _is_owed(self, track: Track) -> bool:
+        return track.owed > 0 and not track.suspect
+
+    def _lend(self, now: float) -> None:
+        for track in self._tracks.values():
+            flight = track.live
+            if flight is not None and not flight.overdue and now >= flight.overdue_at:
+                flight.overdue = True
+                self._events.append(PollOverdue(track.name, flight.request.count))
+
+    def _grant(self, sharing: Sequence[Track], due: Sequence[Track], wait: float, now: float) -> list[PollRequest]:
+        requests = []
+        free = self._capacity - self._executing - self.held - reserved(self._tracks.values(), self._capacity)
+        for track in due:
+            if free >= 1 and self._is_owed(track):
+                requests.append(self._send(track, 1, wait, now, probe=False))
+                free -= 1
+        inside = frozenset(sharing)
+        takers = [t for t in due if t in inside and t.live is None]
+        for track, count in self._sharing.grants(sharing, takers, free, self._capacity):
+            requests.append(self._send(track, count, wait, now, probe=False))
+        return requests
+
+    def _send(self, track: Track, count: int, wait: float, now: float, *, probe: bool) -> PollRequest:
+        self._numbers += 1
+        request = PollRequest(track.name, count, wait, probe, self._numbers)
+        overdue_at = now + wait + self._config.overdue_after
+        track.live = Flight(request, now, overdue_at, lendable=not self._is_owed(track))
+        track.polled_at = now
+        return request
+
+    def _land(self, request: PollRequest) -> tuple[Track, Flight, bool]:
+        track = self._tracks[request.source]
+        late = track.abandoned.pop(request.number, None)
+        if late is not None:
+            return track, late, True
+        flight, track.live = track.live, None
+        if flight is None or flight.request is not request:
+            raise ValueError(f"{request} is not in flight: tell of each poll once")
+        return track, flight, False
+
+    def _take_in(self, track: Track, values: Sequence[object], now: float) -> None:
+        self._holding.add(track, values, now)
+        self._sharing.received(track, len(values))
+
+    def _settle_debt(self, track: Track) -> None:
+        track.owed = max(0, track.owed - 1)
+        if not track.full:
+            track.debt = track.owed = 0
+
+
+def checked(sources: Iterable[Source[Any]]) -> list[Source[Any]]:
+    """The sources, if there is at least one and no two share a name."""
+    found = list(sources)
+    if not found:
+        raise ValueError("a poller needs at least one source")
+    names = [source.name for source in found]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(
+                f"two sources are called {name!r}: their shares, breakers and items need names of their own"
+            )
+    return found

@@ -1,0 +1,76 @@
+"""Giving back: un-started values go home to their own source, bounded in time, with a word about how it went."""
+
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from resilience.events import GaveBack, GiveBackFailed, Listener, notify
+from resilience.fan_out import FanOutExecutor
+from resilience.outcomes import Failed, Outcome, Value
+from resilience.polling.source import Source
+
+__all__ = ["Returns"]
+
+TIMEOUT = 5.0  # of one give-back; the values of a source that does not take them come back when it times them out
+
+
+class Returns:
+    """Gives values back to their sources. Thread-safe; no lock is held while a source is called.
+
+    Args:
+        sources: where values can go, by name.
+        clock: monotonic seconds.
+        on_event: told `GaveBack` or `GiveBackFailed` for every give-back.
+        on_settled: called after each, for whoever waits until none is under way.
+    """
+
+    def __init__(
+        self,
+        sources: Mapping[str, Source[Any]],
+        *,
+        clock: Callable[[], float],
+        on_event: Listener | None,
+        on_settled: Callable[[], None],
+    ) -> None:
+        self._sources = sources
+        self._on_event = on_event
+        self._on_settled = on_settled
+        self._executor = FanOutExecutor(clock=clock)
+        self._session = self._executor.session()
+        self._lock = threading.Lock()
+        self.pending = 0
+        self.lost = 0
+
+    def send(self, items: Iterable[tuple[str, object]], reason: str) -> None:
+        """Give back ``items``, pairs of source name and value; returns at once."""
+        by_source: dict[str, list[object]] = {}
+        for name, value in items:
+            by_source.setdefault(name, []).append(value)
+        with self._lock:
+            self.pending += len(by_source)
+        for name, values in by_source.items():
+            give_back = self._sources[name].give_back or _refuse
+            settled = partial(self._settled, len(values), reason)
+            self._session.submit(name, partial(give_back, values), TIMEOUT, on_outcome=settled)
+
+    def expire(self) -> float | None:
+        """Settle those whose time is over; returns the clock time of the next deadline."""
+        return self._session.expire()
+
+    def close(self) -> None:
+        """End the threads that wait for work."""
+        self._executor.close()
+
+    def _settled(self, count: int, reason: str, source: str, outcome: Outcome[object]) -> None:
+        ok = isinstance(outcome, Value)
+        with self._lock:
+            self.pending -= 1
+            self.lost += 0 if ok else count
+        error = outcome.error if isinstance(outcome, Failed) else TimeoutError(f"not taken back: {outcome}")
+        notify(self._on_event, GaveBack(source, count, reason) if ok else GiveBackFailed(source, count, error))
+        self._on_settled()
+
+
+def _refuse(values: Sequence[object]) -> None:
+    raise LookupError(f"the source has no give_back: {len(values)} un-started values stay as polled")

@@ -1,0 +1,348 @@
+"""The poller on threads: runs the planner's polls on the fan-out's session and hands items to whoever takes them.
+
+One lock guards the planner. It is held for decisions only: polls, handlers, give-backs and listeners run without it.
+"""
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+from resilience.errors import Incomplete, Throttled
+from resilience.events import HandlerFailed, Listener, notify
+from resilience.fan_out import FanOutExecutor
+from resilience.outcomes import Failed, Outcome, Rejected, TimedOut, Value
+from resilience.polling.planner import PollPlanner
+from resilience.polling.returns import Returns
+from resilience.polling.source import PollConfig, PollRequest, Source
+from resilience.registry import BreakerRegistry
+
+__all__ = ["Item", "Poller"]
+
+V = TypeVar("V")
+Tell = Callable[[PollPlanner, float], None]
+GRACE = 10.0
+
+
+class Item(Generic[V]):
+    """One polled value on its way through a unit: it holds the unit until `done` or `give_back`.
+
+    A context manager that is done at the end. All methods are thread-safe, and only the first has an effect.
+
+    Attributes:
+        value: what the source brought.
+        source: the name of the source it came from.
+    """
+
+    __slots__ = ("_ended", "_poller", "source", "value")
+
+    def __init__(self, poller: "Poller[V]", source: str, value: V) -> None:
+        self.source = source
+        self.value = value
+        self._poller = poller
+        self._ended = False
+
+    def __repr__(self) -> str:
+        return f"Item({self.source!r}, {self.value!r})"
+
+    def done(self) -> None:
+        """Free the unit."""
+        self._poller._finish(self)  # noqa: SLF001 - an item is the poller's own handle
+
+    def give_back(self) -> None:
+        """Free the unit and return the value to its source, as if it had never started."""
+        self._poller._finish(self, give_back=True)  # noqa: SLF001 - an item is the poller's own handle
+
+    def __enter__(self) -> "Item[V]":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.done()
+
+
+class Poller(Generic[V]):
+    """Polls many sources for one capacity; a slow, hung, broken or idle source does not slow the others.
+
+    Thread-safe. Threads start on first use: one for each poll in flight, one that keeps the time, and with `start` or
+    `run` one for each unit of capacity.
+
+    Args:
+        sources: what is polled.
+        capacity: items that may execute at once.
+        config: the timing of polls.
+        breakers: a registry whose breakers, by source name, decide who may be polled; None for no breakers.
+        clock: monotonic seconds.
+        rng: draws the jitter of pauses.
+        on_event: told of everything that happens, in the thread where it happened.
+    """
+
+    def __init__(  # noqa: PLR0913 - two of them are injected for tests alone
+        self,
+        sources: Iterable[Source[V]],
+        *,
+        capacity: int,
+        config: PollConfig | None = None,
+        breakers: BreakerRegistry | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        rng: random.Random | None = None,
+        on_event: Listener | None = None,
+    ) -> None:
+        found = list(sources)
+        self._sources: dict[str, Source[Any]] = {source.name: source for source in found}
+        self._config = config or PollConfig()
+        self._planner = PollPlanner(found, capacity, self._config, rng)
+        self._capacity = capacity
+        self._breakers = breakers
+        self._clock = clock
+        self._on_event = on_event
+        self._polls = FanOutExecutor(breakers=breakers, max_abandoned=self._config.max_abandoned, clock=clock)
+        self._polling = self._polls.session()
+        self._returns = Returns(self._sources, clock=clock, on_event=on_event, on_settled=self._returned)
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._earlier = threading.Condition(self._lock)
+        self._wake_at = float("-inf")
+        self._keeper: threading.Thread | None = None
+        self._units: list[threading.Thread] = []
+        self._stopping = False
+        self._closed = threading.Event()
+
+    def __repr__(self) -> str:
+        planner = self._planner
+        return f"<Poller of {', '.join(self._sources)}: {planner.executing} executing, {planner.held} held>"
+
+    # -- taking items ------------------------------------------------------------------------------------------------
+
+    def take(self, timeout: float, limit: int | None = None) -> list[Item[V]]:
+        """Wait until any source brought something; being returned is starting.
+
+        Args:
+            timeout: seconds to wait at most.
+            limit: the most items to return; None for as many as there are free units.
+
+        Returns:
+            The items, each holding a unit until it is done; empty after the timeout or when the poller has stopped.
+        """
+        self._keep_time()
+        deadline = self._clock() + timeout
+        while True:
+            items = self._step(None, limit or self._capacity)
+            remaining = deadline - self._clock()
+            if items or remaining <= 0 or not self._wait_for_items(remaining):
+                return items
+
+    def __iter__(self) -> Iterator[Item[V]]:
+        """Items one by one, until the poller stops; each holds a unit until it is done."""
+        while not self._stopping:
+            yield from self.take(self._config.poll_wait, 1)
+
+    def start(self, handler: Callable[[Item[V]], object]) -> None:
+        """Run ``handler(item)`` for every item on ``capacity`` threads, without blocking the caller.
+
+        An item is done when its handler returns; what a handler raises becomes a `HandlerFailed` event.
+        """
+        if self._units:
+            raise RuntimeError("this poller is running already: make another one for another handler")
+        self._keep_time()
+        self._units = [
+            threading.Thread(target=self._work, args=(handler,), name=f"unit-{i + 1}", daemon=True)
+            for i in range(self._capacity)
+        ]
+        for unit in self._units:
+            unit.start()
+
+    def run(self, handler: Callable[[Item[V]], object]) -> None:
+        """Like `start`, and wait until somebody calls `stop`."""
+        self.start(handler)
+        self._closed.wait()
+
+    # -- what others tell --------------------------------------------------------------------------------------------
+
+    def deliveries(self, source: str, ok: bool) -> None:  # noqa: FBT001 - a fact, not a mode
+        """Say whether the last delivery to ``source`` succeeded; it is not polled while it failed (rule P13)."""
+        self._step(lambda planner, _: planner.deliveries(source, ok), 0)
+
+    def stop(self, grace: float = GRACE) -> bool:
+        """Stop polling, give un-started items back, and let executing ones finish.
+
+        Polls in flight are waited for until they are overdue, and what they bring is given back.
+
+        Args:
+            grace: seconds to wait at most.
+
+        Returns:
+            Whether everything that had started finished and everything else went back.
+        """
+        deadline = self._clock() + grace
+        with self._lock:
+            self._stopping = True
+            self._planner.stop()
+            self._changed.notify_all()
+        self._step(None, 0)
+        with self._lock:
+            while self._is_busy() and (remaining := deadline - self._clock()) > 0:
+                self._changed.wait(remaining)
+            clean = not self._is_busy() and not self._returns.lost
+            self._closed.set()
+            self._earlier.notify_all()
+        for executor in (self._polls, self._returns):
+            executor.close()
+        return clean
+
+    def __enter__(self) -> "Poller[V]":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if not self._closed.is_set():
+            self.stop()
+
+    # -- decisions, under the lock -----------------------------------------------------------------------------------
+
+    def _step(self, tell: Tell | None, limit: int) -> list[Item[V]]:
+        """Tell the planner, take what may start, and do what it decides; the one way to the planner."""
+        with self._lock:
+            now = self._clock()
+            if tell is not None:
+                tell(self._planner, now)
+            gates = self._gates()
+            requests = self._planner.plan(now, gates)
+            started = [] if self._stopping else self._planner.start(limit)
+            back = self._planner.drain() if self._stopping else self._planner.overheld(now)
+            self._wake(limit, now)
+            events = self._planner.drain_events()
+        for request in requests:
+            self._poll(request)
+        if back:
+            self._returns.send([(held.track.name, held.value) for held in back], self._why())
+        for event in events:
+            notify(self._on_event, event)
+        return [Item(self, held.track.name, held.value) for held in started]  # type: ignore[arg-type]
+
+    def _wake(self, limit: int, now: float) -> None:
+        if self._stopping:
+            self._changed.notify_all()
+        elif limit == 0 and (startable := self._planner.startable()):
+            self._changed.notify(startable)
+        wakeup = self._next_wakeup(now)
+        if wakeup < self._wake_at:
+            self._earlier.notify()
+
+    def _next_wakeup(self, now: float) -> float:
+        wakeup = self._planner.next_wakeup(now, self._gates())
+        return float("inf") if wakeup is None else wakeup
+
+    def _gates(self) -> dict[str, float]:
+        if self._breakers is None:
+            return {}
+        retry_at = {name: self._breakers.get(name).retry_at for name in self._sources}
+        return {name: at for name, at in retry_at.items() if at is not None}
+
+    def _is_busy(self) -> bool:
+        return bool(self._planner.executing or self._planner.awaited or self._returns.pending)
+
+    def _wait_for_items(self, timeout: float | None) -> bool:
+        """Wait until items may start; False once the poller has stopped."""
+        with self._lock:
+            if not self._stopping and not self._planner.startable():
+                self._changed.wait(timeout)
+            return not self._stopping
+
+    # -- polls -------------------------------------------------------------------------------------------------------
+
+    def _poll(self, request: PollRequest) -> None:
+        settle = partial(self._settle, request)
+        call = partial(_call, self._sources[request.source], request)
+        self._polling.submit(request.source, call, self._config.poll_timeout, on_outcome=settle, on_late=settle)
+
+    def _settle(self, request: PollRequest, _: str, outcome: Outcome[Sequence[V]]) -> None:
+        self._step(partial(_report, request, outcome), 0)
+
+    def _why(self) -> str:
+        return "stopping" if self._stopping else "held too long"
+
+    def _returned(self) -> None:
+        with self._lock:
+            self._changed.notify_all()
+
+    # -- units -------------------------------------------------------------------------------------------------------
+
+    def _work(self, handler: Callable[[Item[V]], object]) -> None:
+        item = self._next(None)
+        while item is not None:
+            try:
+                handler(item)
+            except BaseException as error:  # noqa: BLE001 - a unit outlives whatever a handler raises
+                notify(self._on_event, HandlerFailed(item.source, error))
+            item = self._next(item)
+
+    def _next(self, ended: Item[V] | None) -> Item[V] | None:
+        items = self._step(None if ended is None else partial(_end, ended), 1)
+        while not items and self._wait_for_items(None):
+            items = self._step(None, 1)
+        return items[0] if items else None
+
+    def _finish(self, item: Item[V], *, give_back: bool = False) -> None:
+        with self._lock:
+            first, item._ended = not item._ended, True  # noqa: SLF001 - guarded by this lock
+        if first and give_back:
+            self._returns.send([(item.source, item.value)], "given back by its holder")
+        if first:
+            self._step(lambda planner, _: planner.finished(item.source), 0)
+
+    # -- time --------------------------------------------------------------------------------------------------------
+
+    def _keep_time(self) -> None:
+        with self._lock:
+            if self._keeper is not None:
+                return
+            self._keeper = threading.Thread(target=self._watch, name="poller-time", daemon=True)
+        self._keeper.start()
+
+    def _watch(self) -> None:
+        while not self._closed.is_set():
+            deadlines = [at for at in (self._polling.expire(), self._returns.expire()) if at is not None]
+            self._step(None, 0)
+            with self._lock:
+                now = self._clock()
+                self._wake_at = min([self._next_wakeup(now), *deadlines])
+                if not self._closed.is_set() and self._wake_at > now:
+                    self._earlier.wait(min(self._wake_at - now, threading.TIMEOUT_MAX))
+                self._wake_at = float("-inf")
+
+
+def _call(source: Source[V], request: PollRequest) -> Sequence[V]:
+    values = source.poll(request.count, request.wait)
+    if values is None:
+        return ()
+    if isinstance(values, (str, bytes)) or not isinstance(values, Sequence):
+        raise TypeError(
+            f"source {source.name!r} returned {type(values).__name__}; poll() returns a list, or None for empty"
+        )
+    return values
+
+
+def _end(item: Item[V], planner: PollPlanner, _: float) -> None:
+    """Free the unit of an item whose handler returned, unless the handler has done so; under the poller's lock."""
+    if not item._ended:  # noqa: SLF001 - an item is the poller's own handle
+        item._ended = True  # noqa: SLF001 - an item is the poller's own handle
+        planner.finished(item.source)
+
+
+def _report(request: PollRequest, outcome: Outcome[Sequence[object]], planner: PollPlanner, now: float) -> None:
+    """Tell the planner what a poll came to."""
+    if isinstance(outcome, Value):
+        planner.answered(request, outcome.value, now)
+    elif isinstance(outcome, TimedOut):
+        planner.timed_out(request, now)
+    elif isinstance(outcome, Rejected):
+        planner.rejected(request, outcome.retry_after, now)
+    else:
+        error = outcome.error if isinstance(outcome, Failed) else RuntimeError("the poll was cancelled")
+        hint = error.retry_after if isinstance(error, Throttled) else 0.0
+        values = error.values if isinstance(error, Incomplete) else ()
+        planner.failed(request, error, now, hint=hint, values=values)

@@ -1,0 +1,68 @@
+"""What the planner knows of one source: its polls in flight, its units, and its state."""
+
+import math
+from typing import Any
+
+import attrs
+
+from resilience.polling.source import PollRequest, Source
+
+__all__ = ["Flight", "Track"]
+
+
+@attrs.define(eq=False)
+class Flight:
+    """A poll that has been sent and has not come back."""
+
+    request: PollRequest
+    sent_at: float
+    overdue_at: float
+    lendable: bool = True
+    overdue: bool = False
+
+    @property
+    def granted(self) -> int:
+        """Units it takes from the sum: none for a probe."""
+        return 0 if self.request.probe else self.request.count
+
+
+@attrs.define(eq=False)
+class Track:
+    """One source as the planner sees it."""
+
+    source: Source[Any]
+    executing: int = 0
+    held: int = 0
+    live: Flight | None = None
+    abandoned: dict[int, Flight] = attrs.field(factory=dict)
+    answered: bool = False
+    failed: bool = False
+    slow: bool = False
+    full: bool = False
+    delivering: bool = True
+    not_before: float = -math.inf
+    polled_at: float = -math.inf
+    empties: int = 0
+    failures: int = 0
+    debt: int = 0
+    owed: int = 0
+
+    @property
+    def name(self) -> str:
+        """The source's name."""
+        return self.source.name
+
+    @property
+    def suspect(self) -> bool:
+        """Whether its last call failed, or none was answered yet."""
+        return self.failed or not self.answered
+
+    @property
+    def backlogged(self) -> bool:
+        """Whether its last answer was full."""
+        return self.full and not self.suspect
+
+    @property
+    def units(self) -> int:
+        """Units it executes, holds and was granted."""
+        return self.executing + self.held + (self.live.granted if self.live is not None else 0)
