@@ -1,0 +1,44 @@
+"""Checks of options: every refusal names the option, the value, and what would do instead."""
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from attrs import Attribute
+
+__all__ = ["check_number", "check_whole", "number", "whole"]
+
+Validator = Callable[[Any, "Attribute[Any]", Any], None]
+
+
+def check_number(name: str, value: object, *, least: float, exclusive: bool = False) -> None:
+    """Refuse ``value`` unless it is a finite number of at least (exclusive: more than) ``least``."""
+    wanted = f"{name} must be a finite number {'above' if exclusive else 'of at least'} {least:g}"
+    if isinstance(value, bool):
+        raise ValueError(f"{wanted}, not the truth value {value!r}: write a number")  # noqa: TRY004 - house rule
+    if not isinstance(value, (int, float)):
+        raise TypeError(f"{wanted}, not {value!r} of type {type(value).__name__}: convert it first")
+    if not math.isfinite(value) or value < least or (exclusive and value == least):
+        raise ValueError(f"{wanted}, not {value!r}: choose a larger, finite one or leave it out for the default")
+
+
+def check_whole(name: str, value: object, *, least: int) -> None:
+    """Refuse ``value`` unless it is an integer of at least ``least``."""
+    wanted = f"{name} must be a whole number of at least {least}"
+    if isinstance(value, bool):
+        raise ValueError(f"{wanted}, not the truth value {value!r}: write a number")  # noqa: TRY004 - house rule
+    if not isinstance(value, int):
+        raise TypeError(f"{wanted}, not {value!r} of type {type(value).__name__}: convert it with int()")
+    if value < least:
+        raise ValueError(f"{wanted}, not {value!r}: choose a larger one or leave it out for the default")
+
+
+def number(least: float, *, exclusive: bool = False) -> Validator:
+    """An attrs validator that is ``check_number`` for the field it stands at."""
+    return lambda _, attribute, value: check_number(attribute.name, value, least=least, exclusive=exclusive)
+
+
+def whole(least: int) -> Validator:
+    """An attrs validator that is ``check_whole`` for the field it stands at."""
+    return lambda _, attribute, value: check_whole(attribute.name, value, least=least)
