@@ -9,6 +9,8 @@ import attrs
 
 __all__ = ["Task", "TaskResult", "TaskStatus"]
 
+_TOO_MANY = 2**53  # beyond it a JSON number is nonsense for a count, and may not even fit a float
+
 
 class TaskStatus(enum.Enum):
     """How a task stands, as far as a worker may say: the values are Conductor's own words."""
@@ -21,7 +23,7 @@ class TaskStatus(enum.Enum):
 
 @attrs.frozen(kw_only=True)
 class Task:
-    """One polled task. Immutable as far as Python goes: treat the mappings as read-only, several threads may share them.
+    """One polled task. Immutable as far as Python goes: treat the mappings as read-only, threads may share them.
 
     What a workflow was given may be private, so ``repr`` shows neither input nor output.
 
@@ -147,6 +149,6 @@ def _text(entry: dict[str, Any], key: str) -> str:
 
 
 def _count(entry: dict[str, Any], key: str) -> int:
-    """A whole number that is not negative, or zero."""
+    """A sane whole number that is not negative, or zero."""
     value = entry.get(key)
-    return value if type(value) is int and value > 0 else 0
+    return value if type(value) is int and 0 < value < _TOO_MANY else 0
