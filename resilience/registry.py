@@ -1,0 +1,124 @@
+"""BreakerRegistry: one breaker per name, made on first use, bounded without forgetting anything that matters."""
+
+import itertools
+import logging
+import random
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+
+from resilience._checks import check_whole
+from resilience.breaker import BreakerConfig, CircuitBreaker
+from resilience.events import Listener
+
+__all__ = ["BreakerRegistry"]
+
+LOOKED_AT = 8
+"""Breakers examined for eviction per new name: a constant, so that a flood of names costs the same per name."""
+
+log = logging.getLogger("resilience")
+
+
+class BreakerRegistry:
+    """A circuit breaker for each name; thread-safe, and without a lock for a name that is known.
+
+    When there are more than ``max_size`` names, those breakers are dropped, oldest first, whose loss nobody can notice:
+    closed, with nothing counted or forced, and held by no one, not even by a call in flight. When there are none such,
+    it grows rather than forget a failing dependency, and says so in the log.
+
+    Args:
+        config: the policy for every name that ``configs`` says nothing about.
+        configs: policies by exact name or, with a ``*`` at the end, by prefix. The exact name wins, then the longest
+            prefix.
+        max_size: how many breakers to keep, at least 1.
+        clock: monotonic seconds, for all breakers.
+        rng: where the jitter comes from, for all breakers.
+        on_event: hears the events of all breakers.
+
+    Raises:
+        ValueError: for a ``max_size`` below 1.
+    """
+
+    def __init__(  # noqa: PLR0913 - the options of all breakers, by keyword
+        self,
+        config: BreakerConfig = BreakerConfig(),  # noqa: B008 - frozen
+        *,
+        configs: Mapping[str, BreakerConfig] = MappingProxyType({}),
+        max_size: int = 1024,
+        clock: Callable[[], float] = time.monotonic,
+        rng: random.Random | None = None,
+        on_event: Listener | None = None,
+    ) -> None:
+        check_whole("max_size", max_size, least=1)
+        self._config = config
+        self._exact = {name: policy for name, policy in configs.items() if not name.endswith("*")}
+        prefixes = [(name[:-1], policy) for name, policy in configs.items() if name.endswith("*")]
+        self._prefixes = sorted(prefixes, key=lambda entry: len(entry[0]), reverse=True)
+        self._max_size = max_size
+        self._clock = clock
+        self._rng = rng
+        self._on_event = on_event
+        self._breakers: dict[str, CircuitBreaker] = {}
+        self._lock = threading.Lock()
+        self._grown = False
+
+    def get(self, name: str) -> CircuitBreaker:
+        """The breaker called ``name``; the same one for as long as anyone could tell the difference."""
+        return self._breakers.get(name) or self._add(name)
+
+    def config_for(self, name: str) -> BreakerConfig:
+        """The policy that applies to ``name``."""
+        if name in self._exact:
+            return self._exact[name]
+        return next((policy for prefix, policy in self._prefixes if name.startswith(prefix)), self._config)
+
+    def __len__(self) -> int:
+        with self._lock:
+            return len(self._breakers)
+
+    def __iter__(self) -> Iterator[str]:
+        """The names, oldest first, as they are now."""
+        with self._lock:
+            return iter(tuple(self._breakers))
+
+    def __contains__(self, name: object) -> bool:
+        with self._lock:
+            return name in self._breakers
+
+    def _add(self, name: str) -> CircuitBreaker:
+        with self._lock:
+            known = self._breakers.get(name)
+            if known is not None:
+                return known
+            if len(self._breakers) >= self._max_size:
+                self._evict()
+            made = CircuitBreaker(
+                name, self.config_for(name), clock=self._clock, rng=self._rng, on_event=self._on_event
+            )
+            self._breakers[name] = made
+            outgrown = len(self._breakers) > self._max_size and not self._grown
+            self._grown = self._grown or outgrown
+        if outgrown:
+            log.warning(
+                "more than max_size=%d circuit breakers are in use or hold failures (now also %r); none is forgotten: "
+                "raise max_size, or see where so many names come from",
+                self._max_size,
+                name,
+            )
+        return made
+
+    def _evict(self) -> None:
+        for name in tuple(itertools.islice(self._breakers, LOOKED_AT)):
+            breaker: CircuitBreaker | None = self._breakers.pop(name)
+            if breaker is not None and breaker.is_clean:
+                # Idle means that nobody else holds it, neither a caller nor the permit of a call in flight: then it is
+                # gone with our own reference. No counter has to be kept in step on the path of every call for that.
+                held = weakref.ref(breaker)
+                breaker = None
+                breaker = held()
+            if breaker is not None:
+                self._breakers[name] = breaker  # at the young end, so that the next look is at others
+            elif len(self._breakers) < self._max_size:
+                return
