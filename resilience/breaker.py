@@ -7,25 +7,24 @@ circuit takes none at all.
 
 import concurrent.futures
 import functools
-import inspect
 import logging
 import math
 import random
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
-from types import TracebackType
-from typing import Any, NoReturn, ParamSpec, TypeVar, cast
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import pybreaker
 
 from resilience.circuit import BreakerConfig, Circuit, Era
 from resilience.errors import BreakerOpenError, ResilienceError
 from resilience.events import BreakerChanged, BreakerState, Listener, notify
+from resilience.guard import Guard, guarded
 from resilience.outcomes import Rejected
 
-__all__ = ["BreakerConfig", "BreakerState", "CircuitBreaker", "Guard", "Permit"]
+__all__ = ["BreakerConfig", "BreakerState", "CircuitBreaker", "Permit"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -82,11 +81,11 @@ class Permit:
         """
         if error is not None and self._breaker.is_neutral(error):
             return self.release()
+        hint = _usable(getattr(error, "retry_after", None) if retry_after is None else retry_after)
         try:
             del self._unreported
         except AttributeError:
             return False
-        hint = _usable(getattr(error, "retry_after", None) if retry_after is None else retry_after)
         return self._breaker._failed(self._era, error, hint)  # noqa: SLF001 - a permit is part of its breaker
 
     def release(self) -> bool:
@@ -191,7 +190,7 @@ class CircuitBreaker:
         self._tell()
         return answer if isinstance(answer, Rejected) else Permit(self, answer)
 
-    def guard(self) -> "Guard":
+    def guard(self) -> Guard:
         """A context manager for one call: what its body raises is a failure and passes through unchanged.
 
         Entering it gives the permit, or raises ``BreakerOpenError``.
@@ -204,9 +203,7 @@ class CircuitBreaker:
         Raises:
             TypeError: for a generator function: its body runs after the call returned, so guard the body itself.
         """
-        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-            raise TypeError(f"{function!r} is a generator function: its call says nothing yet; use guard() inside it")
-        return _guarded_coroutine(self, function) if _is_async(function) else _guarded_function(self, function)
+        return guarded(self, function)
 
     def is_neutral(self, error: BaseException) -> bool:
         """Whether ``error`` is neither success nor failure of the other side.
@@ -277,28 +274,6 @@ class CircuitBreaker:
                 self._telling = False
 
 
-class Guard:
-    """What ``CircuitBreaker.guard()`` gives: one call, for one ``with`` statement."""
-
-    __slots__ = ("_breaker", "_permit")
-
-    def __init__(self, breaker: CircuitBreaker) -> None:
-        self._breaker = breaker
-
-    def __enter__(self) -> Permit:
-        permit = self._breaker.try_acquire()
-        if isinstance(permit, Rejected):
-            raise BreakerOpenError(self._breaker.name, permit.retry_after or 0.0)
-        self._permit = permit
-        return permit
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if error is None:
-            self._permit.success()
-        else:
-            self._permit.failure(error)
-
-
 class _Face(pybreaker.CircuitBreaker):
     """The breaker as pybreaker listeners know it: to be read, not to be driven past the rules."""
 
@@ -359,25 +334,3 @@ def _usable(hint: object) -> float | None:
     if isinstance(hint, (int, float)) and math.isfinite(hint) and hint > 0:
         return float(hint)
     return None
-
-
-def _is_async(function: Callable[..., object]) -> bool:
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
-
-
-def _guarded_function(breaker: CircuitBreaker, function: Callable[P, R]) -> Callable[P, R]:
-    @functools.wraps(function)
-    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-        with breaker.guard():
-            return function(*args, **kwargs)
-
-    return guarded
-
-
-def _guarded_coroutine(breaker: CircuitBreaker, function: Callable[P, R]) -> Callable[P, R]:
-    @functools.wraps(function)
-    async def guarded(*args: P.args, **kwargs: P.kwargs) -> object:
-        with breaker.guard():
-            return await cast("Awaitable[object]", function(*args, **kwargs))
-
-    return cast("Callable[P, R]", guarded)
