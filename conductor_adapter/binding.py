@@ -60,7 +60,7 @@ class Binding:
         positional = [p.argument(task, p.default) for p in self.positional]
         named = {p.name: value for p in self.named if (value := p.argument(task, _MISSING)) is not _MISSING}
         if self.takes_extra:
-            taken = {p.name for p in self.named}
+            taken = {p.name for p in (*self.positional, *self.named)}
             named.update((name, value) for name, value in task.input.items() if name not in taken)
         return positional, named
 

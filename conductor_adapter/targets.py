@@ -1,6 +1,7 @@
 """What ``conductor-adapter run`` is pointed at: a Python file or a module that holds ``@worker`` functions."""
 
 import contextlib
+import functools
 import importlib
 import importlib.util
 import os
@@ -14,6 +15,7 @@ from conductor_adapter.declaring import WorkerSpec, attached_spec, collect_worke
 
 __all__ = ["TargetError", "load_target"]
 
+_FUNCTIONS = (types.FunctionType, types.MethodType, functools.partial)
 _OURS = frozenset({__file__, contextlib.__file__, importlib.__file__})
 
 
@@ -54,8 +56,8 @@ def _workers_in(module: types.ModuleType) -> list[WorkerSpec]:
     for value in list(vars(module).values()):
         if isinstance(value, WorkerSpec):
             found.append(value)
-        # only real functions are asked: a lazy proxy may do anything when touched
-        elif isinstance(value, (types.FunctionType, types.MethodType)) and attached_spec(value) is not None:
+        # only what a function can be is asked: a lazy proxy may do anything when touched
+        elif isinstance(value, _FUNCTIONS) and attached_spec(value) is not None:
             found.append(spec_of(value))
     return found
 

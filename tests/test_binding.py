@@ -1,0 +1,208 @@
+"""How a task's input becomes the arguments of its function."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, Optional
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conductor_adapter.binding import Binding, UnbindableError
+from conductor_adapter.tasks import Task
+from conductor_adapter.worker import TaskStatus, execute
+
+if TYPE_CHECKING:
+    from somewhere import Unknown
+
+
+def bound(function, **given_input):
+    """The positional and named arguments for this input."""
+    return Binding.of(function).arguments(Task(task_id="t", input=given_input))
+
+
+def test_arguments_are_bound_by_name() -> None:
+    """Each parameter gets the input of its name, whatever the order and kind; what has no parameter is ignored."""
+
+    def function(a, /, b, c=3, *, d, e=5, **_rest): ...
+    def strict(b): ...
+
+    assert bound(function, d=4, b=2, a=1) == ([1], {"b": 2, "d": 4})
+    assert bound(strict, b=2, other=1) == ([], {"b": 2})
+
+
+def test_defaults_are_the_functions_own() -> None:
+    """An absent parameter with a default is left to the function; null is a value and not absence."""
+
+    def function(a=1, /, b=2, *, c=3): ...
+
+    assert bound(function) == ([1], {})
+    assert bound(function, b=None) == ([1], {"b": None})
+
+
+def test_missing_parameter_is_named() -> None:
+    """The error names the parameter and what the input has instead; the task fails for good."""
+
+    def function(order_id, amount=1): ...
+
+    with pytest.raises(UnbindableError, match=r"no 'order_id'.*it has: amount, orderId"):
+        bound(function, orderId="7", amount=2)
+    with pytest.raises(UnbindableError, match="it has: nothing"):
+        bound(function)
+    result = execute(function, {})
+    assert result.status is TaskStatus.FAILED_WITH_TERMINAL_ERROR
+    assert "'order_id'" in result.reason
+
+
+def test_extra_input_goes_to_kwargs_only() -> None:
+    """``**kwargs`` takes what no parameter took."""
+
+    def function(a, /, b, *args, **kwargs):
+        return [a, b, args, kwargs]
+
+    assert execute(function, {"a": 1, "b": 2, "c": 3}).output == {"result": [1, 2, (), {"c": 3}]}
+
+
+def test_parameter_of_type_task_gets_the_task() -> None:
+    """By annotation, not by name, also when it may be None or the annotation is text."""
+
+    def function(this: Task, task: str, other: Optional[Task] = None, more: Task | None = None): ...  # noqa: UP045
+
+    task = Task(task_id="t", input={"task": "text", "this": 1})
+
+    assert Binding.of(function).arguments(task) == ([], {"this": task, "task": "text", "other": task, "more": task})
+
+
+def test_annotation_for_type_checkers_only_costs_nothing() -> None:
+    """One that cannot be resolved at run time is passed as it comes, and the others still work."""
+
+    def function(a: Unknown, b: Order, task: Task): ...
+
+    _, named = bound(function, a={"x": 1}, b={"number": 1})
+
+    assert named["a"] == {"x": 1}
+    assert named["b"] == Order(1)
+    assert isinstance(named["task"], Task)
+
+
+@attrs.frozen
+class Customer:
+    """A data class inside another one."""
+
+    name: str
+    _secret: str = ""
+
+
+@attrs.frozen
+class Order:
+    """An attrs class as parameter."""
+
+    number: int = attrs.field(validator=attrs.validators.instance_of(int))
+    customer: Customer | None = None
+    lines: list[Line] = attrs.field(factory=list)
+    made: int = attrs.field(init=False, default=0)
+
+
+@dataclasses.dataclass
+class Line:
+    """A data class in a list."""
+
+    price: int
+    total: int = dataclasses.field(init=False, default=0)
+
+
+@attrs.define
+class Odd:
+    """A class whose annotations cannot be resolved."""
+
+    value: Unknown
+
+
+def test_data_classes_are_built_from_objects() -> None:
+    """Classes of attrs and data classes, nested and in lists; unknown keys are ignored."""
+
+    def function(order: Order, line: Line | None, lines: list[Line], plain: dict[str, Any], odd: Odd): ...
+
+    _, named = bound(
+        function,
+        order={
+            "number": 1,
+            "customer": {"name": "Ann", "secret": "s"},
+            "lines": [{"price": 2}, None],
+            "made": 9,
+            "x": 0,
+        },
+        line=None,
+        lines="not a list",
+        plain={"a": 1},
+        odd={"value": {"b": 1}},
+    )
+
+    assert named["order"] == Order(1, Customer("Ann", "s"), [Line(2), None])
+    assert named["line"] is None
+    assert named["lines"] == "not a list"
+    assert named["plain"] == {"a": 1}
+    assert named["odd"] == Odd({"b": 1})
+
+
+def test_instance_is_passed_as_it_is() -> None:
+    """``execute`` in a test may be given the object itself."""
+
+    def function(order: Order): ...
+
+    assert bound(function, order=Order(3)) == ([], {"order": Order(3)})
+
+
+@pytest.mark.parametrize(
+    ("order", "message"),
+    [
+        ("text", "input 'order' is of type str, Order needs an object"),
+        ({}, "input 'order' makes no Order: .*number"),
+        ({"number": "1"}, "input 'order' makes no Order"),
+        ({"number": 1, "customer": 5}, "input 'order.customer' is of type int, Customer needs an object"),
+        ({"number": 1, "lines": [{"price": 1}, {}]}, r"input 'order.lines\[1\]' makes no Line: .*price"),
+    ],
+)
+def test_value_that_fits_no_data_class_is_named(order: object, message: str) -> None:
+    """The error has the path to the value, the class and what it wants."""
+
+    def function(order: Order): ...
+
+    with pytest.raises(UnbindableError, match=message):
+        bound(function, order=order)
+
+
+def test_union_of_several_is_passed_as_it_comes() -> None:
+    """Which of two classes is meant is not guessed."""
+
+    def function(which: Order | Line): ...
+
+    assert bound(function, which={"number": 1}) == ([], {"which": {"number": 1}})
+
+
+def test_function_without_a_signature_is_refused() -> None:
+    """Some built-in functions cannot be bound by name: the error says to wrap them."""
+    with pytest.raises(TypeError, match="wrap it in a def"):
+        Binding.of(max)
+
+
+@given(
+    given_input=st.dictionaries(st.sampled_from("abcdef"), st.integers()),
+    defaulted=st.sets(st.sampled_from("abcd")),
+)
+def test_binding_calls_like_keywords(given_input: dict[str, int], defaulted: set[str]) -> None:
+    """Binding means the same as calling with the input as keywords, for functions that take any."""
+    parameters = ", ".join(f"{name}=0" if name in defaulted else name for name in "abcd")
+    scope: dict[str, Any] = {}
+    exec(f"def function(*, {parameters}, **rest): return dict(locals())", scope)  # noqa: S102 - a function made of the example
+    function = scope["function"]
+    try:
+        expected = function(**given_input)
+    except TypeError:
+        with pytest.raises(UnbindableError):
+            bound(function, **given_input)
+        return
+    positional, named = bound(function, **given_input)
+    assert function(*positional, **named) == expected

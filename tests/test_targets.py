@@ -1,0 +1,188 @@
+"""What ``conductor-adapter run`` finds in a file or module, and the one clear error when it finds nothing."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conductor_adapter.targets import TargetError, load_target
+
+WORKER = """
+from conductor_adapter.worker import worker
+
+@worker("{name}")
+def {name}(): ...
+"""
+
+
+HELPER = """
+def fail():
+    try:
+        1 / 0
+    except ZeroDivisionError as e:
+        raise OSError('no db') from e
+fail()
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty current folder; what a test imports is forgotten after it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+def write(path: Path, text: str) -> str:
+    """Write a module; its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return str(path)
+
+
+def types_in(target: object) -> list[str]:
+    """The task types found."""
+    return [spec.task_type for spec in load_target(target)]
+
+
+def test_file_gives_its_workers_in_order(folder: Path) -> None:
+    """Functions in the order of the file; an alias counts once, imported and given specs count too."""
+    write(folder / "shared_tasks.py", WORKER.format(name="shared"))
+    target = write(
+        folder / "tasks.py",
+        WORKER.format(name="zebra")
+        + WORKER.format(name="ant")
+        + """
+import functools
+from shared_tasks import shared
+from conductor_adapter.worker import WorkerSpec
+alias = ant
+spec = WorkerSpec(task_type="spec", function=lambda: None)
+part = worker("part")(functools.partial(print))
+nothing = len
+class Proxy:
+    def __getattr__(self, name): raise RuntimeError("touched")
+proxy = Proxy()
+""",
+    )
+
+    assert types_in(target) == ["zebra", "ant", "shared", "spec", "part"]
+    assert types_in(Path(target)) == ["zebra", "ant", "shared", "spec", "part"]
+
+
+def test_module_is_found_from_the_current_folder(folder: Path) -> None:
+    """A dotted name works without an installed package or PYTHONPATH."""
+    write(folder / "shop" / "__init__.py", "")
+    write(folder / "shop" / "workers.py", WORKER.format(name="sell"))
+
+    assert types_in("shop.workers") == ["sell"]
+
+
+def test_data_classes_in_a_file_work(folder: Path) -> None:
+    """The module is registered while it is imported, as data classes need it."""
+    target = write(
+        folder / "with-dash.py",
+        "from __future__ import annotations\nimport dataclasses\n"
+        "@dataclasses.dataclass\nclass A:\n    x: dataclasses.KW_ONLY\n    y: int = 0\n" + WORKER.format(name="a"),
+    )
+
+    assert types_in(target) == ["a"]
+
+
+def test_file_does_not_replace_a_module_of_its_name(folder: Path) -> None:
+    """A file called like a module in use is loaded under another name."""
+    import json  # noqa: PLC0415 - the module in question
+
+    assert types_in(write(folder / "json.py", WORKER.format(name="a"))) == ["a"]
+    assert sys.modules["json"] is json
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("missing.py", r"no such file: missing.py \(looked in "),
+        ("some/where", "no such file: some/where"),
+        (".", "is a folder"),
+        ("", "is a folder"),
+        ("missing_module", "no module named 'missing_module'"),
+        ("missing_package.workers", "no module named 'missing_package.workers'"),
+        ("json.workers", "no module named 'json.workers'"),
+    ],
+)
+def test_missing_target_is_one_clear_error(target: str, message: str) -> None:
+    """What was looked for and where; no traceback."""
+    with pytest.raises(TargetError, match=message) as caught:
+        load_target(target)
+    assert "Traceback" not in str(caught.value)
+
+
+def test_file_that_is_no_python_is_told(folder: Path) -> None:
+    """A text file is not run as Python."""
+    with pytest.raises(TargetError, match=r"must end in \.py"):
+        load_target(write(folder / "notes.txt", ""))
+
+
+def test_no_worker_says_what_to_write(folder: Path) -> None:
+    """The error names the target and the line to add."""
+    with pytest.raises(TargetError, match=r"no worker in .*empty.py: write @worker"):
+        load_target(write(folder / "empty.py", "x = 1"))
+
+
+def test_two_workers_for_one_task_type_are_told(folder: Path) -> None:
+    """Both functions and the target are named."""
+    text = WORKER.format(name="pay") + '\n@worker("pay")\ndef second(): ...\n'
+
+    with pytest.raises(TargetError, match=r"twice.py: two workers for task type 'pay'.*pay in .*second in "):
+        load_target(write(folder / "twice.py", text))
+
+
+@pytest.mark.parametrize("as_module", [True, False])
+def test_import_error_shows_the_users_frames_only(folder: Path, as_module: bool) -> None:
+    """The traceback is the user's, causes included, without our frames and the import system's."""
+    write(folder / "helper_x.py", HELPER)
+    target = write(folder / "broken_x.py", "import helper_x\n")
+
+    with pytest.raises(TargetError) as caught:
+        load_target("broken_x" if as_module else target)
+
+    text = str(caught.value)
+    assert text.splitlines()[0].startswith("importing ")
+    assert "import helper_x" in text
+    assert "raise OSError('no db') from e" in text
+    assert text.endswith("OSError: no db")
+    assert "ZeroDivisionError" in text
+    assert "importlib" not in text
+    assert "targets.py" not in text
+
+
+def test_import_of_a_missing_dependency_is_not_a_missing_target(folder: Path) -> None:
+    """The module is there; what it imports is not: that is told as the user's import error."""
+    write(folder / "needs_x.py", "import no_such_dependency\n")
+
+    with pytest.raises(TargetError, match=r"(?s)importing needs_x failed:.*No module named 'no_such_dependency'"):
+        load_target("needs_x")
+
+
+def test_syntax_error_shows_the_line(folder: Path) -> None:
+    """File, line and caret, as Python itself would print them."""
+    with pytest.raises(TargetError, match=r"(?s)bad_x.py.*line 2.*\^.*SyntaxError"):
+        load_target(write(folder / "bad_x.py", "x = 1\ndef (\n"))
+
+
+def test_exit_while_importing_is_told(folder: Path) -> None:
+    """A script that runs and exits at import is told what to do, and does not end the command."""
+    target = write(folder / "script_x.py", "import sys\nsys.exit(3)\n")
+
+    with pytest.raises(TargetError, match=r"called exit\(3\).*__main__"):
+        load_target(target)
+    assert "script_x" not in sys.modules
+
+
+def test_ctrl_c_while_importing_passes(folder: Path) -> None:
+    """A user who gives up on a slow import is obeyed."""
+    with pytest.raises(KeyboardInterrupt):
+        load_target(write(folder / "slow_x.py", "raise KeyboardInterrupt\n"))
