@@ -32,10 +32,14 @@ __all__ = [
     "excerpt",
     "give_back",
     "own_message",
+    "read_count",
+    "read_counts",
     "read_json",
     "read_next_task",
     "read_poll",
     "read_taken",
+    "read_text",
+    "read_token",
     "retry_after",
 ]
 
@@ -226,7 +230,7 @@ def _says_no_endpoint(answer: HttpAnswer) -> bool:
 
 
 def _says_not_retryable(answer: HttpAnswer) -> bool:
-    return _own_error(answer).get("retryable") is False
+    return _object(answer).get("retryable") is False
 
 
 def _has_retry_after(answer: HttpAnswer) -> bool:
@@ -310,6 +314,48 @@ def read_next_task(answer: HttpAnswer) -> Task | None:
         raise ServerFailed(f"expected the next task: {error}") from None
 
 
+def read_token(answer: HttpAnswer) -> str | None:
+    """The token of a token call's answer; None when there is none that a header could carry."""
+    token = _object(answer).get("token")
+    return token if isinstance(token, str) and re.fullmatch(r"[!-~]+", token) else None
+
+
+def read_text(answer: HttpAnswer) -> str:
+    """A short plain text.
+
+    Raises:
+        ServerFailed: it is empty, or a web page.
+    """
+    text = answer.body.decode("utf-8", "replace").strip().strip('"')
+    if not text or text.startswith("<"):
+        raise ServerFailed(f"expected a short text, got {excerpt(answer)}")
+    return text
+
+
+def read_count(answer: HttpAnswer) -> int:
+    """A whole number.
+
+    Raises:
+        ServerFailed: it is something else.
+    """
+    count = read_json(answer)
+    if type(count) is not int:
+        raise ServerFailed(f"expected a number, got {excerpt(answer)}")
+    return count
+
+
+def read_counts(answer: HttpAnswer) -> dict[str, int]:
+    """An object of whole numbers.
+
+    Raises:
+        ServerFailed: it is something else.
+    """
+    counts = read_json(answer)
+    if not isinstance(counts, dict) or any(type(count) is not int for count in counts.values()):
+        raise ServerFailed(f"expected numbers by name, got {excerpt(answer)}")
+    return counts
+
+
 def read_taken(answer: HttpAnswer, task_id: str) -> None:
     """Make sure that an update was taken: Conductor says so with the task's id, older ones with nothing.
 
@@ -337,18 +383,18 @@ def retry_after(answer: HttpAnswer) -> float:
     return min(max(seconds, 0.0), MAX_RETRY_AFTER)
 
 
-def _own_error(answer: HttpAnswer) -> dict[str, Any]:
-    """Conductor's error object, or an empty one when the answer is somebody else's."""
+def _object(answer: HttpAnswer) -> dict[str, Any]:
+    """The body as an object; an empty one when it is none."""
     try:
-        error = json.loads(answer.body)
+        entry = json.loads(answer.body)
     except (ValueError, RecursionError):
         return {}
-    return error if isinstance(error, dict) else {}
+    return entry if isinstance(entry, dict) else {}
 
 
 def own_message(answer: HttpAnswer) -> str:
     """The message of Conductor's error JSON, or nothing when the answer is somebody else's."""
-    message = _own_error(answer).get("message")
+    message = _object(answer).get("message")
     return message if isinstance(message, str) else ""
 
 

@@ -100,7 +100,7 @@ def _checked_weight(_instance: object, attribute: "attrs.Attribute[int]", value:
         raise ValueError(f"{attribute.name} {value!r} must be a whole number, 1 or more")
 
 
-def _checked_auth(_instance: object, _attribute: object, value: object) -> None:
+def _checked_auth(_instance: object, _attribute: object, value: Credentials | None) -> None:
     if value is not None and not isinstance(value, Credentials):  # the value itself may hold a secret
         raise TypeError(f"auth must be Credentials(key, secret) or None, not {type(value).__name__}")
 

@@ -1,0 +1,363 @@
+"""One Conductor server without I/O: its operations are generators that yield an HttpCall and are sent an HttpAnswer.
+
+A transport's ``TransportError`` is thrown in. Threads and asyncio share the operations; ``transports.base.drive`` runs
+one over a transport.
+"""
+
+import math
+import threading
+import time
+from collections.abc import Callable, Generator
+from typing import TypeVar
+from urllib.parse import quote, urlencode
+
+import attrs
+
+from conductor_adapter import protocol
+from conductor_adapter.protocol import (
+    AuthRejected,
+    HttpAnswer,
+    HttpCall,
+    Meaning,
+    PollAnswer,
+    RequestRejected,
+    ServerFailed,
+)
+from conductor_adapter.settings import Credentials, ServerSettings
+from conductor_adapter.tasks import Task, TaskResult
+from resilience.errors import ResilienceError, Throttled, Undeliverable
+
+__all__ = ["ConductorServer", "Operation"]
+
+T = TypeVar("T")
+Operation = Generator[HttpCall, HttpAnswer, T]
+
+TOKEN_TTL = 45 * 60.0  # seconds; Conductor's tokens live longer, so a renewal never comes too late
+RENEW_AGAIN = 60.0  # seconds until a renewal that failed is tried again while the old token still works
+AUTH_PAUSE = 30.0  # seconds a server rests for a task type after it refused our credentials
+REJECTED_PAUSE = 5.0  # seconds after a request that is wrong: it will be wrong next time too
+RENEWAL_WAIT = 0.1  # seconds the others leave a server alone while one of them renews the token
+RENEWAL_LIMIT = 30.0  # seconds after which a renewal that reported nothing has died with its thread
+ASK_V2_AGAIN = 600.0  # seconds until a server that had no update-v2 is asked again: it may have been upgraded
+NOT_FOUND = 404
+POISON_ATTEMPTS = 5  # a server's "not retryable" is a hint, not proof
+
+
+@attrs.frozen
+class _Token:
+    """What came of the last token call.
+
+    Attributes:
+        value: goes into X-Authorization; None when the server has no auth.
+        renew_at: clock time from which a new one is fetched while this one still works.
+    """
+
+    value: str | None = attrs.field(repr=False)
+    renew_at: float
+
+
+class _TokenKeeper:
+    """A server's token: who may fetch one, and when. The lock guards assignments only, never a call."""
+
+    def __init__(self, ttl: float, clock: Callable[[], float]) -> None:
+        self.current: _Token | None = None
+        self._ttl = ttl
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._claimed_until = -math.inf
+
+    def is_due(self, token: _Token) -> bool:
+        """Whether a token that still works should be renewed."""
+        return self._clock() >= token.renew_at
+
+    def claim(self, seen: _Token | None) -> bool:
+        """Whether the caller is the one to replace ``seen``; it must end with ``store`` or ``give_up``."""
+        now = self._clock()
+        with self._lock:
+            if now < self._claimed_until or not self._is_current(seen):
+                return False
+            self._claimed_until = now + RENEWAL_LIMIT
+            return True
+
+    def replaced(self, seen: _Token) -> _Token | None:
+        """The token that somebody else has put in the place of ``seen``, if so."""
+        return None if self._is_current(seen) else self.current
+
+    def store(self, value: str | None) -> _Token:
+        token = _Token(value, self._clock() + self._ttl)
+        with self._lock:
+            self.current, self._claimed_until = token, -math.inf
+        return token
+
+    def give_up(self) -> None:
+        """The renewal failed: a token that may still work is kept, and the next renewal comes a bit later."""
+        with self._lock:
+            if self.current is not None:
+                self.current = _Token(self.current.value, self._clock() + RENEW_AGAIN)
+            self._claimed_until = -math.inf
+
+    def _is_current(self, seen: _Token | None) -> bool:
+        current = self.current
+        return current is seen or (current is not None and seen is not None and current.value == seen.value)
+
+
+class ConductorServer:
+    """One server's operations and what is remembered about it: its token, and whether it has update-v2.
+
+    Every operation is a generator that any number of threads may run at the same time, each its own. Whatever the
+    operation, it raises:
+
+    * ``ServerFailed`` (with its child ``TransportError``): the server's failure, it counts;
+    * ``Throttled``: it asked for a pause, or its token is just being renewed; ``AuthRejected``: it refuses our
+      credentials; ``RequestRejected``: our request is wrong. None of these counts;
+    * updates also ``Undeliverable``: it will never take this result.
+
+    Args:
+        settings: which server.
+        clock: monotonic seconds.
+        token_ttl: seconds after which a token is renewed though it still works.
+    """
+
+    def __init__(
+        self, settings: ServerSettings, *, clock: Callable[[], float] = time.monotonic, token_ttl: float = TOKEN_TTL
+    ) -> None:
+        self.settings = settings
+        self.name = settings.name
+        self._clock = clock
+        self._tokens = _TokenKeeper(token_ttl, clock)
+        self._ask_v2_from = -math.inf
+
+    def __repr__(self) -> str:
+        return f"<ConductorServer {self.name!r} {self.settings.url}>"
+
+    @property
+    def has_v2(self) -> bool:
+        """Whether update-v2 is worth asking for: true until the server says that it has none, and again later."""
+        return self._clock() >= self._ask_v2_from
+
+    def poll(
+        self, task_type: str, worker_id: str, count: int, wait: float, domain: str | None = None
+    ) -> Operation[PollAnswer]:
+        """Poll for tasks.
+
+        Args:
+            task_type: what to poll for.
+            worker_id: who polls.
+            count: tasks at most.
+            wait: seconds the server may wait for a task, at most 5.
+            domain: Conductor's domain, unless the server's settings name one.
+
+        Returns:
+            The tasks. With a ``problem`` some of the answer was useless, which is a failure of the server too: only
+            the tasks kept it from being raised.
+        """
+        what = f"poll of {task_type!r}"
+        call = protocol.build_poll(task_type, worker_id, count, wait, self.settings.domain or domain)
+        answer = yield from self._answer(what, call)
+        polled = protocol.read_poll(answer)
+        if polled.problem is None:
+            return polled
+        problem = self._text(what, polled.problem, answer)
+        if not polled.tasks:
+            raise ServerFailed(problem)
+        return attrs.evolve(polled, problem=problem)
+
+    def update(self, result: TaskResult) -> Operation[None]:
+        """Report a result; repeating it is safe, the server ignores what it knows already."""
+        what = f"update of task {result.task_id}"
+        answer = yield from self._authorized(protocol.build_update(result))
+        self._check_update(what, answer)
+        self._read(what, lambda got: protocol.read_taken(got, result.task_id), answer)
+
+    def update_v2(self, result: TaskResult) -> Operation[Task | None]:
+        """Report a result and be handed the next task of its type; a server without update-v2 gets a plain update.
+
+        After a ``TransportError`` repeat it with ``update``: a second update-v2 would take another task, and the one
+        in the lost answer would stay stuck.
+
+        Returns:
+            The next task; None when there is none.
+        """
+        if not self.has_v2:
+            yield from self.update(result)
+            return None
+        what = f"update-v2 of task {result.task_id}"
+        answer = yield from self._authorized(protocol.build_update(result, v2=True))
+        if _lacks_v2(answer):
+            yield from self.update(result)  # only when this works was it the endpoint that was missing
+            self._ask_v2_from = self._clock() + ASK_V2_AGAIN
+            return None
+        self._check_update(what, answer)
+        return self._read(what, protocol.read_next_task, answer)
+
+    def give_back(self, task: Task) -> Operation[None]:
+        """Return a task that has not started: the server hands it out again at once."""
+        return self.update(protocol.give_back(task))
+
+    def extend_lease(self, task: Task) -> Operation[None]:
+        """Restart a running task's response timeout."""
+        what = f"heartbeat of task {task.task_id}"
+        answer = yield from self._authorized(protocol.build_lease(task))
+        self._check_update(what, answer)
+
+    def version(self) -> Operation[str]:
+        """The server's version."""
+        answer = yield from self._answer("version", HttpCall("GET", "/version"))
+        return self._read("version", protocol.read_text, answer)
+
+    def queue_size(self, task_type: str, domain: str | None = None) -> Operation[int]:
+        """How many tasks of a type wait to be polled."""
+        what = f"queue size of {task_type!r}"
+        query = urlencode({"taskType": task_type, **({"domain": domain} if domain else {})})
+        answer = yield from self._answer(what, HttpCall("GET", "/tasks/queue/size", query))
+        return self._read(what, protocol.read_count, answer)
+
+    def queue_sizes(self) -> Operation[dict[str, int]]:
+        """How many tasks wait in each of the server's queues; with a domain a queue is called ``domain:type``."""
+        answer = yield from self._answer("queue sizes", HttpCall("GET", "/tasks/queue/all"))
+        return self._read("queue sizes", protocol.read_counts, answer)
+
+    def knows_task_type(self, task_type: str) -> Operation[bool]:
+        """Whether the server has a definition of a task type; tasks also run without, but it may be a typing error."""
+        what = f"definition of {task_type!r}"
+        answer = yield from self._authorized(HttpCall("GET", f"/metadata/taskdefs/{quote(task_type, safe='')}"))
+        if answer.status == NOT_FOUND and protocol.own_message(answer).startswith("No such"):
+            return False
+        self._check(what, answer)
+        return True
+
+    # Credentials.
+
+    def _authorized(self, call: HttpCall) -> Operation[HttpAnswer]:
+        """One call with the server's token, repeated once with a fresh one when it is refused."""
+        credentials = self.settings.auth
+        if credentials is None:
+            return (yield self._with_headers(call, None))
+        token = yield from self._token(credentials)
+        answer = yield self._with_headers(call, token.value)
+        if protocol.classify(answer) is not Meaning.AUTH:
+            return answer
+        token = yield from self._next_token(credentials, token)
+        return (yield self._with_headers(call, token.value))
+
+    def _token(self, credentials: Credentials) -> Operation[_Token]:
+        """The token to use: the first one, a renewed one, or the one there is."""
+        token = self._tokens.current
+        if token is None:
+            return (yield from self._next_token(credentials, None))
+        if self._tokens.is_due(token) and self._tokens.claim(token):
+            try:
+                return (yield from self._fetch_token(credentials))
+            except ResilienceError:
+                return token  # it still works; if it does not, the call itself says so
+        return token
+
+    def _next_token(self, credentials: Credentials, refused: _Token | None) -> Operation[_Token]:
+        """A token in the place of one that was refused, or the first one: fetched by one caller for all."""
+        if self._tokens.claim(refused):
+            return (yield from self._fetch_token(credentials))
+        token = self._tokens.current if refused is None else self._tokens.replaced(refused)
+        if token is None:
+            raise Throttled(RENEWAL_WAIT, f"server {self.name!r}: its token is being fetched by another call")
+        return token
+
+    def _fetch_token(self, credentials: Credentials) -> Operation[_Token]:
+        """Ask for a token; the caller has claimed it."""
+        fetched = False
+        try:
+            answer = yield self._with_headers(protocol.build_token(credentials.key, credentials.secret), None)
+            value = self._read_token(answer)
+            fetched = True
+        finally:
+            if not fetched:  # whatever ended it, also being closed half-way
+                self._tokens.give_up()
+        return self._tokens.store(value)
+
+    def _read_token(self, answer: HttpAnswer) -> str | None:
+        """The token; None from a server without auth. Its answer is never quoted, it may hold a secret."""
+        what, meaning = f"server {self.name!r}: token", protocol.classify(answer)
+        if answer.status == NOT_FOUND or meaning is Meaning.NO_ENDPOINT:
+            return None
+        if meaning is Meaning.PAUSE:
+            raise Throttled(protocol.retry_after(answer), f"{what}: HTTP {answer.status}, it asks for a pause")
+        if meaning in (Meaning.AUTH, Meaning.OURS, Meaning.POISON):
+            raise AuthRejected(AUTH_PAUSE, f"{what}: HTTP {answer.status}: check its key and secret")
+        token = protocol.read_token(answer) if meaning is Meaning.OK else None
+        if token is None:
+            raise ServerFailed(f"{what}: HTTP {answer.status} without a token")
+        return token
+
+    def _with_headers(self, call: HttpCall, token: str | None) -> HttpCall:
+        """The call with the server's own headers and its token."""
+        headers = call.headers + self.settings.headers
+        if token is not None:
+            headers += (("X-Authorization", token),)
+        return HttpCall(call.method, call.path, call.query, headers, call.body)
+
+    # What to make of an answer.
+
+    def _answer(self, what: str, call: HttpCall) -> Operation[HttpAnswer]:
+        answer = yield from self._authorized(call)
+        self._check(what, answer)
+        return answer
+
+    def _check(self, what: str, answer: HttpAnswer) -> None:
+        meaning = protocol.classify(answer)
+        if meaning is not Meaning.OK:
+            raise self._refusal(meaning, answer, self._text(what, protocol.excerpt(answer), answer))
+
+    def _check_update(self, what: str, answer: HttpAnswer) -> None:
+        meaning = protocol.classify(answer)
+        if meaning is Meaning.OK:
+            return
+        text = self._text(what, protocol.excerpt(answer), answer)
+        if meaning is Meaning.UNKNOWN_ID:
+            raise Undeliverable(text)
+        if meaning in (Meaning.OURS, Meaning.NO_ENDPOINT, Meaning.POISON):
+            certain = meaning is Meaning.OURS and protocol.own_message(answer)  # not some proxy's opinion
+            raise Undeliverable(text, attempts=1 if certain else POISON_ATTEMPTS)
+        raise self._refusal(meaning, answer, text)
+
+    @staticmethod
+    def _refusal(meaning: Meaning, answer: HttpAnswer, text: str) -> ResilienceError:
+        """The error for an answer that is not OK."""
+        if meaning is Meaning.PAUSE:
+            return Throttled(protocol.retry_after(answer), text)
+        if meaning is Meaning.AUTH:
+            return AuthRejected(AUTH_PAUSE, text)
+        if meaning in (Meaning.OURS, Meaning.NO_ENDPOINT, Meaning.UNKNOWN_ID):
+            return RequestRejected(REJECTED_PAUSE, text)
+        return ServerFailed(text)
+
+    def _read(self, what: str, read: Callable[[HttpAnswer], T], answer: HttpAnswer) -> T:
+        try:
+            return read(answer)
+        except ServerFailed as error:
+            raise ServerFailed(self._text(what, str(error), answer)) from None
+
+    def _text(self, what: str, problem: str, answer: HttpAnswer) -> str:
+        """What went wrong, for people: with the way out where one is likely, and without secrets."""
+        text = f"server {self.name!r}: {what}: {problem}"
+        if 300 <= answer.status < 400:  # noqa: PLR2004 - redirects
+            text += "; it redirects, and credentials never follow: set its url to the final address"
+        elif protocol.classify(answer) is Meaning.AUTH:
+            text += "; check its key and secret" if self.settings.auth else "; it wants a key and secret"
+        elif self.settings.hint and answer.status in (*range(200, 300), NOT_FOUND, 405):
+            text += f"; {self.settings.hint}"
+        return self._hide(text)
+
+    def _hide(self, text: str) -> str:
+        """A text that may quote the server, without what only the server should know."""
+        credentials, token = self.settings.auth, self._tokens.current
+        secrets = [value for _, value in self.settings.headers]
+        secrets += [credentials.secret] if credentials else []
+        secrets += [token.value] if token and token.value else []
+        for secret in secrets:
+            text = text.replace(secret, "…")
+        return text
+
+
+def _lacks_v2(answer: HttpAnswer) -> bool:
+    """Whether update-v2 is missing; a 404 that is not Conductor's own may be a gateway that lets only some paths by."""
+    meaning = protocol.classify(answer)
+    return meaning is Meaning.NO_ENDPOINT or (answer.status == NOT_FOUND and meaning is Meaning.SERVER)
