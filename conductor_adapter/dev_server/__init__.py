@@ -1,0 +1,9 @@
+"""An embedded Conductor-compatible server with faults: for tests, examples and the demo. Needs extra ``dev-server``."""
+
+from .access import Credentials
+from .faults import Faults
+from .process import DevServerProcess
+from .serve import serve
+from .server import DevServer, FaultControl, FinishedRun
+
+__all__ = ["Credentials", "DevServer", "DevServerProcess", "FaultControl", "Faults", "FinishedRun", "serve"]

@@ -1,0 +1,111 @@
+"""Calls and answers as values, and the error bodies of a real server."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qsl
+
+import attrs
+
+__all__ = ["EMPTY", "NO_CONTENT", "Answer", "ApiError", "Call", "json_answer", "text_answer"]
+
+JSON = "application/json"
+TEXT = "text/plain;charset=UTF-8"
+
+
+@attrs.frozen
+class Answer:
+    """What the server says. ``media_type`` is empty for an answer without a body."""
+
+    status: int
+    body: bytes = b""
+    media_type: str = ""
+    headers: Mapping[str, str] = attrs.field(factory=dict)
+
+
+EMPTY = Answer(200)
+NO_CONTENT = Answer(204)
+
+
+@attrs.define
+class Call:
+    """What a client asked: ``path`` without the query, ``query`` as it stood after the question mark."""
+
+    method: str
+    path: str
+    query: str = ""
+    headers: Mapping[str, str] = attrs.field(factory=dict)
+    body: bytes = b""
+    _parameters: dict[str, str] | None = None
+
+    def text(self, name: str) -> str | None:
+        """Return a query parameter, None if it is absent or empty."""
+        if self._parameters is None:
+            self._parameters = dict(parse_qsl(self.query))
+        return self._parameters.get(name)
+
+    def flag(self, name: str, *, default: bool) -> bool:
+        """Return a query parameter that says true or false."""
+        value = self.text(name)
+        return default if value is None else value.lower() == "true"
+
+    def number(self, name: str, default: int) -> int:
+        """Return a query parameter that must be a whole number; ApiError as the real server has it."""
+        value = self.text(name)
+        if value is None:
+            return default
+        try:
+            return int(value)
+        except ValueError:
+            raise ApiError(
+                500,
+                f"Method parameter '{name}': Failed to convert value of type 'java.lang.String' to required type "
+                f"'int'; For input string: \"{value}\"",
+            ) from None
+
+    def json(self) -> Any:  # noqa: ANN401 - JSON
+        """Return the body as JSON; ApiError as the real server has it (a 500) if it is none."""
+        if not self.body:
+            raise ApiError(500, "Required request body is missing")
+        try:
+            return json.loads(self.body)
+        except ValueError as error:
+            raise ApiError(500, f"JSON parse error: {error}") from None
+
+    def mapping(self) -> dict[str, Any]:
+        """Return the body as a JSON object; ApiError (a 500) if it is none."""
+        value = self.json()
+        if not isinstance(value, dict):
+            raise ApiError(500, f"JSON parse error: Cannot deserialize an object from {type(value).__name__}")
+        return value
+
+
+class ApiError(Exception):
+    """An error answer of the API.
+
+    Attributes:
+        status: HTTP status.
+        extra: fields beside the usual ones; a None takes a usual one out.
+    """
+
+    def __init__(self, status: int, message: str, **extra: object) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.extra = extra
+
+    def answer(self) -> Answer:
+        """Render the error object of a real server."""
+        usual = {"status": self.status, "message": self.message, "instance": "dev-server", "retryable": False}
+        body = {name: value for name, value in {**usual, **self.extra}.items() if value is not None}
+        return json_answer(body, self.status)
+
+
+def json_answer(value: object, status: int = 200) -> Answer:
+    """Answer with a JSON value."""
+    return Answer(status, json.dumps(value).encode(), JSON)
+
+
+def text_answer(text: str) -> Answer:
+    """Answer with plain text, as the server does with ids."""
+    return Answer(200, text.encode(), TEXT)

@@ -1,0 +1,79 @@
+"""The one file that names aiohttp: sockets and HTTP around a function from call to answer."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from .answers import Answer, Call
+
+try:
+    from aiohttp import web
+except ImportError as error:
+    raise ImportError(
+        "the dev server needs aiohttp, which is not installed; "
+        "get it with: pip install 'conductor-resilience[dev-server]'"
+    ) from error
+
+__all__ = ["Listener"]
+
+_MAX_BODY = 256 * 1024 * 1024
+
+
+class Listener:
+    """One port. Not thread-safe: it belongs to one event loop.
+
+    Args:
+        answer: answers a call; None drops it, that is, closes its connection without an answer. A client that
+            goes away does not cancel it: a real server does not notice either.
+        host: the address it listens on.
+        port: 0 lets the system choose; it keeps the port it got when it listens again.
+    """
+
+    def __init__(self, answer: Callable[[Call], Awaitable[Answer | None]], host: str, port: int) -> None:
+        self.host = host
+        self.port = port
+        self._answer = answer
+        self._http = web.Server(self._handle, access_log=None, keepalive_timeout=3600)
+        self._socket: asyncio.Server | None = None
+
+    @property
+    def listening(self) -> bool:
+        """Whether it accepts connections."""
+        return self._socket is not None
+
+    async def open(self) -> None:
+        """Listen; OSError if the port is taken."""
+        loop = asyncio.get_running_loop()
+        self._socket = await loop.create_server(self._http, self.host, self.port, backlog=1024)
+        self.port = self._socket.sockets[0].getsockname()[1]
+
+    def refuse(self) -> None:
+        """Stop listening and close every connection, also those with a call in flight."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        for connection in self._http.connections:
+            connection.force_close()
+
+    async def close(self) -> None:
+        """Stop listening, and drop what is in flight at once."""
+        self.refuse()
+        # Not 0: aiohttp takes that for "without end".
+        await self._http.shutdown(timeout=0.01)
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        path, _, query = request.raw_path.partition("?")
+        body = await request.read() if request.body_exists else b""
+        answer = await self._answer(Call(request.method, path, query, request.headers, body))
+        if answer is None:
+            return _drop(request)
+        response = web.Response(status=answer.status, body=answer.body, headers=answer.headers or None)
+        if answer.media_type:
+            response.headers["Content-Type"] = answer.media_type
+        return response
+
+
+def _drop(request: web.BaseRequest) -> web.StreamResponse:
+    """Close the connection; the answer that aiohttp wants all the same has nowhere to go."""
+    if request.transport is not None:
+        request.transport.abort()
+    return web.Response()

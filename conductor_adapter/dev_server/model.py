@@ -1,0 +1,387 @@
+"""Conductor's records as values: definitions, workflows and tasks, to and from their JSON."""
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any
+
+import attrs
+
+__all__ = ["Plan", "RunState", "Step", "Task", "TaskDef", "TaskState", "Workflow", "queue_name"]
+
+
+class TaskState(str, Enum):
+    """Where a task stands, in Conductor's words."""
+
+    SCHEDULED = "SCHEDULED"
+    IN_PROGRESS = "IN_PROGRESS"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    FAILED_WITH_TERMINAL_ERROR = "FAILED_WITH_TERMINAL_ERROR"
+    TIMED_OUT = "TIMED_OUT"
+    CANCELED = "CANCELED"
+
+    @property
+    def live(self) -> bool:
+        """Whether a worker may still change it."""
+        return self in _LIVE
+
+
+_LIVE = frozenset({TaskState.SCHEDULED, TaskState.IN_PROGRESS})
+
+
+class RunState(str, Enum):
+    """Where a workflow stands, in Conductor's words."""
+
+    RUNNING = "RUNNING"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    TIMED_OUT = "TIMED_OUT"
+    TERMINATED = "TERMINATED"
+
+
+def queue_name(task_type: str, domain: str | None) -> str:
+    """Name the queue of a task type; a domain has a queue of its own."""
+    return f"{domain}:{task_type}" if domain else task_type
+
+
+@attrs.frozen(kw_only=True)
+class TaskDef:
+    """How tasks of one type are retried and timed; the defaults are the server's own.
+
+    Attributes:
+        name: the task type.
+        retry_count: attempts after the first.
+        retry_delay: seconds before the next attempt.
+        retry_logic: ``FIXED``, ``EXPONENTIAL_BACKOFF`` or ``LINEAR_BACKOFF``.
+        backoff_scale: factor of the linear growth.
+        response_timeout: seconds a worker may be silent.
+        raw: the definition as it came, with the fields this server only stores.
+    """
+
+    name: str
+    retry_count: int = 3
+    retry_delay: int = 60
+    retry_logic: str = "FIXED"
+    backoff_scale: int = 1
+    response_timeout: int = 3600
+    raw: Mapping[str, Any] = attrs.field(factory=dict, eq=False, repr=False)
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> "TaskDef":
+        """Read a definition; ValueError says which field is wrong."""
+        return cls(
+            name=_text(wire, "name"),
+            retry_count=_number(wire, "retryCount", 3),
+            retry_delay=_number(wire, "retryDelaySeconds", 60),
+            retry_logic=str(wire.get("retryLogic") or "FIXED"),
+            backoff_scale=_number(wire, "backoffScaleFactor", 1),
+            response_timeout=_number(wire, "responseTimeoutSeconds", 3600, least=1),
+            raw=dict(wire),
+        )
+
+    def delay(self, retries: int) -> int:
+        """Seconds before the attempt that follows ``retries`` retries."""
+        if self.retry_logic == "EXPONENTIAL_BACKOFF":
+            return int(self.retry_delay * 2**retries)
+        if self.retry_logic == "LINEAR_BACKOFF":
+            return self.retry_delay * self.backoff_scale * (retries + 1)
+        return self.retry_delay
+
+
+@attrs.frozen(kw_only=True)
+class Step:
+    """One SIMPLE task of a workflow definition."""
+
+    task_type: str
+    reference: str
+    inputs: Mapping[str, Any] = attrs.field(factory=dict)
+    retry_count: int | None = None
+    raw: Mapping[str, Any] = attrs.field(factory=dict, eq=False, repr=False)
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> "Step":
+        """Read a step; ValueError for a kind of task this server does not run."""
+        kind = wire.get("type") or "SIMPLE"
+        if kind != "SIMPLE":
+            raise ValueError(f"the dev server runs SIMPLE tasks only, not {kind!r}")
+        count = wire.get("retryCount")
+        return cls(
+            task_type=_text(wire, "name"),
+            reference=_text(wire, "taskReferenceName"),
+            inputs=_mapping(wire, "inputParameters"),
+            retry_count=None if count is None else _number(wire, "retryCount", 0),
+            raw={"inputParameters": {}, "type": "SIMPLE", **wire},
+        )
+
+
+@attrs.frozen(kw_only=True)
+class Plan:
+    """A workflow definition: SIMPLE tasks in sequence."""
+
+    name: str
+    version: int
+    steps: tuple[Step, ...]
+    outputs: Mapping[str, Any] = attrs.field(factory=dict)
+    raw: Mapping[str, Any] = attrs.field(factory=dict, eq=False, repr=False)
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> "Plan":
+        """Read a definition; ValueError says what is wrong with it."""
+        tasks = wire.get("tasks") or []
+        if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
+            raise ValueError("tasks must be a list of task objects")
+        steps = tuple(Step.from_wire(task) for task in tasks)
+        if len({step.reference for step in steps}) != len(steps):
+            raise ValueError("taskReferenceName must be unique within a workflow definition")
+        version = _number(wire, "version", 1)
+        return cls(
+            name=_text(wire, "name"),
+            version=version,
+            steps=steps,
+            outputs=_mapping(wire, "outputParameters"),
+            raw={"schemaVersion": 2, "outputParameters": {}, **wire, "version": version},
+        )
+
+    def step(self, reference: str) -> Step:
+        """Return the step of that reference name."""
+        return next(step for step in self.steps if step.reference == reference)
+
+    def after(self, reference: str) -> Step | None:
+        """Return the step that follows, None at the end."""
+        place = next(i for i, step in enumerate(self.steps) if step.reference == reference)
+        return self.steps[place + 1] if place + 1 < len(self.steps) else None
+
+
+@attrs.frozen(kw_only=True)
+class Task:
+    """One attempt at one step. Times are milliseconds since the epoch, 0 where nothing happened yet.
+
+    ``start_delay``, ``callback_after`` and ``response_timeout`` are seconds.
+    """
+
+    task_id: str
+    workflow_id: str
+    workflow_type: str
+    task_type: str
+    reference: str
+    state: TaskState = TaskState.SCHEDULED
+    input: Any = attrs.field(factory=dict)
+    output: Any = attrs.field(factory=dict)
+    seq: int = 1
+    domain: str | None = None
+    correlation_id: str | None = None
+    priority: int = 0
+    worker_id: str | None = None
+    reason: str | None = None
+    retry_count: int = 0
+    retried_task_id: str | None = None
+    retried: bool = False
+    executed: bool = False
+    poll_count: int = 0
+    scheduled: int = 0
+    started: int = 0
+    first_started: int = 0
+    updated: int = 0
+    ended: int = 0
+    start_delay: int = 0
+    callback_after: int = 0
+    response_timeout: int = 3600
+
+    @property
+    def queue(self) -> str:
+        """The queue it waits in."""
+        return queue_name(self.task_type, self.domain)
+
+    @property
+    def ready_at(self) -> int:
+        """When a worker may have it (ms), if it is scheduled."""
+        if self.callback_after:
+            return self.updated + 1000 * self.callback_after
+        if self.poll_count:
+            return self.updated
+        return self.scheduled + 1000 * self.start_delay
+
+    @property
+    def deadline(self) -> int | None:
+        """When its silence is too long (ms); None unless a worker has it."""
+        if self.state is not TaskState.IN_PROGRESS:
+            return None
+        return self.updated + 1000 * (self.response_timeout + self.callback_after)
+
+    def to_wire(self) -> dict[str, Any]:
+        """Render the JSON object of the server's answers; absent means null."""
+        wire = {
+            "taskType": self.task_type,
+            "status": self.state.value,
+            "inputData": self.input,
+            "referenceTaskName": self.reference,
+            "retryCount": self.retry_count,
+            "seq": self.seq,
+            "pollCount": self.poll_count,
+            "taskDefName": self.task_type,
+            "scheduledTime": self.scheduled,
+            "startTime": self.started,
+            "endTime": self.ended,
+            "updateTime": self.updated,
+            "startDelayInSeconds": self.start_delay,
+            "retried": self.retried,
+            "executed": self.executed,
+            "callbackFromWorker": True,
+            "responseTimeoutSeconds": self.response_timeout,
+            "workflowInstanceId": self.workflow_id,
+            "workflowType": self.workflow_type,
+            "taskId": self.task_id,
+            "callbackAfterSeconds": self.callback_after,
+            "outputData": self.output,
+            "rateLimitPerFrequency": 0,
+            "rateLimitFrequencyInSeconds": 0,
+            "workflowPriority": self.priority,
+            "iteration": 0,
+            "subworkflowChanged": False,
+            "firstStartTime": self.first_started,
+            "queueWaitTime": self.started - self.scheduled if self.started else 0,
+            "loopOverTask": False,
+        }
+        optional = (
+            ("domain", self.domain),
+            ("correlationId", self.correlation_id),
+            ("workerId", self.worker_id),
+            ("reasonForIncompletion", self.reason),
+            ("retriedTaskId", self.retried_task_id),
+        )
+        wire.update((name, value) for name, value in optional if value is not None)
+        return wire
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> "Task":
+        """Read back what to_wire rendered."""
+        return cls(
+            task_id=wire["taskId"],
+            workflow_id=wire["workflowInstanceId"],
+            workflow_type=wire["workflowType"],
+            task_type=wire["taskType"],
+            reference=wire["referenceTaskName"],
+            state=TaskState(wire["status"]),
+            input=wire["inputData"],
+            output=wire["outputData"],
+            seq=wire["seq"],
+            domain=wire.get("domain"),
+            correlation_id=wire.get("correlationId"),
+            priority=wire["workflowPriority"],
+            worker_id=wire.get("workerId"),
+            reason=wire.get("reasonForIncompletion"),
+            retry_count=wire["retryCount"],
+            retried_task_id=wire.get("retriedTaskId"),
+            retried=wire["retried"],
+            executed=wire["executed"],
+            poll_count=wire["pollCount"],
+            scheduled=wire["scheduledTime"],
+            started=wire["startTime"],
+            first_started=wire["firstStartTime"],
+            updated=wire["updateTime"],
+            ended=wire["endTime"],
+            start_delay=wire["startDelayInSeconds"],
+            callback_after=wire["callbackAfterSeconds"],
+            response_timeout=wire["responseTimeoutSeconds"],
+        )
+
+
+@attrs.frozen(kw_only=True)
+class Workflow:
+    """One run of a workflow definition. Times are milliseconds since the epoch.
+
+    Attributes:
+        plan: the stored number of the definition it started with; later versions do not change it.
+    """
+
+    workflow_id: str
+    name: str
+    version: int
+    plan: int
+    state: RunState = RunState.RUNNING
+    input: Any = attrs.field(factory=dict)
+    output: Any = attrs.field(factory=dict)
+    reason: str | None = None
+    correlation_id: str | None = None
+    priority: int = 0
+    domains: Mapping[str, str] = attrs.field(factory=dict)
+    failed: tuple[str, ...] = ()
+    started: int = 0
+    updated: int = 0
+    ended: int = 0
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing changes any more."""
+        return self.state is not RunState.RUNNING
+
+    def to_wire(self) -> dict[str, Any]:
+        """Render the JSON object of the server's answers, without definition and tasks."""
+        wire = {
+            "createTime": self.started,
+            "updateTime": self.updated,
+            "status": self.state.value,
+            "endTime": self.ended,
+            "workflowId": self.workflow_id,
+            "input": self.input,
+            "output": self.output,
+            "taskToDomain": dict(self.domains),
+            "failedReferenceTaskNames": list(self.failed),
+            "priority": self.priority,
+            "variables": {},
+            "startTime": self.started,
+            "workflowName": self.name,
+            "workflowVersion": self.version,
+        }
+        optional = (("correlationId", self.correlation_id), ("reasonForIncompletion", self.reason))
+        wire.update((name, value) for name, value in optional if value is not None)
+        return wire
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any], plan: int) -> "Workflow":
+        """Read back what to_wire rendered."""
+        return cls(
+            workflow_id=wire["workflowId"],
+            name=wire["workflowName"],
+            version=wire["workflowVersion"],
+            plan=plan,
+            state=RunState(wire["status"]),
+            input=wire["input"],
+            output=wire["output"],
+            reason=wire.get("reasonForIncompletion"),
+            correlation_id=wire.get("correlationId"),
+            priority=wire["priority"],
+            domains=wire["taskToDomain"],
+            failed=tuple(wire["failedReferenceTaskNames"]),
+            started=wire["startTime"],
+            updated=wire["updateTime"],
+            ended=wire["endTime"],
+        )
+
+
+def _text(wire: Mapping[str, Any], field: str) -> str:
+    """Read a text that must be there."""
+    value = wire.get(field)
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{field} must be a text that is not empty, not {value!r}")
+    return value
+
+
+def _number(wire: Mapping[str, Any], field: str, default: int, *, least: int = 0) -> int:
+    """Read a whole number that may be absent."""
+    value = wire.get(field)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{field} must be a whole number of at least {least}, not {value!r}")
+    return value
+
+
+def _mapping(wire: Mapping[str, Any], field: str) -> Mapping[str, Any]:
+    """Read an object that may be absent."""
+    value = wire.get(field)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ValueError(f"{field} must be an object, not {value!r}")  # noqa: TRY004 - a fault of the wire's
+    return value

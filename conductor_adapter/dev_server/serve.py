@@ -1,0 +1,105 @@
+"""The server in the foreground, as a process of its own."""
+
+import asyncio
+import errno
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from .access import Credentials
+from .engine import StartRequest
+from .faults import Faults
+from .routes import wall_clock_ms
+from .site import Site, SiteConfig
+
+__all__ = ["serve"]
+
+
+def serve(  # noqa: PLR0913 - keyword-only options of a command
+    port: int = 8080,
+    *,
+    host: str = "127.0.0.1",
+    control_port: int | None = None,
+    state: str | Path | None = None,
+    seed: Mapping[str, int] | None = None,
+    faults: Faults | str = Faults(),  # noqa: B008 - frozen
+    credentials: Credentials | None = None,
+    with_parent: bool = False,
+    say: Callable[[str], None] = lambda line: print(line, flush=True),  # noqa: T201 - it is a command
+) -> int:
+    """Serve until SIGTERM or SIGINT, and return the exit status. To be called from a main thread.
+
+    One line says when it is ready and where.
+
+    Args:
+        port: 0 lets the system choose.
+        host: the address it listens on.
+        control_port: a second port for ``/dev`` alone, which stays open while the first refuses; 0 lets the
+            system choose, None means none.
+        state: a file that keeps everything, also over a crash; None keeps it in memory.
+        seed: how many one-task workflows to start, by task type; types that the state knows already are left.
+        faults: what goes wrong from the start, also as text (``"latency=1,only=polls"``).
+        credentials: the key it asks for; None asks for nothing.
+        with_parent: stop when standard input ends, that is, when the process that holds it does.
+        say: takes the line.
+
+    Returns:
+        0 after a clean stop; 2 if it could not start: the reason is one line on standard error.
+    """
+    try:
+        wanted = Faults.parse(faults) if isinstance(faults, str) else faults
+        config = SiteConfig(
+            host=host,
+            port=port,
+            control_port=control_port,
+            state=None if state is None else Path(state),
+            credentials=credentials,
+            faults=wanted,
+        )
+        asyncio.run(_serve(config, dict(seed or {}), say, with_parent=with_parent))
+    except OSError as error:
+        print(_explain(error, host, port), file=sys.stderr)  # noqa: T201 - it is a command
+        return 2
+    except (TypeError, ValueError) as error:
+        print(f"dev-server: {error}", file=sys.stderr)  # noqa: T201 - it is a command
+        return 2
+    return 0
+
+
+async def _serve(config: SiteConfig, seed: dict[str, int], say: Callable[[str], None], *, with_parent: bool) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    site = Site(config)
+    try:
+        _seed(site, seed)
+        await site.open()
+        if with_parent:
+            loop.add_reader(sys.stdin, _at_end, stop)
+        say(f"dev-server ready: {site.url} control {site.control_url}")
+        await stop.wait()
+    finally:
+        await site.close()
+
+
+def _seed(site: Site, seed: Mapping[str, int]) -> None:
+    for task_type, count in seed.items():
+        if any(site.store.run_states(task_type).values()):
+            continue
+        site.engine.define_task(task_type)
+        site.engine.start_many(StartRequest(name=task_type, whole_input=True), count, wall_clock_ms())
+
+
+def _at_end(stop: asyncio.Event) -> None:
+    if not os.read(sys.stdin.fileno(), 1024):
+        asyncio.get_running_loop().remove_reader(sys.stdin)
+        stop.set()
+
+
+def _explain(error: OSError, host: str, port: int) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"dev-server: port {port} on {host} is in use; choose another with --port, or --port 0 for any"
+    return f"dev-server: {error}"

@@ -1,0 +1,330 @@
+"""DevServer: the server in a thread of this process, for tests and examples."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import attrs
+
+from .access import Credentials
+from .engine import StartRequest
+from .faults import Faults
+from .model import RunState, Workflow
+from .routes import wall_clock_ms
+from .site import Site, SiteConfig
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from conductor_adapter.settings import ServerSettings
+
+__all__ = ["DevServer", "FaultControl", "FinishedRun"]
+
+T = TypeVar("T")
+_NOT_RUNNING = "the dev server is not running: use it as a context manager, or call start()"
+
+
+@attrs.frozen(kw_only=True)
+class FinishedRun:
+    """A run that has ended.
+
+    Attributes:
+        run_id: its workflow id.
+        status: ``COMPLETED``, ``FAILED``, ``TIMED_OUT`` or ``TERMINATED``.
+        output: what it gave.
+        reason: why it did not complete, None if it did.
+    """
+
+    run_id: str
+    status: str
+    output: Any
+    reason: str | None = None
+
+
+class DevServer:
+    """A Conductor-compatible server in a daemon thread. A context manager; every method is thread-safe.
+
+    Args:
+        port: 0 lets the system choose.
+        name: what its ``settings`` are called.
+        state: a file that keeps everything, also over a crash; None keeps it in memory.
+        credentials: the key it asks for; None asks for nothing, like the open-source server.
+        faults: what goes wrong from the start.
+        sweep_every: seconds between two looks at the timeouts.
+
+    Raises:
+        OSError: from ``start`` (or ``with``), if the port is taken.
+    """
+
+    def __init__(  # noqa: PLR0913 - keyword-only options of the front door
+        self,
+        port: int = 0,
+        *,
+        name: str = "dev",
+        state: str | Path | None = None,
+        credentials: Credentials | None = None,
+        faults: Faults = Faults(),  # noqa: B008 - frozen
+        sweep_every: float = 0.5,
+    ) -> None:
+        self.name = name
+        self._config = SiteConfig(
+            port=port,
+            state=None if state is None else Path(state),
+            credentials=credentials,
+            faults=faults,
+            sweep_every=sweep_every,
+        )
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._site: Site | None = None
+        self._stop: asyncio.Event | None = None
+        self._error: BaseException | None = None
+
+    def __enter__(self) -> "DevServer":  # noqa: PYI034 - typing.Self is newer than Python 3.10
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: "TracebackType | None"
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start to serve; returns once it accepts calls. OSError if the port is taken."""
+        if self._thread is not None:
+            raise RuntimeError("the dev server is running already")
+        ready = threading.Event()
+        self._error = None
+        self._thread = threading.Thread(target=self._main, args=(ready,), name=f"dev-server {self.name}", daemon=True)
+        self._thread.start()
+        ready.wait()
+        if self._error is not None:
+            self._thread.join()
+            self._thread = None
+            raise self._error
+
+    def stop(self) -> None:
+        """Stop serving; calls in flight are dropped. Calling it again does nothing."""
+        thread, self._thread = self._thread, None
+        if thread is None or self._loop is None or self._stop is None:
+            return
+        self._loop.call_soon_threadsafe(self._stop.set)
+        thread.join()
+
+    # -- where it is ------------------------------------------------------------------------------------------
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        return self._running().port
+
+    @property
+    def url(self) -> str:
+        """Where its API is: ``http://127.0.0.1:PORT/api``."""
+        return self._running().url
+
+    @property
+    def control_url(self) -> str:
+        """Where its control path is: ``http://127.0.0.1:PORT/dev``."""
+        return self._running().control_url
+
+    @property
+    def settings(self) -> "ServerSettings":
+        """The settings with which a worker reaches it."""
+        from conductor_adapter.settings import ServerSettings  # noqa: PLC0415 - a server alone needs no settings
+
+        return ServerSettings(self.name, self.url)
+
+    # -- work -------------------------------------------------------------------------------------------------
+
+    def start_task(
+        self,
+        task_type: str,
+        input: Mapping[str, Any] | None = None,  # noqa: A002 - Conductor's word
+        *,
+        domain: str | None = None,
+        **fields: object,
+    ) -> str:
+        """Start a run of one task and return its id.
+
+        Args:
+            task_type: the workflow that is made for it has the same name.
+            input: what the worker gets.
+            domain: the domain it is queued in.
+            fields: of the task definition, in Conductor's spelling (``responseTimeoutSeconds=2``, ``retryCount=0``).
+        """
+        domains = {task_type: domain} if domain else {}
+        request = StartRequest(name=task_type, input=dict(input or {}), domains=domains, whole_input=True)
+
+        def start(site: Site) -> str:
+            site.engine.define_task(task_type, **fields)
+            return site.engine.start(request, wall_clock_ms())
+
+        return self._do(start)
+
+    def start_tasks(self, task_type: str, count: int, input: Mapping[str, Any] | None = None, **fields: object) -> None:
+        """Start ``count`` runs of one task each, in one transaction; the rest as in ``start_task``."""
+        request = StartRequest(name=task_type, input=dict(input or {}), whole_input=True)
+
+        def start(site: Site) -> None:
+            site.engine.define_task(task_type, **fields)
+            site.engine.start_many(request, count, wall_clock_ms())
+
+        self._do(start)
+
+    def wait(self, run: str, timeout: float) -> FinishedRun:
+        """Wait until a run has ended.
+
+        Args:
+            run: its id.
+            timeout: seconds.
+
+        Raises:
+            TimeoutError: it has not ended by then; the text says where it stands.
+            KeyError: there is no such run.
+        """
+
+        async def wait(site: Site) -> FinishedRun:
+            until = asyncio.get_running_loop().time() + timeout
+            while True:
+                workflow = _workflow(site, run)
+                if workflow.finished:
+                    return _finished(workflow)
+                left = until - asyncio.get_running_loop().time()
+                if left <= 0:
+                    raise TimeoutError(_standing(site, run, timeout))
+                await site.waiting.wait(run, left)
+
+        return self._do_async(wait)
+
+    def decide(self, run: str) -> None:
+        """Evaluate a run's timeouts now."""
+        self._do(lambda site: site.engine.decide(run, wall_clock_ms()))
+
+    # -- what goes wrong --------------------------------------------------------------------------------------
+
+    @property
+    def faults(self) -> "FaultControl":
+        """What goes wrong: read it, ``set`` it, ``clear`` it, or assign a ``Faults``."""
+        return FaultControl(lambda: self._do(lambda site: site.faults), self._put_faults)
+
+    @faults.setter
+    def faults(self, faults: Faults) -> None:
+        self._put_faults(faults)
+
+    def _put_faults(self, faults: Faults) -> None:
+        self._do(lambda site: site.put_faults(faults))
+
+    def expire_tokens(self) -> None:
+        """Let every token handed out so far be expired."""
+        self._do(lambda site: site.access.expire_all())
+
+    # -- what happened ----------------------------------------------------------------------------------------
+
+    def counts(self) -> dict[str, int]:
+        """Count the calls since the start: ``polls``, ``updates``, ``not found`` (updates that are not for this
+        server), ``handed out`` (tasks), and ``status N`` for each status."""  # noqa: D205, D209 - one list
+        return self._do(lambda site: {"polls": 0, "updates": 0, "not found": 0, "handed out": 0, **site.api.counts})
+
+    def handed_out(self, run: str | None = None, *, least: int = 0) -> dict[tuple[str, str], int]:
+        """Count how often each step was given to a worker, by (run, reference), retries included.
+
+        Args:
+            run: of this run alone.
+            least: only those given out so often.
+        """
+        return self._do(lambda site: site.store.handed_out(run, least=least))
+
+    def runs(self, name: str | None = None) -> dict[str, int]:
+        """Count the runs (of that name) by status."""
+        return self._do(lambda site: site.store.run_states(name))
+
+    # -- the thread -------------------------------------------------------------------------------------------
+
+    def _main(self, ready: threading.Event) -> None:
+        try:
+            asyncio.run(self._serve(ready))
+        except BaseException as error:  # noqa: BLE001 - it is raised again in the thread that called start()
+            self._error = error
+        finally:
+            ready.set()
+
+    async def _serve(self, ready: threading.Event) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        site = Site(self._config)
+        try:
+            await site.open()
+            self._site = site
+            ready.set()
+            await self._stop.wait()
+        finally:
+            self._site = None
+            await site.close()
+
+    def _running(self) -> Site:
+        site = self._site
+        if site is None:
+            raise RuntimeError(_NOT_RUNNING)
+        return site
+
+    def _do(self, action: Callable[[Site], T]) -> T:
+        """Do something on the server's own thread and bring back what it gives."""
+
+        async def act(site: Site) -> T:
+            return action(site)
+
+        return self._do_async(act)
+
+    def _do_async(self, action: Callable[[Site], Coroutine[Any, Any, T]]) -> T:
+        site = self._running()
+        if self._loop is None:
+            raise RuntimeError(_NOT_RUNNING)
+        return asyncio.run_coroutine_threadsafe(action(site), self._loop).result()
+
+
+class FaultControl:
+    """What goes wrong on a server that runs. Thread-safe."""
+
+    def __init__(self, get: Callable[[], Faults], put: Callable[[Faults], None]) -> None:
+        self._get = get
+        self._put = put
+
+    @property
+    def current(self) -> Faults:
+        """The faults in force."""
+        return self._get()
+
+    def set(self, **faults: Any) -> None:  # noqa: ANN401 - the fields of Faults
+        """Put these faults in force instead of the former ones; the arguments are those of ``Faults``."""
+        self._put(Faults(**faults))
+
+    def clear(self) -> None:
+        """Let nothing go wrong any more."""
+        self._put(Faults())
+
+
+def _workflow(site: Site, run: str) -> Workflow:
+    workflow = site.store.workflow(run)
+    if workflow is None:
+        raise KeyError(f"there is no run {run!r} on this server")
+    return workflow
+
+
+def _finished(workflow: Workflow) -> FinishedRun:
+    return FinishedRun(
+        run_id=workflow.workflow_id, status=workflow.state.value, output=workflow.output, reason=workflow.reason
+    )
+
+
+def _standing(site: Site, run: str, timeout: float) -> str:
+    found = site.store.run(run)
+    if found is None or not found.tasks:
+        return f"run {run} has not ended after {timeout:g} s"
+    task = found.tasks[-1]
+    return (
+        f"run {run} is still {RunState.RUNNING.value} after {timeout:g} s: its task {task.reference!r} is "
+        f"{task.state.value} and was polled {task.poll_count} times (queue {task.queue!r})"
+    )
