@@ -87,6 +87,29 @@ class CapacityAllocator(Generic[K]):
         self._known([name])
         return Fraction(self._credits[name], self._scale)
 
+    def allocate(self, capacity: int, caps: Mapping[K, int] | None = None) -> dict[K, int]:
+        """Divide one round of ``capacity`` units and charge it at once.
+
+        Everyone gets its water-filled share of the round rounded down or up; the credit decides who is rounded up.
+
+        Args:
+            capacity: units to give out in this round.
+            caps: name to the most units it can use in this round; a name that is not in it has no cap.
+
+        Returns:
+            Name to units, in registration order; the sum is that of :func:`allocate`.
+
+        Raises:
+            ValueError: a number that is negative or no integer, or a cap for a name that is not registered.
+        """
+        _check("capacity", capacity)
+        limits = _limits(capacity, self._weights, caps)
+        grants = dict.fromkeys(self._weights, 0)
+        total = min(capacity, sum(limits.values()))
+        if total:
+            self._round(total, limits, grants)
+        return grants
+
     def charge(self, name: K, units: int, among: Collection[K]) -> None:
         """Note that ``units`` went to ``name`` while those ``among`` wanted them.
 
@@ -162,6 +185,26 @@ class CapacityAllocator(Generic[K]):
             self._move(self._credits[name], name, others if weighted else dict.fromkeys(others, 1))
         del self._weights[name], self._credits[name]
         self._registered()
+
+    def _round(self, total: int, limits: Mapping[K, int], grants: dict[K, int]) -> None:
+        """Fill ``grants`` with shares rounded down, then round up those who are the most urgent."""
+        weights = self._weights
+        left, weight, full = _water_fill(total, weights, limits)
+        if weight and self._scale % weight:
+            self._rescale(weight)
+        credits_, scale, fractions = self._credits, self._scale, {}
+        for name, limit in limits.items():
+            if name in full:
+                grants[name] = limit
+                continue
+            grants[name], rest = divmod(left * weights[name], weight)
+            if rest:
+                fractions[name] = rest * (scale // weight)
+                credits_[name] += fractions[name]
+        ranked = sorted(fractions, key=lambda name: _urgency(credits_[name], fractions[name], scale))
+        for name in ranked[: total - sum(grants.values())]:
+            grants[name] += 1
+            credits_[name] -= scale
 
     def _known(self, names: Iterable[K]) -> list[int]:
         """The weights of ``names``."""
@@ -240,6 +283,25 @@ def _water_fill(total: int, weights: Mapping[K, int], limits: Mapping[K, int]) -
         left -= limits[name]
         weight -= weights[name]
     return left, weight, full
+
+
+def _urgency(credit: int, fraction: int, scale: int) -> tuple[int, int, int, int]:
+    """Rank of a name that would be rounded up, the smallest first: the PD2 priority of Pfair scheduling.
+
+    Each round is a slot, each ``fraction`` of ``scale`` the rate of a task that runs at most once a slot. With
+    constant inputs PD2 (Anderson and Srinivasan, 2004) keeps every task within one unit whatever the number of
+    slots' places; the earliest deadline alone does not. Before and after that window the credit itself decides.
+    """
+    if credit >= scale or credit <= 0:
+        return 0 if credit > 0 else 2, -credit, 0, 0
+    whole, rest = divmod(credit - scale, fraction)
+    deadline, group = -whole, 0
+    pause = scale - fraction
+    if pause <= fraction:
+        # A task this heavy seldom skips a slot: what counts is when it may skip next, being rounded up until then.
+        skipped = -((credit - deadline * pause) // scale)
+        group = (-skipped * scale - credit) // pause
+    return 1, deadline, rest == 0, group
 
 
 def _settle(missing: int, grants: dict[K, int], weights: Mapping[K, int], limits: Mapping[K, int]) -> None:
