@@ -1,0 +1,503 @@
+"""CircuitBreaker, rule by rule; tests/test_breaker_model.py has the same rules in any order."""
+
+import asyncio
+import concurrent.futures
+import gc
+import math
+import random
+import threading
+import weakref
+from abc import ABCMeta
+
+import pybreaker
+import pytest
+
+from resilience.breaker import BreakerConfig, BreakerState, CircuitBreaker
+from resilience.circuit import Circuit
+from resilience.errors import BreakerOpenError, ResilienceError, Throttled
+from resilience.testing import ManualClock
+
+PLAIN = BreakerConfig(jitter=0)
+
+
+@pytest.fixture
+def clock():
+    """Virtual time that does not start at zero."""
+    return ManualClock(1000.0)
+
+
+def make(clock, config=PLAIN, **options):
+    """A breaker on virtual time, by default without jitter."""
+    return CircuitBreaker("billing", config, clock=clock, **options)
+
+
+def trip(breaker, hint=None):
+    """Let calls fail until it opens."""
+    while breaker.state is not BreakerState.OPEN:
+        breaker.try_acquire().failure(OSError("down"), retry_after=hint)
+    return breaker
+
+
+def probe(breaker, clock):
+    """Wait until a probe is due, and get it."""
+    clock.advance(max(0.0, breaker.retry_at - clock()))
+    return breaker.try_acquire()
+
+
+# ---- B1: opening ----
+
+
+def test_b1_consecutive_failures_open_it_for_the_reset_timeout(clock):
+    """Two failures do nothing, the third opens it for 30 seconds."""
+    breaker = make(clock)
+    for _ in range(2):
+        breaker.try_acquire().failure()
+    assert breaker.state is BreakerState.CLOSED
+
+    breaker.try_acquire().failure()
+
+    assert breaker.state is BreakerState.OPEN
+    assert breaker.retry_at == clock() + 30.0
+    assert breaker.try_acquire().retry_after == 30.0
+
+
+def test_b1_success_resets_the_count(clock):
+    """Only failures in a row count."""
+    breaker = make(clock)
+    for _ in range(5):
+        breaker.try_acquire().failure()
+        breaker.try_acquire().failure()
+        breaker.try_acquire().success()
+
+    assert (breaker.state, breaker.failures, breaker.last_error) == (BreakerState.CLOSED, 0, None)
+
+
+def test_b1_one_stall_with_ten_calls_in_flight_is_one_failure(clock):
+    """A failure counts only if its call began after the previous counted one was seen."""
+    breaker = make(clock)
+    calls = [breaker.try_acquire() for _ in range(10)]
+
+    assert all(call.failure() for call in calls)
+
+    assert (breaker.state, breaker.failures) == (BreakerState.CLOSED, 1)
+
+
+def test_b1_three_stalls_with_calls_in_flight_open_it(clock):
+    """Each further stall is one further failure."""
+    breaker = make(clock)
+    for _ in range(3):
+        calls = [breaker.try_acquire() for _ in range(10)]
+        for call in calls:
+            call.failure()
+
+    assert breaker.state is BreakerState.OPEN
+
+
+def test_b1_a_success_does_not_make_old_failures_new(clock):
+    """What began before the last counted failure was seen stays part of it, also when a success came between."""
+    breaker = make(clock, BreakerConfig(fail_max=2, jitter=0))
+    first, second, third = (breaker.try_acquire() for _ in range(3))
+    first.failure()
+    second.success()
+    third.failure()
+
+    assert breaker.failures == 0
+
+
+def test_b1_failed_probes_double_the_wait_up_to_the_maximum_and_recovery_forgets(clock):
+    """30, 60, 120, 240, 300, 300 seconds; after it closed, 30 again."""
+    breaker = trip(make(clock))
+    waits = []
+    for _ in range(6):
+        waits.append(breaker.retry_at - clock())
+        probe(breaker, clock).failure()
+    assert waits == [30.0, 60.0, 120.0, 240.0, 300.0, 300.0]
+
+    probe(breaker, clock).success()
+    trip(breaker)
+
+    assert breaker.retry_at - clock() == 30.0
+
+
+def test_b1_one_jitter_draw_each_time_it_opens(clock):
+    """The wait is drawn from 1 to 1.5 times, once: asking often does not bring the probe forward."""
+    rng, expected = random.Random(3), random.Random(3)
+    breaker = trip(make(clock, BreakerConfig(), rng=rng))
+    until = breaker.retry_at
+    for _ in range(100):
+        assert not breaker.try_acquire()
+
+    assert breaker.retry_at == until == clock() + 30.0 * (1 + 0.5 * expected.random())
+    assert rng.random() == expected.random()
+
+
+def test_b1_breakers_do_not_come_back_at_the_same_time(clock):
+    """Without a generator of one's own, jitter differs between breakers and stays in its range."""
+    waits = {trip(make(clock, BreakerConfig())).retry_at - clock() for _ in range(50)}
+
+    assert len(waits) > 40
+    assert all(30.0 <= wait <= 45.0 for wait in waits)
+
+
+@pytest.mark.parametrize("hint", [2.0, 4000])
+def test_b1_a_hint_wins(clock, hint):
+    """It stays open for exactly as long as the other side asked, be it shorter or longer."""
+    breaker = trip(make(clock, BreakerConfig()), hint)
+
+    assert breaker.retry_at == clock() + hint
+
+
+def test_b1_a_hint_may_come_with_the_error(clock):
+    """An error that carries retry_after, as Throttled does, brings the hint by itself."""
+
+    class BusyError(Exception):
+        retry_after = 7.0
+
+    breaker = make(clock)
+    for _ in range(3):
+        breaker.try_acquire().failure(BusyError())
+
+    assert breaker.retry_at == clock() + 7.0
+
+
+@pytest.mark.parametrize("hint", [0, -1, math.nan, math.inf, "soon"])
+def test_b1_a_hint_that_is_no_time_is_ignored(clock, hint):
+    """A server sends anything; it cannot shut itself out for ever."""
+    assert trip(make(clock), hint).retry_at == clock() + 30.0
+
+
+# ---- B2: half-open ----
+
+
+def test_b2_one_probe_at_a_time(clock):
+    """The first caller after the wait gets the probe; the next is told when to come back."""
+    breaker = trip(make(clock))
+
+    first = probe(breaker, clock)
+    second = breaker.try_acquire()
+
+    assert (first.probe, first.expiry) == (True, clock() + 30.0)
+    assert breaker.state is BreakerState.HALF_OPEN
+    assert (bool(second), second.retry_after) == (False, 30.0)
+    assert "probe is out" in second.reason
+
+
+def test_b2_racing_threads_get_one_probe(clock):
+    """Of eight threads that ask at once exactly one may call."""
+    breaker = trip(make(clock))
+    clock.advance(30.0)
+    start = threading.Barrier(8)
+
+    def ask(_):
+        start.wait(30)
+        return breaker.try_acquire()
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        permits = list(pool.map(ask, range(8)))
+
+    assert sum(map(bool, permits)) == 1
+
+
+def test_b2_success_threshold_closes_it(clock):
+    """So many successful probes, one after another, close it."""
+    breaker = trip(make(clock, BreakerConfig(success_threshold=3, jitter=0)))
+    for _ in range(2):
+        assert probe(breaker, clock).success()
+        assert breaker.state is BreakerState.HALF_OPEN
+        assert breaker.retry_at <= clock()
+    probe(breaker, clock).success()
+
+    assert (breaker.state, breaker.retry_at) == (BreakerState.CLOSED, None)
+
+
+def test_b2_one_failed_probe_opens_it_again(clock):
+    """However many probes succeeded before."""
+    breaker = trip(make(clock, BreakerConfig(success_threshold=3, jitter=0)))
+    probe(breaker, clock).success()
+    probe(breaker, clock).failure()
+    assert breaker.state is BreakerState.OPEN
+
+    for _ in range(2):
+        probe(breaker, clock).success()
+
+    assert breaker.state is BreakerState.HALF_OPEN
+
+
+# ---- B3: reports that come too late ----
+
+
+def test_a_call_that_finds_it_closed_again_needs_no_probe():
+    """When another thread closed the circuit between the question and the lock, the call is an ordinary one."""
+    circuit = Circuit("b", PLAIN, pybreaker.CircuitMemoryStorage("closed"), draw=random.random, silent=True)
+
+    assert circuit.admit(0.0) is circuit.era
+    assert circuit.era.expiry is None
+
+
+def test_b3_a_success_from_before_the_trip_does_not_close_it(clock):
+    """What began in another generation says nothing of this one."""
+    breaker = make(clock)
+    old = breaker.try_acquire()
+    trip(breaker)
+
+    assert old.success() is False
+    assert breaker.state is BreakerState.OPEN
+
+
+def test_b3_a_failure_from_before_the_outage_does_not_hurt_the_recovered(clock):
+    """A hung call that fails after the recovery counts nothing."""
+    breaker = make(clock, BreakerConfig(fail_max=1, jitter=0))
+    old = breaker.try_acquire()
+    trip(breaker)
+    probe(breaker, clock).success()
+
+    assert old.failure() is False
+    assert old.release() is False
+    assert (breaker.state, breaker.failures) == (BreakerState.CLOSED, 0)
+
+
+@pytest.mark.parametrize("first", ["success", "failure", "release"])
+@pytest.mark.parametrize("second", ["success", "failure", "release"])
+def test_b3_a_second_report_changes_nothing(clock, first, second):
+    """Only the first report of a permit counts."""
+    breaker = make(clock, BreakerConfig(fail_max=5))
+    permit = breaker.try_acquire()
+    assert getattr(permit, first)() is True
+    failures = breaker.failures
+
+    assert getattr(permit, second)() is False
+    assert breaker.failures == failures
+
+
+def test_b3_of_two_threads_one_reports(clock):
+    """Two threads that report the same failure at once are one failure."""
+    for _ in range(50):
+        breaker = make(clock, BreakerConfig(fail_max=5))
+        permit = breaker.try_acquire()
+        start = threading.Barrier(2)
+
+        def report(_, permit=permit, start=start):
+            start.wait(30)
+            return permit.failure()
+
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            assert sorted(pool.map(report, range(2))) == [False, True]
+        assert breaker.failures == 1
+
+
+def test_b3_a_lost_probe_frees_its_place_at_its_expiry(clock):
+    """A probe that hangs for ever does not wedge the breaker."""
+    breaker = trip(make(clock))
+    lost = probe(breaker, clock)
+    clock.advance(29.9)
+    assert not breaker.try_acquire()
+
+    clock.advance(0.1)
+    fresh = breaker.try_acquire()
+
+    assert fresh.probe
+    assert fresh.generation == lost.generation
+    assert lost.failure() is False
+    assert not breaker.try_acquire()
+    assert fresh.success() is True
+    assert breaker.state is BreakerState.CLOSED
+
+
+@pytest.mark.parametrize("report", ["success", "failure", "release"])
+def test_b3_an_expired_probe_says_nothing(clock, report):
+    """Also when no other probe took its place."""
+    breaker = trip(make(clock))
+    late = probe(breaker, clock)
+    clock.advance(30.0)
+
+    assert getattr(late, report)() is False
+    assert breaker.state is BreakerState.HALF_OPEN
+    assert breaker.try_acquire()
+
+
+# ---- B4: neutral ----
+
+
+NEUTRAL = [
+    asyncio.CancelledError(),
+    concurrent.futures.CancelledError(),
+    GeneratorExit(),
+    KeyboardInterrupt(),
+    SystemExit(),
+    Throttled(60.0),
+    BreakerOpenError("another", 1.0),
+]
+
+
+@pytest.mark.parametrize("error", NEUTRAL, ids=lambda error: type(error).__name__)
+def test_b4_neutral_errors_neither_count_nor_reset(clock, error):
+    """Between failures they change nothing: F F neutral F opens it."""
+    breaker = make(clock)
+    for _ in range(2):
+        breaker.try_acquire().failure()
+    assert breaker.try_acquire().failure(error) is True
+    assert breaker.failures == 2
+
+    breaker.try_acquire().failure()
+
+    assert breaker.state is BreakerState.OPEN
+
+
+@pytest.mark.parametrize("error", NEUTRAL, ids=lambda error: type(error).__name__)
+def test_b4_a_neutral_probe_gives_its_place_back(clock, error):
+    """It neither closes nor opens the breaker; the next caller probes at once."""
+    breaker = trip(make(clock))
+
+    assert probe(breaker, clock).failure(error) is True
+
+    assert breaker.state is BreakerState.HALF_OPEN
+    assert breaker.retry_at <= clock()
+    assert breaker.try_acquire().probe
+
+
+def test_b4_exclusions_with_a_metaclass_exclude_only_themselves(clock):
+    """An excluded class made by ABCMeta is a class like any other."""
+
+    class OurError(Exception, metaclass=ABCMeta):
+        pass
+
+    breaker = make(clock, BreakerConfig(excluded=(OurError,), jitter=0))
+    for error in (ValueError(), OurError(), ValueError(), ValueError()):
+        breaker.try_acquire().failure(error)
+
+    assert breaker.state is BreakerState.OPEN
+
+
+def test_b4_exclusions_can_be_taken_back(clock):
+    """With an empty tuple, Throttled counts like any error."""
+    breaker = make(clock, BreakerConfig(excluded=()))
+    for _ in range(3):
+        breaker.try_acquire().failure(Throttled(5.0))
+
+    assert breaker.retry_at == clock() + 5.0
+
+
+# ---- B5: time ----
+
+
+def test_b5_only_the_given_clock_matters(clock):
+    """A closed breaker does not even ask for the time; an open one waits for its own clock."""
+    asked = []
+
+    def counting():
+        asked.append(None)
+        return clock()
+
+    breaker = make(counting)
+    for _ in range(10):
+        breaker.try_acquire().success()
+    assert asked == []
+
+    trip(breaker)
+    clock.advance(30.0)
+
+    assert breaker.try_acquire()
+
+
+# ---- B7: by hand ----
+
+
+def test_b7_forced_open_stays_open(clock):
+    """No time is long enough, and the rejection says so."""
+    breaker = make(clock)
+    breaker.force_open()
+    clock.advance(1e9)
+
+    rejected = breaker.try_acquire()
+
+    assert (bool(rejected), rejected.retry_after, breaker.retry_at) == (False, math.inf, math.inf)
+    assert "forced" in rejected.reason
+    assert breaker.is_forced
+
+
+def test_b7_forced_closed_counts_nothing(clock):
+    """Every call goes ahead, whatever it comes to; after the reset failures count again."""
+    breaker = trip(make(clock))
+    breaker.force_closed()
+    for _ in range(10):
+        assert breaker.try_acquire().failure()
+    assert (breaker.state, breaker.failures) == (BreakerState.CLOSED, 0)
+
+    breaker.reset()
+    trip(breaker)
+
+    assert breaker.state is BreakerState.OPEN
+
+
+def test_b7_commands_act_while_a_call_hangs(clock):
+    """A call inside the guard keeps nobody from forcing the breaker, and its late report changes nothing."""
+    breaker = make(clock)
+    with breaker.guard() as hung:
+        breaker.force_open()
+        assert breaker.state is BreakerState.OPEN
+        breaker.reset()
+        assert breaker.state is BreakerState.CLOSED
+
+        assert hung.failure() is False
+
+    assert breaker.is_clean
+
+
+# ---- B8: what can be read ----
+
+
+def test_b8_state_can_be_read(clock):
+    """Name, state, counters, next probe and last error."""
+    breaker = make(clock)
+    error = OSError("down")
+    breaker.try_acquire().failure(error)
+
+    assert (breaker.name, breaker.failures, breaker.last_error) == ("billing", 1, error)
+    assert (breaker.generation, breaker.retry_at, breaker.is_clean) == (0, None, False)
+    assert repr(breaker) == "<CircuitBreaker 'billing' closed failures=1>"
+
+
+def test_nothing_keeps_a_breaker_alive_but_its_users(clock):
+    """After a whole episode it is freed at once: no cycle waits for the collector, no traceback is kept."""
+    gc.disable()
+    try:
+        breaker = trip(make(clock))
+        probe(breaker, clock).success()
+        gone = weakref.ref(breaker)
+        del breaker
+
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+# ---- Configuration ----
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"fail_max": 0}, ValueError, "fail_max"),
+        ({"fail_max": True}, ValueError, "fail_max"),
+        ({"fail_max": 2.5}, TypeError, "fail_max"),
+        ({"reset_timeout": 0}, ValueError, "reset_timeout"),
+        ({"reset_timeout": math.nan}, ValueError, "reset_timeout"),
+        ({"reset_timeout": True}, ValueError, "reset_timeout"),
+        ({"reset_timeout": "30"}, TypeError, "reset_timeout"),
+        ({"reset_timeout": 400}, ValueError, "max_reset_timeout .* is below reset_timeout"),
+        ({"jitter": -0.1}, ValueError, "jitter"),
+        ({"success_threshold": 0}, ValueError, "success_threshold"),
+        ({"probe_timeout": math.inf}, ValueError, "probe_timeout"),
+        ({"excluded": OSError}, TypeError, "excluded"),
+        ({"excluded": (OSError, "ValueError")}, TypeError, "excluded"),
+    ],
+)
+def test_bad_options_are_refused_by_name(options, error, text):
+    """The message names the option."""
+    with pytest.raises(error, match=text):
+        BreakerConfig(**options)
+
+
+def test_errors_share_a_root():
+    """Whoever catches ResilienceError catches the rejection of a breaker."""
+    assert issubclass(BreakerOpenError, ResilienceError)

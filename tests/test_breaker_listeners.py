@@ -1,0 +1,186 @@
+"""B6: who hears of a breaker, on_event and pybreaker's listeners, and what they can do to it."""
+
+import logging
+import threading
+
+import pybreaker
+import pytest
+
+from resilience.breaker import BreakerConfig, BreakerState, CircuitBreaker
+from resilience.errors import ResilienceError
+from resilience.events import BreakerChanged
+from resilience.testing import ManualClock
+
+CLOSED, OPEN, HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN
+
+
+class Recorder(pybreaker.CircuitBreakerListener):
+    """A user's pybreaker listener: writes down what it hears and what it sees on the breaker it is given."""
+
+    def __init__(self):
+        self.heard = []
+
+    def state_change(self, cb, old_state, new_state):
+        """The states, and what can be read meanwhile."""
+        self.heard.append((old_state.name, new_state.name, cb.name, cb.current_state, cb.state.name))
+
+    def failure(self, cb, exc):
+        """A failed call."""
+        self.heard.append(("failure", exc, cb.fail_counter))
+
+    def success(self, cb):
+        """A successful call."""
+        self.heard.append(("success", cb.success_counter))
+
+
+def make(**options):
+    """A breaker that two failures open, and its clock."""
+    clock = ManualClock(1000.0)
+    return CircuitBreaker("billing", BreakerConfig(jitter=0, fail_max=2), clock=clock, **options), clock
+
+
+def test_b6_transitions_are_events():
+    """Each change of state is told once, with what led to it."""
+    events = []
+    breaker, clock = make(on_event=events.append)
+    error = OSError("down")
+    breaker.try_acquire().failure(OSError("first"))
+    breaker.try_acquire().failure(error)
+    clock.advance(30.0)
+    breaker.try_acquire().success()
+    breaker.force_open()
+    breaker.force_open()
+    breaker.reset()
+
+    assert events == [
+        BreakerChanged("billing", CLOSED, OPEN, 1, 30.0, error),
+        BreakerChanged("billing", OPEN, HALF_OPEN, 2),
+        BreakerChanged("billing", HALF_OPEN, CLOSED, 3),
+        BreakerChanged("billing", CLOSED, OPEN, 4, float("inf")),
+        BreakerChanged("billing", OPEN, CLOSED, 6),
+    ]
+
+
+def test_b6_listeners_are_called_without_a_lock():
+    """A listener may use the breaker from another thread and wait for that."""
+    seen = []
+
+    def listen(event):
+        thread = threading.Thread(target=lambda: seen.append((event.after, breaker.force_closed())))
+        thread.start()
+        thread.join(30)
+        assert not thread.is_alive()
+
+    breaker, _ = make(on_event=listen)
+    breaker.force_open()
+
+    assert [after for after, _ in seen] == [OPEN, CLOSED]
+
+
+def test_b6_events_keep_their_order_when_a_listener_drives_the_breaker():
+    """What a listener causes is told after what it was told."""
+    events = []
+
+    def listen(event):
+        if event.after is OPEN:
+            breaker.reset()
+        events.append(event.after)
+
+    breaker, _ = make(on_event=listen)
+    breaker.force_open()
+
+    assert events == [OPEN, CLOSED]
+
+
+def test_b6_a_listener_that_raises_harms_nobody(caplog):
+    """It is logged; the caller, the state and the other listeners do not notice."""
+
+    class Bad(pybreaker.CircuitBreakerListener):
+        def state_change(self, *_):
+            raise RuntimeError("pybreaker listener")
+
+    def bad(_):
+        raise RuntimeError("on_event")
+
+    good = Recorder()
+    breaker, _ = make(on_event=bad, listeners=[Bad(), good])
+    with caplog.at_level(logging.ERROR, "resilience"):
+        breaker.force_open()
+
+    assert breaker.state is OPEN
+    assert good.heard == [("closed", "open", "billing", "open", "open")]
+    assert len(caplog.records) == 2
+
+
+def test_b6_an_interrupted_listener_does_not_silence_the_next_event():
+    """Ctrl-C inside a listener reaches the caller; later events are still told."""
+    events = []
+
+    def listen(event):
+        events.append(event.after)
+        if event.after is OPEN:
+            raise KeyboardInterrupt
+
+    breaker, _ = make(on_event=listen)
+    with pytest.raises(KeyboardInterrupt):
+        breaker.force_open()
+    breaker.reset()
+
+    assert events == [OPEN, CLOSED]
+
+
+def test_b6_pybreaker_listeners_hear_everything():
+    """State changes, failures and successes, with a breaker they can read."""
+    listener = Recorder()
+    breaker, clock = make(listeners=[listener])
+    error = OSError("down")
+    breaker.try_acquire().success()
+    breaker.try_acquire().failure(error)
+    breaker.try_acquire().failure(error)
+    clock.advance(30.0)
+    breaker.try_acquire().success()
+
+    assert listener.heard == [
+        ("success", 0),
+        ("failure", error, 1),
+        ("failure", error, 2),
+        ("closed", "open", "billing", "open", "open"),
+        ("open", "half-open", "billing", "half-open", "half-open"),
+        ("success", 0),
+        ("half-open", "closed", "billing", "closed", "closed"),
+    ]
+
+
+def test_b6_pybreaker_listeners_hear_nothing_of_reports_that_came_too_late():
+    """A stale report changes nothing, so there is nothing to hear; a failure without an error gets one."""
+    listener = Recorder()
+    breaker, _ = make(listeners=[listener])
+    old = breaker.try_acquire()
+    breaker.reset()
+
+    assert (old.success(), old.failure()) == (False, False)
+    assert listener.heard == []
+
+    breaker.try_acquire().failure()
+    assert isinstance(listener.heard[0][1], ResilienceError)
+
+
+def test_b6_pybreaker_listeners_cannot_drive_the_breaker_past_its_rules():
+    """What they are given can be read; driving it is refused, with the way out."""
+    faces = []
+
+    class Keen(pybreaker.CircuitBreakerListener):
+        def state_change(self, cb, *_):
+            faces.append(cb)
+
+    breaker, _ = make(listeners=[Keen()])
+    breaker.force_open()
+    face = faces[0]
+
+    for drive in (face.close, face.half_open, face.open, lambda: face.call(print)):
+        with pytest.raises(ResilienceError, match="for reading"):
+            drive()
+    with pytest.raises(ResilienceError, match="for reading"):
+        face.state = "closed"
+    assert (face.current_state, face.fail_max, face.reset_timeout) == ("open", 2, 30.0)
+    assert breaker.state is OPEN
