@@ -1,17 +1,24 @@
-"""Conductor's HTTP calls and answers as values: build, read, classify. Pure: no I/O, no HTTP library, no clock."""
+"""Conductor's HTTP calls, and the one table of what an answer means. Pure: no I/O, no HTTP library, no clock."""
 
 import email.utils
 import enum
 import functools
 import json
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from typing import Any
 from urllib.parse import quote
 
-import attrs
-
 from conductor_adapter.tasks import Task, TaskResult, TaskStatus
+from conductor_adapter.wire import (
+    AuthRejected,
+    HttpAnswer,
+    HttpCall,
+    RequestRejected,
+    ServerFailed,
+    TransportError,
+    TransportErrorKind,
+)
 from resilience.errors import ResilienceError, Throttled, Undeliverable
 
 __all__ = [
@@ -19,11 +26,11 @@ __all__ = [
     "HttpAnswer",
     "HttpCall",
     "Meaning",
-    "PollAnswer",
     "RequestRejected",
     "ServerFailed",
     "TransportError",
     "TransportErrorKind",
+    "as_object",
     "build_lease",
     "build_poll",
     "build_token",
@@ -32,118 +39,19 @@ __all__ = [
     "excerpt",
     "give_back",
     "own_message",
-    "read_count",
-    "read_counts",
-    "read_json",
-    "read_next_task",
-    "read_poll",
-    "read_taken",
-    "read_text",
-    "read_token",
+    "refusal",
     "retry_after",
+    "update_refusal",
 ]
 
 MAX_POLL_WAIT_MS = 5000  # a server answers 400 to a longer wait
 MAX_RETRY_AFTER = 300.0  # seconds; more would let one odd header switch a server off for a day
+AUTH_PAUSE = 30.0  # seconds a server rests for a task type after it refused our credentials
+REJECTED_PAUSE = 5.0  # seconds after a request that is wrong: it will be wrong next time too
+POISON_ATTEMPTS = 5  # a server's "not retryable" is a hint, not proof
 _EXCERPT = 200
 _JSON_HEADERS = (("Content-Type", "application/json"),)
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
-
-
-class ServerFailed(ResilienceError):  # noqa: N818 - says who failed, like its siblings
-    """The server did not do what the protocol says: this counts against it."""
-
-
-class AuthRejected(Throttled):
-    """The server refuses our credentials even with a fresh token: it pauses for this task type, nothing counts."""
-
-
-class RequestRejected(Throttled):
-    """The server says that the request is wrong: our doing, so it is reported and does not count."""
-
-
-class TransportErrorKind(enum.Enum):
-    """At which point a call got stuck."""
-
-    CONNECT = "connect"  # no connection: nothing was sent
-    TLS = "tls"  # the two sides could not agree on a secure connection
-    TIMEOUT = "timeout"
-    BROKEN = "broken"  # the connection ended before the answer did, or the answer is no HTTP
-    TOO_LARGE = "too large"
-    OTHER = "other"
-
-
-class TransportError(ServerFailed):
-    """No answer came over the wire; the text holds no credentials.
-
-    Attributes:
-        kind: at which point it got stuck.
-    """
-
-    def __init__(self, kind: TransportErrorKind, message: str) -> None:
-        super().__init__(message)
-        self.kind = kind
-
-    def __reduce__(self) -> tuple[type["TransportError"], tuple[TransportErrorKind, str]]:
-        return type(self), (self.kind, str(self))
-
-
-@attrs.frozen
-class HttpCall:
-    """One HTTP request, relative to a server's URL.
-
-    Attributes:
-        method: GET or POST.
-        path: begins with a slash, already quoted.
-        query: already encoded, without the question mark.
-        headers: name and value pairs; may carry credentials, so ``repr`` leaves them out.
-        body: what is posted; None with GET.
-    """
-
-    method: str
-    path: str
-    query: str = ""
-    headers: tuple[tuple[str, str], ...] = attrs.field(default=(), repr=False)
-    body: bytes | None = attrs.field(default=None, repr=False)
-
-    @property
-    def target(self) -> str:
-        """Path and query as they stand behind a server's URL."""
-        return f"{self.path}?{self.query}" if self.query else self.path
-
-
-@attrs.frozen
-class HttpAnswer:
-    """One HTTP answer, read to its end.
-
-    Attributes:
-        status: the HTTP status code.
-        headers: lower-case names; a transport need only keep content-type, date and retry-after.
-        body: as bytes, decompressed.
-    """
-
-    status: int
-    headers: Mapping[str, str] = attrs.field(factory=dict)
-    body: bytes = attrs.field(default=b"", repr=False)
-
-
-@attrs.frozen
-class PollAnswer:
-    """What a batch poll brought.
-
-    Attributes:
-        tasks: every task of the answer that can be run, also when the rest of the answer is odd.
-        problem: what was not as the protocol says, in words; None for a clean answer.
-    """
-
-    tasks: tuple[Task, ...] = ()
-    problem: str | None = None
-
-
-NOTHING = PollAnswer()
-
-
-# Building calls.
 
 
 def build_poll(task_type: str, worker_id: str, count: int, wait: float, domain: str | None = None) -> HttpCall:
@@ -230,7 +138,7 @@ def _says_no_endpoint(answer: HttpAnswer) -> bool:
 
 
 def _says_not_retryable(answer: HttpAnswer) -> bool:
-    return _object(answer).get("retryable") is False
+    return as_object(answer).get("retryable") is False
 
 
 def _has_retry_after(answer: HttpAnswer) -> bool:
@@ -261,109 +169,27 @@ def classify(answer: HttpAnswer) -> Meaning:
     return Meaning.SERVER
 
 
-# Reading answers.
+def refusal(answer: HttpAnswer, text: str) -> ResilienceError:
+    """The error for an answer that is not OK, with ``text`` as its message."""
+    meaning = classify(answer)
+    if meaning is Meaning.PAUSE:
+        return Throttled(retry_after(answer), text)
+    if meaning is Meaning.AUTH:
+        return AuthRejected(AUTH_PAUSE, text)
+    if meaning in (Meaning.OURS, Meaning.NO_ENDPOINT, Meaning.UNKNOWN_ID):
+        return RequestRejected(REJECTED_PAUSE, text)
+    return ServerFailed(text)
 
 
-def read_json(answer: HttpAnswer) -> Any:  # noqa: ANN401 - JSON is anything
-    """The body as JSON.
-
-    Raises:
-        ServerFailed: it is none.
-    """
-    try:
-        return json.loads(answer.body)
-    except (ValueError, RecursionError):
-        raise ServerFailed(f"expected JSON, got {excerpt(answer)}") from None
-
-
-def read_poll(answer: HttpAnswer) -> PollAnswer:
-    """The tasks of a poll's answer; never raises, what is wrong with the answer is its ``problem``."""
-    if answer.body == b"[]" or answer.status == 204:  # noqa: PLR2004 - No Content
-        return NOTHING
-    try:
-        entries = read_json(answer)
-    except ServerFailed as error:
-        return PollAnswer(problem=str(error))
-    if not isinstance(entries, list):
-        return PollAnswer(problem=f"expected a list of tasks, got {excerpt(answer)}")
-    read = [_task_or_problem(entry) for entry in entries]
-    problem = next((one for one in read if isinstance(one, str)), None)
-    return PollAnswer(tuple(one for one in read if isinstance(one, Task)), problem)
-
-
-def _task_or_problem(entry: object) -> Task | str:
-    """One entry of a poll's answer, or what is wrong with it."""
-    try:
-        return Task.from_wire(entry)
-    except ValueError as error:
-        return str(error)
-
-
-def read_next_task(answer: HttpAnswer) -> Task | None:
-    """The task that an update-v2 brought; None when there was none.
-
-    Raises:
-        ServerFailed: the body is neither empty nor a task.
-    """
-    entry = read_json(answer) if answer.body.strip() else None
-    if not entry and (entry is None or isinstance(entry, dict)):
-        return None
-    try:
-        return Task.from_wire(entry)
-    except ValueError as error:
-        raise ServerFailed(f"expected the next task: {error}") from None
-
-
-def read_token(answer: HttpAnswer) -> str | None:
-    """The token of a token call's answer; None when there is none that a header could carry."""
-    token = _object(answer).get("token")
-    return token if isinstance(token, str) and re.fullmatch(r"[!-~]+", token) else None
-
-
-def read_text(answer: HttpAnswer) -> str:
-    """A short plain text.
-
-    Raises:
-        ServerFailed: it is empty, or a web page.
-    """
-    text = answer.body.decode("utf-8", "replace").strip().strip('"')
-    if not text or text.startswith("<"):
-        raise ServerFailed(f"expected a short text, got {excerpt(answer)}")
-    return text
-
-
-def read_count(answer: HttpAnswer) -> int:
-    """A whole number.
-
-    Raises:
-        ServerFailed: it is something else.
-    """
-    count = read_json(answer)
-    if type(count) is not int:
-        raise ServerFailed(f"expected a number, got {excerpt(answer)}")
-    return count
-
-
-def read_counts(answer: HttpAnswer) -> dict[str, int]:
-    """An object of whole numbers.
-
-    Raises:
-        ServerFailed: it is something else.
-    """
-    counts = read_json(answer)
-    if not isinstance(counts, dict) or any(type(count) is not int for count in counts.values()):
-        raise ServerFailed(f"expected numbers by name, got {excerpt(answer)}")
-    return counts
-
-
-def read_taken(answer: HttpAnswer, task_id: str) -> None:
-    """Make sure that an update was taken: Conductor says so with the task's id, older ones with nothing.
-
-    Raises:
-        ServerFailed: something else answered, such as a proxy's login page.
-    """
-    if answer.body.strip() and task_id.encode() not in answer.body:
-        raise ServerFailed(f"expected the id of the updated task, got {excerpt(answer)}")
+def update_refusal(answer: HttpAnswer, text: str) -> ResilienceError:
+    """The same for an update, where a result that will never be taken must not be sent for ever."""
+    meaning = classify(answer)
+    if meaning is Meaning.UNKNOWN_ID:
+        return Undeliverable(text)
+    if meaning in (Meaning.OURS, Meaning.NO_ENDPOINT, Meaning.POISON):
+        certain = meaning is Meaning.OURS and own_message(answer)  # not some proxy's opinion
+        return Undeliverable(text, attempts=1 if certain else POISON_ATTEMPTS)
+    return refusal(answer, text)
 
 
 def retry_after(answer: HttpAnswer) -> float:
@@ -383,18 +209,9 @@ def retry_after(answer: HttpAnswer) -> float:
     return min(max(seconds, 0.0), MAX_RETRY_AFTER)
 
 
-def _object(answer: HttpAnswer) -> dict[str, Any]:
-    """The body as an object; an empty one when it is none."""
-    try:
-        entry = json.loads(answer.body)
-    except (ValueError, RecursionError):
-        return {}
-    return entry if isinstance(entry, dict) else {}
-
-
 def own_message(answer: HttpAnswer) -> str:
     """The message of Conductor's error JSON, or nothing when the answer is somebody else's."""
-    message = _object(answer).get("message")
+    message = as_object(answer).get("message")
     return message if isinstance(message, str) else ""
 
 
@@ -404,3 +221,12 @@ def excerpt(answer: HttpAnswer) -> str:
     words = " ".join(body.split())
     shown = words if len(words) <= _EXCERPT else words[:_EXCERPT] + "…"
     return f"HTTP {answer.status}: {shown}" if shown else f"HTTP {answer.status} with an empty body"
+
+
+def as_object(answer: HttpAnswer) -> dict[str, Any]:
+    """The body as an object; an empty one when it is none."""
+    try:
+        entry = json.loads(answer.body)
+    except (ValueError, RecursionError):
+        return {}
+    return entry if isinstance(entry, dict) else {}

@@ -5,7 +5,6 @@ one over a transport.
 """
 
 import math
-import threading
 import time
 from collections.abc import Callable, Generator
 from typing import TypeVar
@@ -13,92 +12,25 @@ from urllib.parse import quote, urlencode
 
 import attrs
 
-from conductor_adapter import protocol
-from conductor_adapter.protocol import (
-    AuthRejected,
-    HttpAnswer,
-    HttpCall,
-    Meaning,
-    PollAnswer,
-    RequestRejected,
-    ServerFailed,
-)
+from conductor_adapter import answers, protocol
+from conductor_adapter.answers import PollAnswer
+from conductor_adapter.protocol import Meaning
 from conductor_adapter.settings import Credentials, ServerSettings
 from conductor_adapter.tasks import Task, TaskResult
-from resilience.errors import ResilienceError, Throttled, Undeliverable
+from conductor_adapter.tokens import Token, TokenKeeper
+from conductor_adapter.wire import AuthRejected, HttpAnswer, HttpCall, RequestRejected, ServerFailed
+from resilience.errors import ResilienceError, Throttled
 
-__all__ = ["ConductorServer", "Operation"]
+__all__ = ["AuthRejected", "ConductorServer", "Operation", "PollAnswer", "RequestRejected", "ServerFailed"]
 
 T = TypeVar("T")
 Operation = Generator[HttpCall, HttpAnswer, T]
+Refusal = Callable[[HttpAnswer, str], ResilienceError]
 
 TOKEN_TTL = 45 * 60.0  # seconds; Conductor's tokens live longer, so a renewal never comes too late
-RENEW_AGAIN = 60.0  # seconds until a renewal that failed is tried again while the old token still works
-AUTH_PAUSE = 30.0  # seconds a server rests for a task type after it refused our credentials
-REJECTED_PAUSE = 5.0  # seconds after a request that is wrong: it will be wrong next time too
 RENEWAL_WAIT = 0.1  # seconds the others leave a server alone while one of them renews the token
-RENEWAL_LIMIT = 30.0  # seconds after which a renewal that reported nothing has died with its thread
 ASK_V2_AGAIN = 600.0  # seconds until a server that had no update-v2 is asked again: it may have been upgraded
 NOT_FOUND = 404
-POISON_ATTEMPTS = 5  # a server's "not retryable" is a hint, not proof
-
-
-@attrs.frozen
-class _Token:
-    """What came of the last token call.
-
-    Attributes:
-        value: goes into X-Authorization; None when the server has no auth.
-        renew_at: clock time from which a new one is fetched while this one still works.
-    """
-
-    value: str | None = attrs.field(repr=False)
-    renew_at: float
-
-
-class _TokenKeeper:
-    """A server's token: who may fetch one, and when. The lock guards assignments only, never a call."""
-
-    def __init__(self, ttl: float, clock: Callable[[], float]) -> None:
-        self.current: _Token | None = None
-        self._ttl = ttl
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._claimed_until = -math.inf
-
-    def is_due(self, token: _Token) -> bool:
-        """Whether a token that still works should be renewed."""
-        return self._clock() >= token.renew_at
-
-    def claim(self, seen: _Token | None) -> bool:
-        """Whether the caller is the one to replace ``seen``; it must end with ``store`` or ``give_up``."""
-        now = self._clock()
-        with self._lock:
-            if now < self._claimed_until or not self._is_current(seen):
-                return False
-            self._claimed_until = now + RENEWAL_LIMIT
-            return True
-
-    def replaced(self, seen: _Token) -> _Token | None:
-        """The token that somebody else has put in the place of ``seen``, if so."""
-        return None if self._is_current(seen) else self.current
-
-    def store(self, value: str | None) -> _Token:
-        token = _Token(value, self._clock() + self._ttl)
-        with self._lock:
-            self.current, self._claimed_until = token, -math.inf
-        return token
-
-    def give_up(self) -> None:
-        """The renewal failed: a token that may still work is kept, and the next renewal comes a bit later."""
-        with self._lock:
-            if self.current is not None:
-                self.current = _Token(self.current.value, self._clock() + RENEW_AGAIN)
-            self._claimed_until = -math.inf
-
-    def _is_current(self, seen: _Token | None) -> bool:
-        current = self.current
-        return current is seen or (current is not None and seen is not None and current.value == seen.value)
 
 
 class ConductorServer:
@@ -124,7 +56,7 @@ class ConductorServer:
         self.settings = settings
         self.name = settings.name
         self._clock = clock
-        self._tokens = _TokenKeeper(token_ttl, clock)
+        self._tokens = TokenKeeper(token_ttl, clock)
         self._ask_v2_from = -math.inf
 
     def __repr__(self) -> str:
@@ -154,7 +86,7 @@ class ConductorServer:
         what = f"poll of {task_type!r}"
         call = protocol.build_poll(task_type, worker_id, count, wait, self.settings.domain or domain)
         answer = yield from self._answer(what, call)
-        polled = protocol.read_poll(answer)
+        polled = answers.read_poll(answer)
         if polled.problem is None:
             return polled
         problem = self._text(what, polled.problem, answer)
@@ -166,8 +98,8 @@ class ConductorServer:
         """Report a result; repeating it is safe, the server ignores what it knows already."""
         what = f"update of task {result.task_id}"
         answer = yield from self._authorized(protocol.build_update(result))
-        self._check_update(what, answer)
-        self._read(what, lambda got: protocol.read_taken(got, result.task_id), answer)
+        self._check(what, answer, protocol.update_refusal)
+        self._read(what, lambda got: answers.read_taken(got, result.task_id), answer)
 
     def update_v2(self, result: TaskResult) -> Operation[Task | None]:
         """Report a result and be handed the next task of its type; a server without update-v2 gets a plain update.
@@ -187,8 +119,8 @@ class ConductorServer:
             yield from self.update(result)  # only when this works was it the endpoint that was missing
             self._ask_v2_from = self._clock() + ASK_V2_AGAIN
             return None
-        self._check_update(what, answer)
-        return self._read(what, protocol.read_next_task, answer)
+        self._check(what, answer, protocol.update_refusal)
+        return self._read(what, answers.read_next_task, answer)
 
     def give_back(self, task: Task) -> Operation[None]:
         """Return a task that has not started: the server hands it out again at once."""
@@ -198,24 +130,24 @@ class ConductorServer:
         """Restart a running task's response timeout."""
         what = f"heartbeat of task {task.task_id}"
         answer = yield from self._authorized(protocol.build_lease(task))
-        self._check_update(what, answer)
+        self._check(what, answer, protocol.update_refusal)
 
     def version(self) -> Operation[str]:
         """The server's version."""
         answer = yield from self._answer("version", HttpCall("GET", "/version"))
-        return self._read("version", protocol.read_text, answer)
+        return self._read("version", answers.read_text, answer)
 
     def queue_size(self, task_type: str, domain: str | None = None) -> Operation[int]:
         """How many tasks of a type wait to be polled."""
         what = f"queue size of {task_type!r}"
         query = urlencode({"taskType": task_type, **({"domain": domain} if domain else {})})
         answer = yield from self._answer(what, HttpCall("GET", "/tasks/queue/size", query))
-        return self._read(what, protocol.read_count, answer)
+        return self._read(what, answers.read_count, answer)
 
     def queue_sizes(self) -> Operation[dict[str, int]]:
         """How many tasks wait in each of the server's queues; with a domain a queue is called ``domain:type``."""
         answer = yield from self._answer("queue sizes", HttpCall("GET", "/tasks/queue/all"))
-        return self._read("queue sizes", protocol.read_counts, answer)
+        return self._read("queue sizes", answers.read_counts, answer)
 
     def knows_task_type(self, task_type: str) -> Operation[bool]:
         """Whether the server has a definition of a task type; tasks also run without, but it may be a typing error."""
@@ -240,7 +172,7 @@ class ConductorServer:
         token = yield from self._next_token(credentials, token)
         return (yield self._with_headers(call, token.value))
 
-    def _token(self, credentials: Credentials) -> Operation[_Token]:
+    def _token(self, credentials: Credentials) -> Operation[Token]:
         """The token to use: the first one, a renewed one, or the one there is."""
         token = self._tokens.current
         if token is None:
@@ -252,7 +184,7 @@ class ConductorServer:
                 return token  # it still works; if it does not, the call itself says so
         return token
 
-    def _next_token(self, credentials: Credentials, refused: _Token | None) -> Operation[_Token]:
+    def _next_token(self, credentials: Credentials, refused: Token | None) -> Operation[Token]:
         """A token in the place of one that was refused, or the first one: fetched by one caller for all."""
         if self._tokens.claim(refused):
             return (yield from self._fetch_token(credentials))
@@ -261,7 +193,7 @@ class ConductorServer:
             raise Throttled(RENEWAL_WAIT, f"server {self.name!r}: its token is being fetched by another call")
         return token
 
-    def _fetch_token(self, credentials: Credentials) -> Operation[_Token]:
+    def _fetch_token(self, credentials: Credentials) -> Operation[Token]:
         """Ask for a token; the caller has claimed it."""
         fetched = False
         try:
@@ -281,8 +213,8 @@ class ConductorServer:
         if meaning is Meaning.PAUSE:
             raise Throttled(protocol.retry_after(answer), f"{what}: HTTP {answer.status}, it asks for a pause")
         if meaning in (Meaning.AUTH, Meaning.OURS, Meaning.POISON):
-            raise AuthRejected(AUTH_PAUSE, f"{what}: HTTP {answer.status}: check its key and secret")
-        token = protocol.read_token(answer) if meaning is Meaning.OK else None
+            raise AuthRejected(protocol.AUTH_PAUSE, f"{what}: HTTP {answer.status}: check its key and secret")
+        token = answers.read_token(answer) if meaning is Meaning.OK else None
         if token is None:
             raise ServerFailed(f"{what}: HTTP {answer.status} without a token")
         return token
@@ -301,33 +233,9 @@ class ConductorServer:
         self._check(what, answer)
         return answer
 
-    def _check(self, what: str, answer: HttpAnswer) -> None:
-        meaning = protocol.classify(answer)
-        if meaning is not Meaning.OK:
-            raise self._refusal(meaning, answer, self._text(what, protocol.excerpt(answer), answer))
-
-    def _check_update(self, what: str, answer: HttpAnswer) -> None:
-        meaning = protocol.classify(answer)
-        if meaning is Meaning.OK:
-            return
-        text = self._text(what, protocol.excerpt(answer), answer)
-        if meaning is Meaning.UNKNOWN_ID:
-            raise Undeliverable(text)
-        if meaning in (Meaning.OURS, Meaning.NO_ENDPOINT, Meaning.POISON):
-            certain = meaning is Meaning.OURS and protocol.own_message(answer)  # not some proxy's opinion
-            raise Undeliverable(text, attempts=1 if certain else POISON_ATTEMPTS)
-        raise self._refusal(meaning, answer, text)
-
-    @staticmethod
-    def _refusal(meaning: Meaning, answer: HttpAnswer, text: str) -> ResilienceError:
-        """The error for an answer that is not OK."""
-        if meaning is Meaning.PAUSE:
-            return Throttled(protocol.retry_after(answer), text)
-        if meaning is Meaning.AUTH:
-            return AuthRejected(AUTH_PAUSE, text)
-        if meaning in (Meaning.OURS, Meaning.NO_ENDPOINT, Meaning.UNKNOWN_ID):
-            return RequestRejected(REJECTED_PAUSE, text)
-        return ServerFailed(text)
+    def _check(self, what: str, answer: HttpAnswer, refused: Refusal = protocol.refusal) -> None:
+        if protocol.classify(answer) is not Meaning.OK:
+            raise refused(answer, self._text(what, protocol.excerpt(answer), answer))
 
     def _read(self, what: str, read: Callable[[HttpAnswer], T], answer: HttpAnswer) -> T:
         try:

@@ -7,9 +7,9 @@ from typing import Protocol, TypeVar
 
 import certifi
 
-from conductor_adapter.protocol import HttpAnswer, HttpCall, TransportError, TransportErrorKind
 from conductor_adapter.server import Operation
 from conductor_adapter.settings import ServerSettings
+from conductor_adapter.wire import HttpAnswer, HttpCall, TransportError, TransportErrorKind
 
 __all__ = ["MAX_ANSWER_BYTES", "USER_AGENT", "Transport", "ca_bundle", "drive"]
 
@@ -74,12 +74,16 @@ def drive(
 def _step(operation: Operation[T], transport: Transport, call: HttpCall, timeout: float) -> HttpCall:
     """One call and what the operation wants next."""
     try:
-        if timeout <= 0:
-            raise TransportError(TransportErrorKind.TIMEOUT, "no time was left for the next call of the operation")
-        answer = transport.send(call, timeout)
+        answer = _send(transport, call, timeout)
     except TransportError as error:
         return operation.throw(error)
     return operation.send(answer)
+
+
+def _send(transport: Transport, call: HttpCall, timeout: float) -> HttpAnswer:
+    if timeout <= 0:
+        raise TransportError(TransportErrorKind.TIMEOUT, "no time was left for the next call of the operation")
+    return transport.send(call, timeout)
 
 
 def ca_bundle(settings: ServerSettings, environ: Mapping[str, str] = os.environ) -> str:

@@ -8,16 +8,14 @@ from pathlib import Path
 
 import pycurl
 
-from conductor_adapter.protocol import HttpAnswer, HttpCall, TransportError, TransportErrorKind
 from conductor_adapter.settings import ServerSettings
 from conductor_adapter.transports.base import MAX_ANSWER_BYTES, USER_AGENT, ca_bundle
+from conductor_adapter.wire import HttpAnswer, HttpCall, TransportError, TransportErrorKind
 
 __all__ = ["CurlTransport"]
 
 CONNECT_TIMEOUT_MS = 10_000
-_QUICK_EXIT = (
-    322  # CURLOPT_QUICK_EXIT, which pycurl has no name for: closing a handle does not wait for a slow resolver
-)
+_QUICK_EXIT = 322  # CURLOPT_QUICK_EXIT, which pycurl does not name: closing does not wait for a slow resolver
 _KEPT_HEADERS = (b"content-type", b"date", b"retry-after")
 _KINDS = {
     pycurl.E_COULDNT_CONNECT: TransportErrorKind.CONNECT,

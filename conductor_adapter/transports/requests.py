@@ -8,9 +8,9 @@ import time
 import requests
 import requests.utils
 
-from conductor_adapter.protocol import HttpAnswer, HttpCall, TransportError, TransportErrorKind
 from conductor_adapter.settings import ServerSettings
 from conductor_adapter.transports.base import MAX_ANSWER_BYTES, USER_AGENT, ca_bundle
+from conductor_adapter.wire import HttpAnswer, HttpCall, TransportError, TransportErrorKind
 
 __all__ = ["RequestsTransport"]
 

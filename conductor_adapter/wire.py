@@ -1,0 +1,95 @@
+"""A call over the wire and what came of it, as values and errors; each error says whose doing it is."""
+
+import enum
+from collections.abc import Mapping
+
+import attrs
+
+from resilience.errors import ResilienceError, Throttled
+
+__all__ = [
+    "AuthRejected",
+    "HttpAnswer",
+    "HttpCall",
+    "RequestRejected",
+    "ServerFailed",
+    "TransportError",
+    "TransportErrorKind",
+]
+
+
+class ServerFailed(ResilienceError):  # noqa: N818 - says who failed, like its siblings
+    """The server did not do what the protocol says: this counts against it."""
+
+
+class AuthRejected(Throttled):
+    """The server refuses our credentials even with a fresh token: it pauses for this task type, nothing counts."""
+
+
+class RequestRejected(Throttled):
+    """The server says that the request is wrong: our doing, so it is reported and does not count."""
+
+
+class TransportErrorKind(enum.Enum):
+    """At which point a call got stuck."""
+
+    CONNECT = "connect"  # no connection: nothing was sent
+    TLS = "tls"  # the two sides could not agree on a secure connection
+    TIMEOUT = "timeout"
+    BROKEN = "broken"  # the connection ended before the answer did, or the answer is no HTTP
+    TOO_LARGE = "too large"
+    OTHER = "other"
+
+
+class TransportError(ServerFailed):
+    """No answer came over the wire; the text holds no credentials.
+
+    Attributes:
+        kind: at which point it got stuck.
+    """
+
+    def __init__(self, kind: TransportErrorKind, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+    def __reduce__(self) -> tuple[type["TransportError"], tuple[TransportErrorKind, str]]:
+        return type(self), (self.kind, str(self))
+
+
+@attrs.frozen
+class HttpCall:
+    """One HTTP request, relative to a server's URL.
+
+    Attributes:
+        method: GET or POST.
+        path: begins with a slash, already quoted.
+        query: already encoded, without the question mark.
+        headers: name and value pairs; may carry credentials, so ``repr`` leaves them out.
+        body: what is posted; None with GET.
+    """
+
+    method: str
+    path: str
+    query: str = ""
+    headers: tuple[tuple[str, str], ...] = attrs.field(default=(), repr=False)
+    body: bytes | None = attrs.field(default=None, repr=False)
+
+    @property
+    def target(self) -> str:
+        """Path and query as they stand behind a server's URL."""
+        return f"{self.path}?{self.query}" if self.query else self.path
+
+
+@attrs.frozen
+class HttpAnswer:
+    """One HTTP answer, read to its end.
+
+    Attributes:
+        status: the HTTP status code.
+        headers: lower-case names; a transport need only keep content-type, date and retry-after.
+        body: as bytes, decompressed.
+    """
+
+    status: int
+    headers: Mapping[str, str] = attrs.field(factory=dict)
+    body: bytes = attrs.field(default=b"", repr=False)
