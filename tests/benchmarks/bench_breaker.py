@@ -1,4 +1,4 @@
-"""What a breaker costs a call, as a ratio to pybreaker in the same run. Run: python tests/benchmarks/bench_breaker.py."""
+"""What a breaker costs a call, as a ratio to pybreaker.call in the same run; run this file with python."""
 
 import gc
 import statistics
