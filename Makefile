@@ -19,6 +19,7 @@ install: $(INSTALLED)
 
 # The stamp is written last: an environment that was interrupted half-way is completed the next time.
 $(INSTALLED): pyproject.toml
+	@$(BIN)/python -c "" 2>/dev/null || rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install --quiet --editable ".[all]" --group dev

@@ -40,10 +40,8 @@ class Binding:
         """
         try:
             parameters = inspect.signature(function).parameters.values()
-        except ValueError as error:
-            raise TypeError(
-                f"{function!r} has no readable signature; wrap it in a def with named parameters"
-            ) from error
+        except ValueError:
+            raise TypeError(f"{function!r} has no readable signature; wrap it in a def with named parameters") from None
         known = _annotations(function, parameters)
         return cls(
             tuple(_Parameter.of(p, known) for p in parameters if p.kind is _BY_POSITION),

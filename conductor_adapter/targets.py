@@ -16,7 +16,8 @@ from conductor_adapter.declaring import WorkerSpec, attached_spec, collect_worke
 __all__ = ["TargetError", "load_target"]
 
 _FUNCTIONS = (types.FunctionType, types.MethodType, functools.partial)
-_OURS = frozenset({__file__, contextlib.__file__, importlib.__file__})
+_OURS = str(Path(__file__).parent)
+_NOT_THEIRS = (_OURS, contextlib.__file__, importlib.__file__, "<frozen importlib", "<attrs generated")
 
 
 class TargetError(Exception):
@@ -124,7 +125,7 @@ def _users_own(error: BaseException) -> str:
     told = traceback.TracebackException.from_exception(error)
     part: traceback.TracebackException | None = told
     while part is not None:
-        users = [f for f in part.stack if f.filename not in _OURS and not f.filename.startswith("<frozen importlib")]
-        part.stack = traceback.StackSummary.from_list(users)
+        theirs = [frame for frame in part.stack if not frame.filename.startswith(_NOT_THEIRS)]
+        part.stack = traceback.StackSummary.from_list(theirs)
         part = part.__cause__ or part.__context__
     return "".join(told.format()).rstrip()

@@ -62,7 +62,7 @@ from shared_tasks import shared
 from conductor_adapter.worker import WorkerSpec
 alias = ant
 spec = WorkerSpec(task_type="spec", function=lambda: None)
-part = worker("part")(functools.partial(print))
+part = worker("part")(functools.partial(lambda end: end))
 nothing = len
 class Proxy:
     def __getattr__(self, name): raise RuntimeError("touched")
@@ -186,3 +186,15 @@ def test_ctrl_c_while_importing_passes(folder: Path) -> None:
     """A user who gives up on a slow import is obeyed."""
     with pytest.raises(KeyboardInterrupt):
         load_target(write(folder / "slow_x.py", "raise KeyboardInterrupt\n"))
+
+
+def test_mistake_in_a_decorator_shows_the_line_that_made_it(folder: Path) -> None:
+    """What our own code raises for a wrong option is told at the user's line, without our frames."""
+    target = write(folder / "option_x.py", WORKER.format(name="a").replace('"a"', '"a", threads=0'))
+
+    with pytest.raises(TargetError, match=r"threads is 0") as caught:
+        load_target(target)
+
+    files = [line for line in str(caught.value).splitlines() if line.strip().startswith("File ")]
+    assert len(files) == 1
+    assert "option_x.py" in files[0]
