@@ -1,0 +1,368 @@
+"""Outcomes as they come, each told of once: the machinery of the fan-out on threads.
+
+One lock per executor and process guards all accounts; no call, callback, breaker or clock is used under it. Whatever
+has threads or locks is made per process: after a fork a child starts with none.
+"""
+
+import contextvars
+import logging
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from os import getpid
+from queue import Empty, SimpleQueue
+from types import TracebackType
+from typing import Any, TypeVar, final
+
+import attrs
+
+from resilience.breaker import Permit
+from resilience.fan_out.rounds import Call, Round, check_timeout
+from resilience.fan_out.workers import BRIEF, Crew, Worker, attempt
+from resilience.outcomes import Cancelled, Failed, Outcome, Rejected, TimedOut, Value
+from resilience.registry import BreakerRegistry
+
+__all__ = ["Batch", "Session", "SessionCall", "Sink"]
+
+log = logging.getLogger("resilience")
+
+T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
+Sink = Callable[[Any, Outcome[Any]], None]
+
+
+@attrs.define(eq=False)
+class SessionCall(Call):
+    """A call with all that running it and telling of it takes."""
+
+    call: Callable[[], Any]
+    on_outcome: Sink
+    on_late: Sink | None
+    ours: bool  # on_outcome is: it returns at once and does not raise
+    permit: Permit | None = attrs.field(default=None, init=False)
+    context: contextvars.Context = attrs.field(factory=contextvars.copy_context, init=False)
+
+    def report(self, outcome: Outcome[Any]) -> None:
+        """Tell the breaker."""
+        if self.permit is not None:
+            _guarded(_report, self.permit, outcome)
+
+    def tell(self, outcome: Outcome[Any]) -> None:
+        """Tell the breaker, then whoever submitted it."""
+        self.report(outcome)
+        _guarded(self.on_outcome, self.key, outcome)
+
+
+class Batch:
+    """Calls for one worker, in turn, mostly one; those that have not begun can be taken back."""
+
+    def __init__(self, session: "Session") -> None:
+        self.calls: deque[SessionCall] = deque()
+        self.begun = False
+        self._session = session
+
+    def take(self) -> SessionCall | None:
+        """Take the next call, which is the taker's then, in one step; None if there is none."""
+        try:
+            return self.calls.popleft()
+        except IndexError:
+            return None
+
+    def perform(self, worker: Worker) -> bool:
+        """Run the calls in ``worker``; one whose end was told before its turn came is not run any more."""
+        session = self._session
+        self.begun = True
+        while (call := self.take()) is not None:
+            if call.outcome is not None:
+                outcome: Value[Any] | Failed | Cancelled = Cancelled()
+            else:
+                outcome = attempt(call.context, call.call, session.clock)
+                if call.key == worker.key:
+                    worker.brief = outcome.duration < BRIEF
+            if session.settle(call, outcome, None if self.calls else worker):
+                return True
+        return session.park(worker)
+
+
+@final
+class Session:
+    """The fan-out without the barrier: outcomes as they come. Made by `FanOutExecutor.session`.
+
+    Every submitted call is told of exactly once, by its ``on_outcome`` or by `next`. Deadlines are noticed by whoever
+    is in `next` or calls `expire`: no thread watches them. A context manager that closes it. Thread-safe.
+    """
+
+    def __init__(
+        self,
+        enlist: Callable[[], Crew],
+        clock: Callable[[], float],
+        breakers: BreakerRegistry | None,
+        on_late: Sink | None,
+    ) -> None:
+        self.clock = clock
+        self._enlist = enlist
+        self._breakers = breakers
+        self._on_late = on_late
+        self._closed = False
+        self._start_afresh(enlist())
+
+    def submit(
+        self,
+        key: K,
+        call: Callable[[], T],
+        timeout: float,
+        *,
+        on_outcome: Callable[[K, Outcome[T]], None] | None = None,
+        on_late: Callable[[K, Outcome[T]], None] | None = None,
+    ) -> None:
+        """Start ``call`` on a thread of ``key``; several calls of one key may run at once, each on its own thread.
+
+        Args:
+            key: whose call it is; its breaker is the one named ``str(key)``.
+            call: runs in a copy of the caller's context variables.
+            timeout: seconds until it counts as timed out, above 0.
+            on_outcome: told ``(key, outcome)`` instead of `next`: in the worker's thread; a ``Rejected`` in this thread
+                before `submit` returns; a ``TimedOut`` in the thread that noticed. What it raises is logged.
+            on_late: told in the worker's thread what comes after ``TimedOut`` or ``Cancelled`` was told, once
+                (``Cancelled`` if the call never started); the session's ``on_late`` if not given.
+
+        Raises:
+            ValueError: ``timeout`` bounds nothing (TypeError: is no number).
+            RuntimeError: the session or its executor is closed.
+        """
+        check_timeout(timeout)
+        sink, ours = (self._enqueue, True) if on_outcome is None else (on_outcome, False)
+        late = on_late or self._on_late
+        self.launch((SessionCall(key, timeout, self.clock() + timeout, call, sink, late, ours),))
+
+    def next(self, timeout: float) -> tuple[Any, Outcome[Any]] | None:
+        """Return the next ``(key, outcome)`` that no ``on_outcome`` takes, or None if ``timeout`` seconds bring none.
+
+        Args:
+            timeout: seconds to wait at most; 0 looks without waiting. In a closed session nothing is waited for.
+        """
+        if timeout != 0:
+            check_timeout(timeout)
+        until = self.clock() + timeout
+        while True:
+            self.expire()
+            now = self.clock()
+            try:
+                told = self._sleep(now, until)
+            except Empty:
+                if self._closed or now >= until:
+                    return None
+            else:
+                if told is not None:
+                    return told
+
+    def expire(self) -> float | None:
+        """Tell of every call that is past its deadline now.
+
+        Returns:
+            The clock time of the next deadline, None if no call is pending.
+        """
+        crew = self._here()
+        now = self.clock()
+        with crew.lock:
+            expired = self._round.expire(now)
+            upcoming = self._round.next_deadline()
+        if not expired:
+            return upcoming
+        for call in expired:
+            call.tell(TimedOut(call.timeout))
+        with crew.lock:
+            return self._round.next_deadline()
+
+    @property
+    def pending(self) -> int:
+        """How many calls have no outcome yet."""
+        self._here()
+        return self._round.pending
+
+    def abandoned(self, key: Hashable) -> int:
+        """Return how many calls of ``key`` run on although their end was told, in all sessions of the executor."""
+        return self._here().places.abandoned(key)
+
+    def close(self) -> None:
+        """Take no more calls, and tell ``Cancelled`` of what is pending; what it brings comes late. Waits for none."""
+        crew = self._here()
+        with crew.lock:
+            self._closed = True
+            cancelled = self._round.cancel()
+            sleepers = self._sleepers
+        for call in cancelled:
+            call.tell(Cancelled())
+        for _ in range(sleepers):
+            self._told.put(None)
+
+    def __enter__(self) -> "Session":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- for the executor and the workers ----------------------------------------------------------------------------
+
+    def launch(self, calls: Sequence[SessionCall], shared: Batch | None = None) -> None:
+        """Start calls, or tell why they do not run; those that will be brief go into ``shared``, if given."""
+        crew = self._here()
+        admitted = [call for call in calls if self._admit(call, crew)]
+        with crew.lock:
+            closed = self._closed or crew.closed
+            orders = [] if closed else self._begin_locked(crew, admitted, shared)
+            nudge = self._sleepers and any(call.deadline < self._wake_at for call in admitted)
+        if closed:
+            for call in admitted:
+                call.report(Cancelled())
+            raise RuntimeError("this session or its executor is closed and takes no more calls: open another one")
+        if nudge:
+            self._told.put(None)
+        for batch, worker in orders:
+            self._hand_over(crew, batch, worker)
+
+    def rescue(self, shared: Batch) -> None:
+        """Give the calls that wait behind one that is not brief after all a worker each."""
+        if not shared.begun:
+            return
+        crew = self._here()
+        while (call := shared.take()) is not None:
+            with crew.lock:
+                worker = crew.hire_locked(call.key)
+            batch = Batch(self)
+            batch.calls.append(call)
+            self._hand_over(crew, batch, worker)
+
+    def settle(self, call: SessionCall, outcome: Value[Any] | Failed | Cancelled, worker: Worker | None) -> bool:
+        """Tell of a call that has ended, and park the ``worker`` it was the last job of; returns whether it was."""
+        crew = self._crew
+        with crew.lock:
+            in_time = self._round.end(call, outcome)
+            if outcome.duration >= BRIEF:
+                crew.note_slow_locked(call.key)
+        if in_time:
+            call.report(outcome)
+        if in_time and call.ours:
+            # Parked before anybody hears of it: whoever does and submits again finds this worker.
+            parked = worker is not None and crew.park(worker)
+            call.on_outcome(call.key, outcome)
+            return parked
+        sink = call.on_outcome if in_time else call.on_late
+        if sink is not None:
+            _guarded(sink, call.key, outcome)
+        return worker is not None and crew.park(worker)
+
+    def park(self, worker: Worker) -> bool:
+        """Keep an idle worker; False if it must end."""
+        return self._crew.park(worker)
+
+    # -- private -----------------------------------------------------------------------------------------------------
+
+    def _here(self) -> Crew:
+        """This process's crew; after a fork the session starts afresh with a new one, whose lock nobody else holds."""
+        if self._crew.pid == getpid():
+            return self._crew
+        crew = self._enlist()
+        with crew.lock:
+            if self._crew is not crew:
+                self._start_afresh(crew)
+        return crew
+
+    def _start_afresh(self, crew: Crew) -> None:
+        self._round: Round[SessionCall] = Round(crew.places)
+        self._told: SimpleQueue[tuple[Any, Outcome[Any]] | None] = SimpleQueue()  # None: look again
+        self._sleepers = 0
+        self._wake_at = 0.0  # of the sleeper that looked last
+        self._crew = crew
+
+    def _enqueue(self, key: Hashable, outcome: Outcome[Any]) -> None:
+        self._told.put((key, outcome))
+
+    def _admit(self, call: SessionCall, crew: Crew) -> bool:
+        refusal = self._refusal(call, crew)
+        if refusal is None:
+            return True
+        call.outcome = refusal
+        _guarded(call.on_outcome, call.key, refusal)
+        return False
+
+    def _refusal(self, call: SessionCall, crew: Crew) -> Rejected | None:
+        """Why the call may not run; takes its permit if it may."""
+        if self.clock() >= call.deadline:
+            return Rejected(f"its {call.timeout:.3g} s were over before it could start")
+        refusal = crew.places.refusal(call.key)
+        if refusal is not None or self._breakers is None:
+            return refusal
+        permit = self._breakers.get(str(call.key)).try_acquire()
+        if isinstance(permit, Rejected):
+            return permit
+        call.permit = permit
+        return None
+
+    def _begin_locked(
+        self, crew: Crew, calls: Sequence[SessionCall], shared: Batch | None
+    ) -> list[tuple[Batch, Worker | None]]:
+        orders = []
+        for call in calls:
+            self._round.begin(call)
+            if shared is not None and crew.is_brief_locked(call.key):
+                shared.calls.append(call)
+                continue
+            batch = Batch(self)
+            batch.calls.append(call)
+            orders.append((batch, crew.hire_locked(call.key)))
+        if shared is not None and shared.calls:
+            orders.append((shared, crew.hire_locked(shared.calls[0].key)))
+        return orders
+
+    def _hand_over(self, crew: Crew, batch: Batch, worker: Worker | None) -> None:
+        if worker is not None:
+            worker.inbox.put(batch)
+            return
+        worker = Worker(crew, batch.calls[0].key)
+        worker.inbox.put(batch)
+        try:
+            worker.start()
+        except RuntimeError as error:
+            self._give_up(crew, batch, Rejected(f"no thread could be started for it: {error}"))
+
+    def _give_up(self, crew: Crew, batch: Batch, refusal: Rejected) -> None:
+        while (call := batch.take()) is not None:
+            with crew.lock:
+                in_time = self._round.end(call, refusal)
+            if in_time:
+                call.tell(refusal)
+
+    def _sleep(self, now: float, until: float) -> tuple[Any, Outcome[Any]] | None:
+        """Wait for something told, the next deadline, or ``until``; None if there is reason to look again."""
+        crew, told = self._crew, self._told
+        with crew.lock:
+            deadline = self._round.next_deadline()
+            self._wake_at = until if deadline is None else min(until, deadline)
+            wait = 0.0 if self._closed else max(0.0, self._wake_at - now)
+            self._sleepers += 1
+        try:
+            return told.get(timeout=wait)
+        finally:
+            with crew.lock:
+                self._sleepers -= 1
+
+
+def _report(permit: Permit, outcome: Outcome[Any]) -> None:
+    if isinstance(outcome, Value):
+        permit.success()
+    elif isinstance(outcome, Failed):
+        permit.failure(outcome.error)
+    elif isinstance(outcome, TimedOut):
+        permit.failure(TimeoutError(f"no outcome within {outcome.timeout:.3g} s"))
+    else:
+        permit.release()
+
+
+def _guarded(callback: Callable[..., object], *facts: object) -> None:
+    """What is somebody else's code must not take a worker, or the calls told of next, down with it."""
+    try:
+        callback(*facts)
+    except Exception:
+        log.exception("%r raised when told %r", callback, facts)
