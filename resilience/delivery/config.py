@@ -1,0 +1,44 @@
+"""How results are delivered: the options, checked once."""
+
+import attrs
+
+from resilience._checks import number, whole
+
+__all__ = ["RelayConfig"]
+
+
+@attrs.frozen(kw_only=True)
+class RelayConfig:
+    """How results are delivered. All times are seconds.
+
+    Attributes:
+        inline_timeout: how long a destination may hold a unit.
+        slow_after: an attempt that takes longer makes its destination slow: its results go to the relay at once.
+        send_timeout: how long an attempt of the relay may take.
+        max_in_flight: attempts of the relay at a time per destination; single ones while it fails.
+        retry_initial: the pause after a first failure; it doubles, jittered down to a half.
+        retry_maximum: the longest pause after a failure (a destination may ask for a longer one).
+        max_backlog: results that may wait for a destination before ``Relay.has_room`` says no.
+        close_timeout: how long leaving the context manager may take to deliver what waits.
+
+    Raises:
+        ValueError: for a number out of range or two in the wrong order.
+        TypeError: for a value of the wrong type.
+    """
+
+    inline_timeout: float = attrs.field(default=1.0, validator=number(0, exclusive=True))
+    slow_after: float = attrs.field(default=0.5, validator=number(0, exclusive=True))
+    send_timeout: float = attrs.field(default=30.0, validator=number(0, exclusive=True))
+    max_in_flight: int = attrs.field(default=10, validator=whole(1))
+    retry_initial: float = attrs.field(default=0.05, validator=number(0, exclusive=True))
+    retry_maximum: float = attrs.field(default=5.0, validator=number(0, exclusive=True))
+    max_backlog: int = attrs.field(default=10_000, validator=whole(1))
+    close_timeout: float = attrs.field(default=10.0, validator=number(0))
+
+    def __attrs_post_init__(self) -> None:
+        for less, more in (("inline_timeout", "send_timeout"), ("retry_initial", "retry_maximum")):
+            if getattr(self, less) > getattr(self, more):
+                raise ValueError(
+                    f"{less} ({getattr(self, less)!r}) is above {more} ({getattr(self, more)!r}): "
+                    "raise the one or lower the other"
+                )

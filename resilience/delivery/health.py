@@ -1,0 +1,135 @@
+"""What is known of a destination, and how fast it may be tried: without clock, lock, thread or I/O.
+
+A destination is **failing** (its last attempt failed), **slow** (its last answer took too long) or **overdue** (the
+oldest attempt in flight is longer out than is usual here), or it is prompt. Any answer proves it alive and says how
+fast it is: that is how a slow destination becomes prompt again, by the relay's attempts.
+"""
+
+import math
+import random
+from collections.abc import Sequence
+
+from resilience.backoff import Backoff
+from resilience.delivery.config import RelayConfig
+
+__all__ = ["Health"]
+
+_FEW = 3  # with fewer attempts in flight a stall costs too little to be hasty about
+_LONE_TOLERANCE = 0.05  # seconds; a pause of the garbage collector or of the interpreter is no stall
+_TOLERANCE = 0.005  # seconds; below this a thread's turn is all that is measured
+_PATIENCE = 0.1  # seconds a unit waits at least for an attempt that it may leave at any time
+
+
+class Health:
+    """One destination's condition and pace. Not thread-safe.
+
+    Args:
+        config: the policy.
+        rng: where jitter is drawn from.
+    """
+
+    def __init__(self, config: RelayConfig, rng: random.Random) -> None:
+        self.failing = False
+        self.slow = False
+        self._config = config
+        self._rng = rng
+        self._backoff = Backoff(initial=config.retry_initial, maximum=config.retry_maximum)
+        self._struck: set[int] = set()  # results whose failure was news, since the last sign of life
+        self._struck_at = -math.inf
+        self._throttles = 0
+        self._retry_at = -math.inf
+        self._quiet_until = -math.inf  # asked for by the destination: no sign of life shortens it
+        self._usual: float | None = None
+        self._deviation = 0.0
+
+    def well(self, now: float) -> bool:
+        """Neither failing nor slow nor in a pause."""
+        return not (self.failing or self.slow or now < self._retry_at or now < self._quiet_until)
+
+    def tolerance(self, in_flight: int) -> float:
+        """Seconds after which an attempt is overdue, the oldest of ``in_flight``.
+
+        The usual time and four mean deviations, as for TCP's retransmission timer (RFC 6298). It sees a stall long
+        before anything fails, so that few units find out by hanging.
+        """
+        usual = 0.0 if self._usual is None else self._usual + 4 * self._deviation
+        hasty = in_flight >= _FEW and self._usual is not None
+        return min(max(usual, _TOLERANCE if hasty else _LONE_TOLERANCE), self._config.slow_after)
+
+    def patience(self) -> float:
+        """Seconds a unit should wait for an attempt that goes on without it."""
+        if self._usual is None:
+            return self._config.inline_timeout
+        return min(self._config.inline_timeout, max(_PATIENCE, 10 * self._usual))
+
+    def answered(self, took: float, now: float) -> bool:
+        """An answer came, of any kind; returns whether that ended the failing.
+
+        It does not while the destination is in a pause it asked for: that answer was under way before.
+        """
+        self.slow = took > self._config.slow_after
+        self._measure(min(took, self._config.slow_after))
+        self._struck.clear()
+        self._retry_at = -math.inf
+        if not self.failing or now < self._quiet_until:
+            return False
+        self.failing = False
+        self._throttles = 0
+        return True
+
+    def failed(self, number: int, started: float, now: float) -> None:
+        """An attempt to send result ``number`` failed.
+
+        Begun before the last failure was seen, it is part of the same stall. And it is the number of *different*
+        results failed that makes the pauses grow: one that always fails is no reason to keep the others waiting.
+        """
+        self.failing = True
+        if started < self._struck_at:
+            return
+        self._struck.add(number)
+        self._struck_at = now
+        self._retry_at = now + self.pause(len(self._struck))
+
+    def known_culprit(self, number: int) -> bool:
+        """Whether result ``number`` failed before and is the only one that did."""
+        return len(self._struck) == 1 and number in self._struck
+
+    def throttled(self, retry_after: float, now: float) -> None:
+        """The destination asked to be left alone for ``retry_after`` seconds (0: as long as we like)."""
+        self.failing = True
+        self._throttles += 1
+        pause = self._backoff.delay(self._throttles, rng=self._rng, hint=retry_after)
+        self._quiet_until = max(self._quiet_until, now + pause)
+
+    def barred(self, pause: float | None, now: float) -> None:
+        """An attempt was not let through, for ``pause`` seconds (None: unknown); look again after a short while."""
+        if pause is None or not pause >= self._config.retry_initial:
+            pause = self._config.retry_initial
+        self._retry_at = max(self._retry_at, now + min(pause, self._config.retry_maximum))
+
+    def hurry(self) -> None:
+        """Forget the pauses; one that was asked for stands."""
+        self._retry_at = -math.inf
+
+    def open_at(self, relayed: Sequence[float]) -> float:
+        """From when on another attempt may be started, beside those of the relay that started at ``relayed``.
+
+        A failing destination gets one at a time. One that hangs must not keep the others from finding out that only
+        their neighbour is ill: the second may start after ``slow_after``, each further one after twice as long.
+        """
+        at = max(self._retry_at, self._quiet_until)
+        if not (self.failing and relayed):
+            return at
+        pause = min(self._config.slow_after * 2.0 ** (len(relayed) - 1), self._config.retry_maximum)
+        return max(at, max(relayed) + max(pause, self._config.slow_after))
+
+    def pause(self, attempts: int) -> float:
+        """Seconds to wait after failed attempt ``attempts``, counted from 1."""
+        return self._backoff.delay(attempts, rng=self._rng)
+
+    def _measure(self, took: float) -> None:
+        if self._usual is None:
+            self._usual, self._deviation = took, took / 2
+            return
+        self._deviation += (abs(took - self._usual) - self._deviation) / 4
+        self._usual += (took - self._usual) / 8

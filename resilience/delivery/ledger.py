@@ -1,0 +1,214 @@
+"""The accounts of a relay on threads: which result is where, kept under one lock, and what follows from a change.
+
+No send, store, breaker, listener or clock is used under that lock. Whatever happens to a result goes through here:
+it is written down (``keep``), its attempt ends (``settle``) or did not come about (``bar``), it is left (``leave``).
+"""
+
+import logging
+import math
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import attrs
+
+from resilience.delivery.outbox import Row, Store
+from resilience.delivery.routes import Announcer, Route, report
+from resilience.delivery.schedule import Parcel, Report, Settled
+from resilience.events import Undelivered
+
+if TYPE_CHECKING:
+    from resilience.breaker import Permit
+
+__all__ = ["Attempt", "Ledger"]
+
+log = logging.getLogger("resilience.delivery")
+
+_LONGEST_SLEEP = 3600.0  # seconds; locks refuse to wait for ever so long
+
+
+@attrs.define(eq=False)
+class Attempt:
+    """One send of one parcel; ``told`` is set, if a unit waits, once ``settled`` is known."""
+
+    route: Route
+    parcel: Parcel
+    permit: "Permit | None"
+    told: threading.Event | None = None
+    settled: Settled | None = None
+
+
+class Ledger:
+    """The lanes of all destinations, thread-safe.
+
+    Attributes:
+        routes: the destinations, by name.
+        end: clock time of the last attempts; ``inf`` while the relay is open.
+        closed: nothing is sent any more.
+    """
+
+    def __init__(
+        self, routes: Mapping[str, Route], store: Store, announcer: Announcer, clock: Callable[[], float]
+    ) -> None:
+        self.routes = routes
+        self.end = math.inf
+        self.closed = False
+        self._store = store
+        self._announcer = announcer
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+
+    def admit(self, route: Route, key: str, payload: object, *, inline: bool) -> Parcel:
+        """Take a result in; its unit may send it if ``parcel.inline`` says so."""
+        now = self._clock()
+        with self._lock:
+            return route.lane.admit(key, payload, now, inline=inline and not self.closed)
+
+    def due(self) -> list[tuple[Route, Parcel]]:
+        """The results that the relay is to send now."""
+        now = self._clock()
+        due = []
+        with self._lock:
+            for route in self.routes.values():
+                while (parcel := route.lane.start(now)) is not None:
+                    due.append((route, parcel))
+        return due
+
+    def detach(self, attempt: Attempt) -> bool:
+        """The unit leaves ``attempt``; False if that has just been settled."""
+        with self._lock:
+            return attempt.route.lane.detach(attempt.parcel)
+
+    def prompt(self, route: Route) -> bool:
+        """Whether a unit may send by itself now."""
+        now = self._clock()
+        with self._lock:
+            return route.lane.prompt(now)
+
+    def pending(self, name: str | None) -> int:
+        """How many results the relay has, for one destination or in all."""
+        with self._lock:
+            return sum(route.lane.pending for route in self.routes.values() if name in (None, route.destination.name))
+
+    def keep(self, route: Route, parcel: Parcel) -> None:
+        """Write ``parcel`` down, then let the relay send it."""
+        row = route.row(parcel)
+        try:
+            self._store.put(row)
+        except Exception:  # a full disk must not lose what memory still has
+            log.exception("a result for %r could not be written down; it is kept in memory", row.destination)
+        self.written(route, parcel, row)
+
+    def written(self, route: Route, parcel: Parcel, row: Row) -> None:
+        """``row`` is what was written down of ``parcel``: the relay may send it."""
+        with self._lock:
+            parcel.row = row
+            gone, closed = parcel.gone, self.closed
+            if not gone:
+                route.lane.release(parcel)
+                self._changed.notify_all()
+        if gone:
+            self._store.remove(row)  # its attempt succeeded meanwhile
+        elif closed:
+            self._lament({row.destination: [parcel]})
+
+    def bar(self, attempt: Attempt, pause: float | None) -> None:
+        """The attempt did not run, or says nothing: look again after ``pause`` seconds (None: soon)."""
+        report(attempt.permit, Report.NEUTRAL, None)
+        lane, now = attempt.route.lane, self._clock()
+        with self._lock:
+            lane.health.barred(pause, now)
+            lane.postpone(attempt.parcel, now)
+            self._changed.notify_all()
+        _finish(attempt, Settled(kept=True))
+
+    def settle(self, attempt: Attempt, error: BaseException | None) -> Settled:
+        """The attempt has ended: None if the destination took the result, else what was raised."""
+        lane, parcel, now = attempt.route.lane, attempt.parcel, self._clock()
+        self._report(attempt, error)
+        with self._lock:
+            settled = lane.settle(parcel, error, now)
+            self._note(attempt, settled)
+        self._clear(attempt, settled)
+        _finish(attempt, settled)
+        if settled.events:
+            self._announcer.tell()
+        return settled
+
+    def time_out(self, attempt: Attempt, timeout: float) -> None:
+        """The attempt is past its timeout; it runs on."""
+        error = TimeoutError(f"no answer within {timeout:.3g} s")
+        now = self._clock()
+        self._report(attempt, error)
+        with self._lock:
+            self._note(attempt, attempt.route.lane.time_out(attempt.parcel, error, now))
+        self._announcer.tell()
+
+    def sleep(self, deadline: float | None) -> None:
+        """Wait until something is due, ``deadline`` has come, or something changed."""
+        now = self._clock()
+        with self._lock:
+            wake_at = min(route.lane.wake_at() for route in self.routes.values())
+            seconds = min(wake_at, math.inf if deadline is None else deadline) - now
+            if seconds > 0 and not self.closed:
+                self._changed.wait(min(seconds, _LONGEST_SLEEP))
+
+    def drain(self, timeout: float) -> None:
+        """Give every waiting result a try; wait until all are settled or the time is over."""
+        now = self._clock()
+        self.end = end = now + timeout
+        with self._lock:
+            for route in self.routes.values():
+                route.lane.hurry(now)
+            self._changed.notify_all()
+        while (seconds := end - self._clock()) > 0:
+            with self._lock:
+                if all(route.lane.idle for route in self.routes.values()):
+                    return
+                self._changed.wait(min(seconds, _LONGEST_SLEEP))
+
+    def leave(self) -> int:
+        """Send nothing more; report what is left, once, and return how many results that is."""
+        with self._lock:
+            again, self.closed = self.closed, True
+            left = {name: route.lane.leftovers() for name, route in self.routes.items()}
+            self._changed.notify_all()
+        if not again:
+            self._lament(left)
+        return sum(map(len, left.values()))
+
+    def _report(self, attempt: Attempt, error: BaseException | None) -> None:
+        """To the breaker, before the lane knows: the relay could ask for the next permit too early."""
+        if attempt.permit is not None:
+            report(attempt.permit, attempt.route.lane.judge(attempt.parcel, error), error)
+
+    def _note(self, attempt: Attempt, settled: Settled) -> None:
+        if settled.events:
+            self._announcer.add(settled.events)
+        if attempt.route.lane.waits or self.end < math.inf:
+            self._changed.notify_all()
+
+    def _clear(self, attempt: Attempt, settled: Settled) -> None:
+        row = attempt.parcel.row
+        try:
+            if settled.dead is not None:
+                self._store.bury(row or attempt.route.row(attempt.parcel), settled.dead)
+            elif row is not None and not settled.kept:
+                self._store.remove(row)
+        except Exception:  # the result is settled all the same; at worst it is sent once more after a restart
+            log.exception("a settled result of %r could not be crossed out", attempt.route.destination.name)
+
+    def _lament(self, left: Mapping[str, Sequence[Parcel]]) -> None:
+        counts = ", ".join(f"{name} {len(parcels)}" for name, parcels in left.items() if parcels)
+        if not counts:
+            return
+        log.error("results left undelivered: %s", counts)
+        self._announcer.add(Undelivered(name, parcel.key) for name, parcels in left.items() for parcel in parcels)
+        self._announcer.tell()
+
+
+def _finish(attempt: Attempt, settled: Settled) -> None:
+    if attempt.told is not None:
+        attempt.settled = settled
+        attempt.told.set()

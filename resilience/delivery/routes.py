@@ -1,0 +1,141 @@
+"""Destinations and the lanes that lead to them; what is told and logged of a delivery. Shared by the drivers."""
+
+import logging
+import random
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from resilience.delivery.config import RelayConfig
+from resilience.delivery.outbox import Row
+from resilience.delivery.schedule import Lane, Parcel, Report
+from resilience.events import DeadLettered, DeliveryFailed, DeliveryResumed, Event, Listener, notify
+
+if TYPE_CHECKING:
+    from resilience.breaker import CircuitBreaker, Permit
+    from resilience.registry import BreakerRegistry
+
+__all__ = ["Announcer", "Destination", "Route", "report", "routes"]
+
+log = logging.getLogger("resilience.delivery")
+
+
+@attrs.frozen
+class Destination:
+    """Where results go.
+
+    Attributes:
+        name: what deliveries call it; its circuit breaker has the same name.
+        send: ``send(payload, timeout)`` returns once the result was taken, within ``timeout`` seconds if it can. It
+            raises ``Undeliverable`` for a result it will never take, ``Throttled`` to be left alone for a while, and
+            anything else to say that it failed. Called from several threads.
+        identity: what the name stands for (a URL, say); written down with each result.
+        bounded: ``send`` keeps to its timeout by itself, whatever the other side does: it may run in the unit's thread.
+
+    Raises:
+        ValueError: for an empty name.
+        TypeError: for a name that is no text, or a ``send`` that cannot be called.
+    """
+
+    name: str
+    send: Callable[[Any, float], None]
+    identity: str = ""
+    bounded: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise TypeError(f"name of a destination must be a text, not {self.name!r}: convert it with str()")
+        if not self.name:
+            raise ValueError("name of a destination must not be '': give it one, its results and events carry it")
+        if not callable(self.send):
+            raise TypeError(f"send of destination {self.name!r} must be callable, not {self.send!r}: give a function")
+
+
+@attrs.define(eq=False)
+class Route:
+    """A destination, the lane of its results, and its breaker, if it has one."""
+
+    destination: Destination
+    lane: Lane
+    breaker: "CircuitBreaker | None"
+
+    def row(self, parcel: Parcel) -> Row:
+        """What is written down of ``parcel``."""
+        return Row(self.destination.name, self.destination.identity, parcel.key, parcel.number, parcel.payload)
+
+
+def routes(
+    destinations: Iterable[Destination], config: RelayConfig, breakers: "BreakerRegistry | None", rng: random.Random
+) -> Mapping[str, Route]:
+    """A route for each destination, by name.
+
+    Raises:
+        ValueError: for two destinations of one name, or none at all.
+    """
+    made: dict[str, Route] = {}
+    for destination in destinations:
+        name = destination.name
+        if name in made:
+            raise ValueError(f"two destinations are called {name!r}: give each its own name")
+        made[name] = Route(destination, Lane(name, config, rng), None if breakers is None else breakers.get(name))
+    if not made:
+        raise ValueError("destinations must not be empty: a relay needs at least one Destination to deliver to")
+    return made
+
+
+def report(permit: "Permit | None", judged: Report, error: BaseException | None) -> None:
+    """Tell a breaker, through the ``permit`` of an attempt, what came of it."""
+    if permit is None:
+        return
+    if judged is Report.SUCCESS:
+        permit.success()
+    elif judged is Report.FAILURE or (judged is Report.REPEAT and permit.probe):
+        permit.failure(error)
+    else:
+        permit.release()
+
+
+class Announcer:
+    """Tells a listener of events in the order in which they were added, one at a time, whichever thread does it.
+
+    The order matters: a listener that heard *resumed* before the *failed* that it answers would wait for ever.
+    """
+
+    def __init__(self, listener: Listener | None) -> None:
+        self._listener = listener
+        self._lock = threading.Lock()
+        self._events: list[Event] = []
+        self._telling = False
+
+    def add(self, events: Iterable[Event]) -> None:
+        """Note ``events``; to be called under the lock that orders them."""
+        with self._lock:
+            self._events.extend(events)
+
+    def tell(self) -> None:
+        """Tell what was noted, unless another thread is at it: then that one does. To be called with no lock held."""
+        while True:
+            with self._lock:
+                if self._telling or not self._events:
+                    return
+                self._telling = True
+                events, self._events = self._events, []
+            try:
+                for event in events:
+                    _log(event)
+                    notify(self._listener, event)
+            finally:
+                with self._lock:
+                    self._telling = False
+
+
+def _log(event: Event) -> None:
+    """A failure is logged once per result, not once per attempt."""
+    if isinstance(event, DeliveryFailed) and event.attempt == 1:
+        log.warning("%s did not take a result (%r); it will be sent again", event.destination, event.error)
+    elif isinstance(event, DeliveryResumed):
+        log.info("%s takes results again", event.destination)
+    elif isinstance(event, DeadLettered):
+        log.error("%s refused a result for good: %s", event.destination, event.reason)

@@ -1,0 +1,296 @@
+"""When a result goes to its destination, and by whom: decided per destination, without clock, lock, thread or I/O.
+
+A ``Lane`` is one destination. Results with the same key stand in one line; only the first of a line is ever sent, and
+it stays first until it is taken or refused for good: that is the order, and why a result is never sent twice at once.
+The lines know nothing of each other. A unit may send by itself while the destination is prompt (``health`` knows);
+everything else is the relay's, up to ``max_in_flight`` at a time, single attempts while the destination fails.
+"""
+
+import enum
+import heapq
+import itertools
+import math
+import random
+from collections import deque
+from typing import Any
+
+import attrs
+
+from resilience.delivery.config import RelayConfig
+from resilience.delivery.health import Health
+from resilience.delivery.outbox import Row
+from resilience.errors import Throttled, Undeliverable
+from resilience.events import DeadLettered, DeliveryFailed, DeliveryResumed, Event
+
+__all__ = ["Lane", "Parcel", "Report", "Settled"]
+
+
+class Report(enum.Enum):
+    """What an answer tells a circuit breaker; ``REPEAT`` is a failure that only a probe's permit should report."""
+
+    SUCCESS = "success"
+    FAILURE = "failure"
+    REPEAT = "repeat"
+    NEUTRAL = "neutral"
+
+
+@attrs.frozen
+class Settled:
+    """What came of an attempt.
+
+    Attributes:
+        kept: the result is still to be delivered.
+        dead: why it never will be, if so.
+        events: what to tell, in order.
+    """
+
+    kept: bool
+    dead: str | None = None
+    events: tuple[Event, ...] = ()
+
+
+_TAKEN = Settled(kept=False)
+
+
+@attrs.define(eq=False)
+class Parcel:
+    """One result on its way. Its ``Lane`` changes it; drivers read it, and set ``row`` once it is written down.
+
+    Attributes:
+        number: its place among the results of its destination.
+        key: its line.
+        payload: the result.
+        due: clock time before which it is not sent.
+        inline: the unit that brought it is waiting for the attempt.
+        away: an attempt is running (also one that is past its timeout: then ``abandoned``).
+        started: clock time at which its last attempt began.
+        released: it is written down, so that the relay may send it.
+        gone: taken, or refused for good.
+        attempts: how many attempts failed.
+        refusals: how many attempts ended in ``Undeliverable``.
+        row: what was written down.
+    """
+
+    number: int
+    key: str
+    payload: Any
+    due: float
+    inline: bool = False
+    away: bool = False
+    abandoned: bool = False
+    started: float = 0.0
+    released: bool = False
+    gone: bool = False
+    attempts: int = 0
+    refusals: int = 0
+    row: Row | None = None
+
+
+class Lane:
+    """One destination's results. Not thread-safe: its driver guards it.
+
+    Args:
+        name: the destination's, for events.
+        config: the policy.
+        rng: where jitter is drawn from.
+    """
+
+    def __init__(self, name: str, config: RelayConfig, rng: random.Random) -> None:
+        self.name = name
+        self.health = Health(config, rng)
+        self._max_in_flight = config.max_in_flight
+        self._numbers = itertools.count(1)
+        self._size = 0
+        self._inline = 0
+        self._lines: dict[str, deque[Parcel]] = {}
+        self._waiting: list[tuple[float, int, Parcel]] = []  # heads of lines, by when they may go
+        self._flying: dict[int, Parcel] = {}  # in the order they started
+        self._abandoned: set[int] = set()
+
+    @property
+    def pending(self) -> int:
+        """How many results the relay has: waiting or being sent by it."""
+        return self._size - self._inline
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is no result, not even one that a unit is sending."""
+        return not self._size
+
+    @property
+    def waits(self) -> bool:
+        """Whether a result of the relay waits for its time or for a free place."""
+        return bool(self._waiting)
+
+    def prompt(self, now: float) -> bool:
+        """Whether a unit may send by itself."""
+        if not self.health.well(now):
+            return False
+        for oldest in self._flying.values():
+            return now - oldest.started <= self.health.tolerance(len(self._flying))
+        return True
+
+    def admit(self, key: str, payload: Any, now: float, *, inline: bool = True) -> Parcel:  # noqa: ANN401 - opaque here
+        """Take a result in, at the end of its key's line.
+
+        Returns:
+            Its parcel. If ``parcel.inline``, the caller sends it now and settles it; otherwise the relay sends it
+            once ``release`` has said that it is written down.
+        """
+        parcel = Parcel(next(self._numbers), key, payload, now)
+        self._size += 1
+        line = self._lines.get(key)
+        if line is not None:
+            line.append(parcel)
+            return parcel
+        self._lines[key] = deque((parcel,))
+        if inline and self.prompt(now):
+            parcel.inline = True
+            self._inline += 1
+            self._launch(parcel, now)
+        return parcel
+
+    def release(self, parcel: Parcel) -> None:
+        """``parcel`` is written down: the relay may send it."""
+        parcel.released = True
+        if not (parcel.away or parcel.gone):
+            self._line_up(parcel)
+
+    def detach(self, parcel: Parcel) -> bool:
+        """The unit stops waiting for ``parcel``; the attempt goes on.
+
+        Returns:
+            False if it was settled just before, so that there is nothing to leave.
+        """
+        if parcel.away:
+            self._leave(parcel)
+        return parcel.away
+
+    def start(self, now: float) -> Parcel | None:
+        """The next result for the relay to send, now in flight; None if there is none or it is not time."""
+        if self.wake_at() > now:
+            return None
+        parcel = heapq.heappop(self._waiting)[2]
+        self._launch(parcel, now)
+        return parcel
+
+    def wake_at(self) -> float:
+        """The clock time from which ``start`` has something; ``inf`` if that takes more than time."""
+        if not self._waiting:
+            return math.inf
+        relayed = [parcel.started for parcel in self._flying.values() if not parcel.inline]
+        if len(relayed) + len(self._abandoned) >= self._max_in_flight:
+            return math.inf
+        return max(self._waiting[0][0], self.health.open_at(relayed))
+
+    def hurry(self, now: float) -> None:
+        """The end is near: give every waiting result a try, whatever its pauses; only an asked-for pause stands."""
+        self.health.hurry()
+        self._waiting = [(min(due, now), number, parcel) for due, number, parcel in self._waiting]
+        heapq.heapify(self._waiting)
+
+    def leftovers(self) -> list[Parcel]:
+        """The results that were not delivered, line by line; not those that units are sending."""
+        return [parcel for line in self._lines.values() for parcel in line if not parcel.inline]
+
+    def postpone(self, parcel: Parcel, now: float) -> None:
+        """The attempt never ran, or was cancelled: nothing is known."""
+        self._land(parcel)
+        parcel.due = now
+        self._line_up(parcel)
+
+    def time_out(self, parcel: Parcel, error: TimeoutError, now: float) -> Settled:
+        """The attempt is past its timeout and still running; its parcel stays in flight until it ends."""
+        del self._flying[parcel.number]
+        self._abandoned.add(parcel.number)
+        parcel.abandoned = True
+        return self._fail(parcel, error, now)
+
+    def judge(self, parcel: Parcel, error: BaseException | None) -> Report:
+        """What to tell a breaker of an attempt that ended with ``error``; to be asked before ``settle``.
+
+        A result that fails again, alone, is no news: it must not open the breaker for all others.
+        """
+        if error is None or isinstance(error, Undeliverable):
+            return Report.SUCCESS
+        if isinstance(error, Throttled):
+            return Report.NEUTRAL
+        return Report.REPEAT if self.health.known_culprit(parcel.number) else Report.FAILURE
+
+    def settle(self, parcel: Parcel, error: BaseException | None, now: float) -> Settled:
+        """The attempt has ended: None if the destination took the result, else what was raised."""
+        timed_out = parcel.abandoned
+        self._land(parcel)
+        if error is None:
+            self._drop(parcel)
+            events = self._answered(parcel, now)
+            return Settled(kept=False, events=events) if events else _TAKEN
+        if isinstance(error, Undeliverable):
+            return self._refuse(parcel, error, now)
+        if isinstance(error, Throttled):
+            settled = self._throttle(parcel, error, now)
+        elif timed_out:
+            settled = Settled(kept=True)  # this attempt's failure was told when it timed out
+        else:
+            settled = self._fail(parcel, error, now)
+        self._line_up(parcel)
+        return settled
+
+    def _fail(self, parcel: Parcel, error: BaseException, now: float) -> Settled:
+        parcel.attempts += 1
+        parcel.due = now + self.health.pause(parcel.attempts)
+        self.health.failed(parcel.number, parcel.started, now)
+        return Settled(kept=True, events=(DeliveryFailed(self.name, parcel.key, parcel.attempts, error),))
+
+    def _throttle(self, parcel: Parcel, error: Throttled, now: float) -> Settled:
+        parcel.due = now
+        self.health.throttled(error.retry_after, now)
+        return Settled(kept=True, events=(DeliveryFailed(self.name, parcel.key, parcel.attempts + 1, error),))
+
+    def _refuse(self, parcel: Parcel, error: Undeliverable, now: float) -> Settled:
+        events = self._answered(parcel, now)
+        parcel.refusals += 1
+        if parcel.refusals >= error.attempts:
+            self._drop(parcel)
+            dead = DeadLettered(self.name, parcel.key, error.reason)
+            return Settled(kept=False, dead=error.reason, events=(*events, dead))
+        parcel.due = now + self.health.pause(parcel.refusals)
+        self._line_up(parcel)
+        return Settled(kept=True, events=events)
+
+    def _answered(self, parcel: Parcel, now: float) -> tuple[Event, ...]:
+        resumed = self.health.answered(now - parcel.started, now)
+        return (DeliveryResumed(self.name),) if resumed else ()
+
+    def _launch(self, parcel: Parcel, now: float) -> None:
+        parcel.away = True
+        parcel.started = now
+        self._flying[parcel.number] = parcel
+
+    def _land(self, parcel: Parcel) -> None:
+        parcel.away = False
+        self._leave(parcel)
+        if parcel.abandoned:
+            parcel.abandoned = False
+            self._abandoned.discard(parcel.number)
+        else:
+            del self._flying[parcel.number]
+
+    def _leave(self, parcel: Parcel) -> None:
+        if parcel.inline:
+            parcel.inline = False
+            self._inline -= 1
+
+    def _line_up(self, parcel: Parcel) -> None:
+        if parcel.released and self._lines[parcel.key][0] is parcel:
+            heapq.heappush(self._waiting, (parcel.due, parcel.number, parcel))
+
+    def _drop(self, parcel: Parcel) -> None:
+        parcel.gone = True
+        self._size -= 1
+        line = self._lines[parcel.key]
+        line.popleft()
+        if line:
+            self._line_up(line[0])
+        else:
+            del self._lines[parcel.key]

@@ -1,0 +1,272 @@
+"""Results go to their destinations, on threads: from the unit that has one if that is quick, else by the relay.
+
+One daemon thread, started when there is something to wait for, starts attempts when they are due; they run on the
+threads of a fan-out session. Which result is where is the ``ledger``'s.
+"""
+
+import math
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any, final
+
+from resilience.delivery.config import RelayConfig
+from resilience.delivery.ledger import Attempt, Ledger
+from resilience.delivery.outbox import DeadLetter, MemoryStore, Store
+from resilience.delivery.routes import Announcer, Destination, Route, routes
+from resilience.delivery.schedule import Parcel
+from resilience.events import Listener
+from resilience.fan_out import FanOutExecutor
+from resilience.outcomes import Cancelled, Failed, Outcome, Rejected, TimedOut
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from resilience.registry import BreakerRegistry
+
+__all__ = ["Relay"]
+
+_LEAST_TIMEOUT = 0.001  # seconds; what an attempt gets that starts at the very end
+
+
+@final
+class Relay:
+    """Delivers results, each to its own destination, until that takes it or refuses it for good. Thread-safe.
+
+    A result goes out from the thread that brings it while its destination is prompt; otherwise, or if that fails, it
+    is written down and sent by the relay, again and again. Results of one destination and key arrive in their order;
+    nothing else waits for anything. Leaving the context manager closes it with ``config.close_timeout``.
+
+    Args:
+        destinations: all there are; a result for any other name is refused.
+        config: the policy.
+        breakers: the destinations' circuit breakers, by name; none if None.
+        store: where results that wait are written down; by default in memory.
+        clock: monotonic seconds.
+        rng: where jitter is drawn from.
+        on_event: hears ``DeliveryFailed``, ``DeliveryResumed``, ``DeadLettered`` and ``Undelivered``, in the order in
+            which they came about. Every ``DeliveryFailed`` is followed by another one or by a ``DeliveryResumed``.
+
+    Raises:
+        ValueError: for two destinations of one name, or none at all.
+    """
+
+    def __init__(  # noqa: PLR0913 - collaborators, by keyword
+        self,
+        destinations: Iterable[Destination],
+        *,
+        config: RelayConfig = RelayConfig(),  # noqa: B008 - frozen
+        breakers: "BreakerRegistry | None" = None,
+        store: Store | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        rng: random.Random | None = None,
+        on_event: Listener | None = None,
+    ) -> None:
+        self._config = config
+        self._store = MemoryStore() if store is None else store
+        self._clock = clock
+        self._routes = routes(destinations, config, breakers, rng or random.Random())
+        self._ledger = Ledger(self._routes, self._store, Announcer(on_event), clock)
+        # A call that hangs keeps its place in its lane, so that the lane's own limit is the tighter one.
+        self._executor = FanOutExecutor(max_abandoned=config.max_in_flight, clock=clock)
+        self._session = self._executor.session()
+        self._driver: threading.Thread | None = None
+        self._driver_lock = threading.Lock()
+
+    def deliver(self, destination: str, key: str, payload: Any) -> bool:  # noqa: ANN401 - opaque here
+        """Deliver ``payload``; returns soon, at the latest after about ``config.inline_timeout`` seconds.
+
+        Args:
+            destination: where it goes.
+            key: results of one key arrive one after another, in the order they were brought.
+            payload: what the destination's ``send`` understands.
+
+        Returns:
+            True if the destination took it; False if the relay has it (or if it became a dead letter at once).
+
+        Raises:
+            ValueError: for an unknown destination.
+        """
+        route = self._route(destination)
+        parcel = self._ledger.admit(route, key, payload, inline=True)
+        if not parcel.inline:
+            return self._keep(route, parcel)
+        permit = None if route.breaker is None else route.breaker.try_acquire()
+        if isinstance(permit, Rejected):
+            self._ledger.bar(Attempt(route, parcel, None), permit.retry_after)
+            return self._keep(route, parcel)
+        attempt = Attempt(route, parcel, permit)
+        return self._send_here(attempt) if route.destination.bounded else self._send_apart(attempt)
+
+    def hand_over(self, destination: str, key: str, payload: Any) -> None:  # noqa: ANN401 - opaque here
+        """Give ``payload`` to the relay, which sends it at once if it can; arguments and errors as for ``deliver``."""
+        route = self._route(destination)
+        self._keep(route, self._ledger.admit(route, key, payload, inline=False))
+
+    def is_prompt(self, destination: str) -> bool:
+        """Whether ``deliver`` would send to ``destination`` itself now.
+
+        Raises:
+            ValueError: for an unknown destination.
+        """
+        route = self._route(destination)
+        return self._ledger.prompt(route) and (route.breaker is None or route.breaker.retry_at is None)
+
+    def pending(self, destination: str | None = None) -> int:
+        """How many results the relay has, for ``destination`` or in all: waiting or being sent by it.
+
+        Raises:
+            ValueError: for an unknown destination.
+        """
+        return self._ledger.pending(None if destination is None else self._route(destination).destination.name)
+
+    def has_room(self, destination: str) -> bool:
+        """Whether fewer than ``config.max_backlog`` results wait for ``destination``; it takes more all the same.
+
+        Raises:
+            ValueError: for an unknown destination.
+        """
+        return self.pending(destination) < self._config.max_backlog
+
+    def dead_letters(self, destination: str | None = None) -> tuple[DeadLetter, ...]:
+        """The results that were refused for good, for ``destination`` or in all, oldest first."""
+        letters = self._store.dead_letters()
+        return tuple(letter for letter in letters if destination in (None, letter.row.destination))
+
+    def send_again(self, destination: str | None = None) -> int:
+        """Try the dead letters (of ``destination``, or all) again.
+
+        Returns:
+            How many there were.
+        """
+        rows = self._store.revive(destination)
+        for row in rows:
+            route = self._route(row.destination)
+            self._ledger.written(route, self._ledger.admit(route, row.key, row.payload, inline=False), row)
+        self._start_driver()
+        return len(rows)
+
+    def close(self, timeout: float) -> int:
+        """Send what waits, to all destinations at once, then stop; may be called again.
+
+        Every waiting result gets a try, also where an open breaker would not let it through: there is no later. What
+        is left after that is reported: an ``Undelivered`` each, and an error in the log. Results that are brought
+        while it closes are accepted; those that come later are written down and reported like the rest.
+
+        Args:
+            timeout: seconds that may take.
+
+        Returns:
+            How many results were left.
+        """
+        self._ledger.drain(timeout)
+        left = self._ledger.leave()
+        self._session.close()
+        self._executor.close()
+        return left
+
+    def __enter__(self) -> "Relay":
+        return self
+
+    def __exit__(
+        self, kind: "type[BaseException] | None", error: BaseException | None, tb: "TracebackType | None"
+    ) -> None:
+        self.close(self._config.close_timeout)
+
+    def _route(self, name: str) -> Route:
+        try:
+            return self._routes[name]
+        except KeyError:
+            known = ", ".join(self._routes)
+            raise ValueError(
+                f"no destination is called {name!r}: a result goes to one of {known}, or nowhere"
+            ) from None
+
+    def _keep(self, route: Route, parcel: Parcel) -> bool:
+        self._ledger.keep(route, parcel)
+        self._start_driver()
+        return False
+
+    def _send_here(self, attempt: Attempt) -> bool:
+        try:
+            attempt.route.destination.send(attempt.parcel.payload, self._config.inline_timeout)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the destination's answer
+            settled = self._ledger.settle(attempt, error)
+        except BaseException:  # somebody ends this thread; the result must live on
+            self._ledger.bar(attempt, None)
+            self._keep(attempt.route, attempt.parcel)
+            raise
+        else:
+            settled = self._ledger.settle(attempt, None)
+        return self._keep(attempt.route, attempt.parcel) if settled.kept else settled.dead is None
+
+    def _send_apart(self, attempt: Attempt) -> bool:
+        attempt.told = told = threading.Event()
+        self._submit(attempt, self._config.send_timeout)
+        try:
+            told.wait(attempt.route.lane.health.patience())
+        except BaseException:
+            self._go_on(attempt, told)
+            raise
+        return self._go_on(attempt, told)
+
+    def _go_on(self, attempt: Attempt, told: threading.Event) -> bool:
+        """The unit waits no longer; an attempt that still runs is the relay's from here."""
+        if self._ledger.detach(attempt):
+            return self._keep(attempt.route, attempt.parcel)
+        told.wait()
+        settled = attempt.settled
+        if settled is None or settled.kept:
+            return self._keep(attempt.route, attempt.parcel)
+        return settled.dead is None
+
+    def _start_driver(self) -> None:
+        if self._driver is not None:
+            return
+        with self._driver_lock:
+            if self._driver is None and not self._ledger.closed:
+                self._driver = threading.Thread(target=self._drive, name="relay", daemon=True)
+                self._driver.start()
+
+    def _drive(self) -> None:
+        while not self._ledger.closed:
+            for route, parcel in self._ledger.due():
+                self._relay(route, parcel)
+            self._ledger.sleep(self._session.expire())
+
+    def _relay(self, route: Route, parcel: Parcel) -> None:
+        permit = None if route.breaker is None else route.breaker.try_acquire()
+        left = self._ledger.end - self._clock()
+        if not isinstance(permit, Rejected):
+            attempt = Attempt(route, parcel, permit)
+        elif left == math.inf:
+            self._ledger.bar(Attempt(route, parcel, None), permit.retry_after)
+            return
+        else:
+            attempt = Attempt(route, parcel, None)
+        self._submit(attempt, max(_LEAST_TIMEOUT, min(self._config.send_timeout, left)))
+
+    def _submit(self, attempt: Attempt, timeout: float) -> None:
+        destination = attempt.route.destination
+        call = partial(destination.send, attempt.parcel.payload, timeout)
+        arrived, late = partial(self._arrived, attempt), partial(self._late, attempt)
+        try:
+            self._session.submit(destination.name, call, timeout, on_outcome=arrived, on_late=late)
+        except RuntimeError:  # closed while this result was on its way in
+            self._ledger.bar(attempt, None)
+
+    def _arrived(self, attempt: Attempt, key: str, outcome: Outcome[None]) -> None:
+        if isinstance(outcome, TimedOut):
+            self._ledger.time_out(attempt, outcome.timeout)
+        elif not (isinstance(outcome, Cancelled) and self._ledger.closed):
+            self._late(attempt, key, outcome)
+        elif attempt.permit is not None:  # cut off by our closing: it may still run, and then comes late
+            attempt.permit.release()
+
+    def _late(self, attempt: Attempt, _: str, outcome: Outcome[None]) -> None:
+        if isinstance(outcome, (Rejected, Cancelled)):
+            self._ledger.bar(attempt, outcome.retry_after if isinstance(outcome, Rejected) else None)
+        else:
+            self._ledger.settle(attempt, outcome.error if isinstance(outcome, Failed) else None)
