@@ -260,7 +260,7 @@ class ConductorServer:
         secrets = [value for _, value in self.settings.headers]
         secrets += [credentials.secret] if credentials else []
         secrets += [token.value] if token and token.value else []
-        for secret in secrets:
+        for secret in filter(None, secrets):
             text = text.replace(secret, "…")
         return text
 

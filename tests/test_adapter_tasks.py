@@ -1,0 +1,108 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conductor_adapter.tasks import Task, TaskResult, TaskStatus
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+KEYS = [
+    "taskId", "workflowInstanceId", "taskType", "taskDefName", "referenceTaskName", "inputData", "outputData",
+    "retryCount", "pollCount", "domain", "responseTimeoutSeconds", "seq", "iteration", "workflowType",
+]  # fmt: skip
+WIRE = {
+    "taskType": "greet", "status": "IN_PROGRESS", "inputData": {"name": "x"}, "referenceTaskName": "greet_ref",
+    "retryCount": 1, "seq": 2, "pollCount": 3, "taskDefName": "greet_def", "responseTimeoutSeconds": 10,
+    "workflowInstanceId": "w", "workflowType": "wf", "taskId": "t", "outputData": {"so": "far"}, "domain": "d1",
+    "iteration": 4,
+}  # fmt: skip
+
+
+def test_reads_every_field_of_a_polled_task():
+    """A task as a server sends it arrives with all that a worker needs."""
+    task = Task.from_wire(WIRE)
+
+    assert task == Task(
+        task_id="t", workflow_id="w", task_type="greet", reference_name="greet_ref", input={"name": "x"},
+        output={"so": "far"}, retry_count=1, poll_count=3, domain="d1", response_timeout=10.0, seq=2, iteration=4,
+        workflow_type="wf",
+    )  # fmt: skip
+    assert task.raw is WIRE
+
+
+def test_what_a_server_leaves_out_has_a_default():
+    """Servers leave out what is null: only the task id must be there."""
+    assert Task.from_wire({"taskId": "t"}) == Task(task_id="t")
+    assert Task.from_wire({"taskId": "t", "taskDefName": "greet"}).task_type == "greet"
+
+
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [
+        (None, "NoneType"), ("t", "str"), ([], "list"), ({}, "taskId"), ({"taskId": ""}, "taskId"),
+        ({"taskId": 7}, "taskId"), ({"taskId": "t", "inputData": [1]}, "task t: its inputData"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_run_is_refused(entry, says):
+    """An entry without a task id, or whose input is no object, is no task, and the error says why."""
+    with pytest.raises(ValueError, match=says):
+        Task.from_wire(entry)
+
+
+@given(JSON | st.dictionaries(st.sampled_from(KEYS), JSON | st.just(10**400)))
+def test_any_json_is_a_task_or_a_value_error(entry):
+    """Whatever a server sends, reading it ends in a usable task or a ValueError."""
+    try:
+        task = Task.from_wire(entry)
+    except ValueError:
+        return
+    assert isinstance(task.task_id, str)
+    assert task.task_id
+    assert isinstance(task.input, dict)
+    assert task.retry_count >= 0
+    assert task.response_timeout >= 0.0
+
+
+def test_repr_shows_ids_but_no_data():
+    """Logs may hold a task's or result's repr: what a workflow was given stays out of it."""
+    task = Task.from_wire({**WIRE, "inputData": {"iban": "DE-private"}, "outputData": {"iban": "DE-private"}})
+    result = TaskResult(task_id="t", output={"iban": "DE-private"}, logs=((0.0, "DE-private"),))
+
+    assert "DE-private" not in repr(task) + repr(result)
+    assert "'t'" in repr(task)
+    assert "'t'" in repr(result)
+
+
+def test_an_update_leaves_out_what_is_not_set():
+    """Older servers answer 500 to null logs: nothing null is sent, except what the output itself holds."""
+    wire = TaskResult(task_id="t", workflow_id="w", output={"nothing": None}).to_wire()
+
+    assert wire == {
+        "workflowInstanceId": "w", "taskId": "t", "status": "COMPLETED", "outputData": {"nothing": None},
+    }  # fmt: skip
+
+
+def test_an_update_says_all_that_is_set():
+    """Reason, worker and log lines reach the server in its own words; log times are milliseconds."""
+    wire = TaskResult(
+        task_id="t", workflow_id="w", status=TaskStatus.FAILED, reason="no luck", worker_id="me", logs=((1.5, "tried"),)
+    ).to_wire()
+
+    assert wire["reasonForIncompletion"] == "no luck"
+    assert wire["workerId"] == "me"
+    assert wire["logs"] == [{"log": "tried", "createdTime": 1500}]
+    assert "callbackAfterSeconds" not in wire
+    json.dumps(wire)
+
+
+@pytest.mark.parametrize(("asked", "sent"), [(0.0, 0), (0.2, 1), (3.0, 3), (3.1, 4)])
+def test_a_callback_comes_never_sooner_than_asked_for(asked, sent):
+    """Conductor counts whole seconds, and 0 means at once: a fraction is rounded up."""
+    wire = TaskResult(task_id="t", status=TaskStatus.IN_PROGRESS, callback_after=asked).to_wire()
+
+    assert wire["callbackAfterSeconds"] == sent
