@@ -33,15 +33,8 @@ class Binding:
 
     @classmethod
     def of(cls, function: Callable[..., Any]) -> "Binding":
-        """Read the signature and the annotations of ``function``.
-
-        Raises:
-            TypeError: it has no signature that could be read (some built-in functions).
-        """
-        try:
-            parameters = inspect.signature(function).parameters.values()
-        except ValueError:
-            raise TypeError(f"{function!r} has no readable signature; wrap it in a def with named parameters") from None
+        """Read the signature and the annotations of ``function``; it must have a signature."""
+        parameters = inspect.signature(function).parameters.values()
         known = _annotations(function, parameters)
         return cls(
             tuple(_Parameter.of(p, known) for p in parameters if p.kind is _BY_POSITION),

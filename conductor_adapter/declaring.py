@@ -16,7 +16,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _ATTRIBUTE = "__conductor_worker__"
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, slots=False)  # slots leave no room for the cached binding
 class WorkerSpec:
     """One worker: which tasks it takes and what runs them. Immutable; ``attrs.evolve`` makes a checked variant.
 
@@ -37,7 +37,6 @@ class WorkerSpec:
     threads: int = 1
     domain: str | None = None
     worker_id: str | None = None
-    binding: Binding = attrs.field(init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
         if not isinstance(self.task_type, str) or not self.task_type.strip():
@@ -51,7 +50,11 @@ class WorkerSpec:
             if value is not None and (not isinstance(value, str) or not value.strip()):
                 raise ValueError(f"{self.label}: {option} is {value!r}; give a name, or leave it out")
         _check_runnable(self.function, self.label)
-        object.__setattr__(self, "binding", Binding.of(self.function))
+
+    @functools.cached_property
+    def binding(self) -> Binding:
+        """How the function's parameters are filled; read at its first task, when all that annotations name exists."""
+        return Binding.of(self.function)
 
     @property
     def label(self) -> str:
@@ -153,3 +156,7 @@ def _check_runnable(function: object, label: str) -> None:
             raise TypeError(f"{label} is async def; write def and call asyncio.run(…) inside it for now")
         if inspect.isgeneratorfunction(candidate):
             raise TypeError(f"{label} yields; return the whole result instead")
+    try:
+        inspect.signature(function)
+    except ValueError:
+        raise TypeError(f"{label} has no readable signature; wrap it in a def with named parameters") from None

@@ -16,7 +16,7 @@ from conductor_adapter.declaring import WorkerSpec, attached_spec, collect_worke
 __all__ = ["TargetError", "load_target"]
 
 _FUNCTIONS = (types.FunctionType, types.MethodType, functools.partial)
-_OURS = str(Path(__file__).parent)
+_OURS = f"{Path(__file__).parent}{os.sep}"
 _NOT_THEIRS = (_OURS, contextlib.__file__, importlib.__file__, "<frozen importlib", "<attrs generated")
 
 

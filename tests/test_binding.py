@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from conductor_adapter.binding import Binding, UnbindableError
 from conductor_adapter.tasks import Task
-from conductor_adapter.worker import TaskStatus, execute
+from conductor_adapter.worker import TaskStatus, execute, worker
 
 if TYPE_CHECKING:
     from somewhere import Unknown
@@ -85,6 +85,24 @@ def test_annotation_for_type_checkers_only_costs_nothing() -> None:
     assert named["a"] == {"x": 1}
     assert named["b"] == Order(1)
     assert isinstance(named["task"], Task)
+
+
+@worker("early")
+def early(invoice: Invoice) -> int:
+    """A worker above the class that it names."""
+    return invoice.total
+
+
+@attrs.frozen
+class Invoice:
+    """Defined after the worker."""
+
+    total: int
+
+
+def test_class_may_be_defined_below_its_worker() -> None:
+    """Annotations are looked up when the first task comes, not where the decorator stands."""
+    assert execute(early, {"invoice": {"total": 3}}).output == {"result": 3}
 
 
 @attrs.frozen
@@ -180,12 +198,6 @@ def test_union_of_several_is_passed_as_it_comes() -> None:
     def function(which: Order | Line): ...
 
     assert bound(function, which={"number": 1}) == ([], {"which": {"number": 1}})
-
-
-def test_function_without_a_signature_is_refused() -> None:
-    """Some built-in functions cannot be bound by name: the error says to wrap them."""
-    with pytest.raises(TypeError, match="wrap it in a def"):
-        Binding.of(max)
 
 
 @given(

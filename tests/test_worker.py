@@ -113,6 +113,12 @@ def test_generator_function_is_refused() -> None:
         worker("steps")(steps)
 
 
+def test_function_without_a_signature_is_refused() -> None:
+    """Some built-in functions cannot be bound by name: the error says to wrap them."""
+    with pytest.raises(TypeError, match="wrap it in a def"):
+        WorkerSpec(task_type="x", function=max)
+
+
 def test_class_is_no_worker() -> None:
     """A class is refused, it would be constructed for each task."""
     with pytest.raises(TypeError, match="a worker is a function, not type"):
