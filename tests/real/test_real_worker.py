@@ -1,0 +1,129 @@
+"""One worker on two real servers: both drained, a frozen one costs nobody anything, results go home only."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+from harness import NAMES, Job, check_nothing_lost, check_sent_home, check_work, drained, wait_until
+from servers import RealServers
+
+pytestmark = pytest.mark.real
+
+Running = Callable[[Job, RealServers], AbstractContextManager[None]]
+
+
+@contextlib.contextmanager
+def in_process(job: Job, servers: RealServers) -> Iterator[None]:
+    """The worker inside this process."""
+    from conductor_adapter.running import WorkerRunner  # noqa: PLC0415 - collected without the real marker too
+    from conductor_adapter.settings import ServerSettings  # noqa: PLC0415 - likewise
+    from conductor_adapter.targets import load_target  # noqa: PLC0415 - likewise
+
+    settings = [ServerSettings(name, server.url) for name, server in zip(NAMES, servers, strict=True)]
+    with WorkerRunner(load_target(job.file), servers=settings):
+        yield
+
+
+@contextlib.contextmanager
+def by_command(job: Job, servers: RealServers) -> Iterator[None]:
+    """The worker as a user runs it; SIGTERM ends it and it must end cleanly."""
+    options = [f"--server={name}={server.url}" for name, server in zip(NAMES, servers, strict=True)]
+    with (job.folder / "worker.log").open("wb") as log:
+        process = subprocess.Popen(  # noqa: S603 - our own command
+            [Path(sys.executable).with_name("conductor-adapter"), "run", job.file, *options],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=job.folder,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+    try:
+        yield
+        process.send_signal(signal.SIGTERM)
+        code = process.wait(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+    assert code == 0, (job.folder / "worker.log").read_text()[-4000:]
+
+
+@pytest.fixture(params=[in_process, by_command])
+def running(request: pytest.FixtureRequest) -> Running:
+    """Both ways to run a worker."""
+    return request.param
+
+
+def test_both_backlogs_are_drained_and_results_go_home(real: RealServers, tmp_path: Path, running: Running) -> None:
+    """Every task of both servers is completed by its own server's result, and no update is ever answered with 404."""
+    job = Job.new(tmp_path, threads=4, seconds=0.01, steps=2)
+    before = [len(server.accesses()) for server in real]
+    started = [job.backlog(server, 60) for server in real]
+
+    with running(job, real):
+        drained(job, real)
+
+    for server, name, workflows, since in zip(real, NAMES, started, before, strict=True):
+        check_work(job, server, name, workflows)
+        check_nothing_lost(server, workflows)
+        check_sent_home(server, since)
+    early = [e.server for e in job.executions()][: 2 * 60]
+    assert min(early.count(name) for name in NAMES) > 0.25 * len(early), "one server was served before the other"
+
+
+def test_frozen_server_costs_the_other_nothing_and_no_task(real: RealServers, tmp_path: Path, running: Running) -> None:
+    """20 s of SIGSTOP: the other server is served as fast as both were before, and the frozen one loses no task.
+
+    What its sockets held is taken in after it thaws: no task waits for its response timeout, which is far away.
+    """
+    job = Job.new(tmp_path, threads=4, seconds=0.1, steps=5)
+    before = [len(server.accesses()) for server in real]
+    started = [job.backlog(real[0], 220), job.backlog(real[1], 80)]
+
+    with running(job, real):
+        wait_until(lambda: len(job.executions()) > 40, 60, "the worker does not begin")
+        begin = time.monotonic()
+        wait_until(lambda: time.monotonic() > begin + 5, 10, "time stands still")
+        real.freeze(1)
+        frozen = time.monotonic()
+        wait_until(lambda: time.monotonic() > frozen + 20, 30, "time stands still")
+        real.thaw(1)
+        thawed = time.monotonic()
+        drained(job, real)
+
+    rate_before = rate(job, begin, frozen)
+    rate_frozen = rate(job, frozen + 1, thawed, NAMES[0])
+    assert rate_frozen > 0.7 * rate_before, (rate_frozen, rate_before)
+    for server, name, workflows, since in zip(real, NAMES, started, before, strict=True):
+        check_work(job, server, name, workflows)
+        check_nothing_lost(server, workflows)
+        check_sent_home(server, since)
+
+
+def test_killed_server_comes_back_and_is_drained(real: RealServers, tmp_path: Path, running: Running) -> None:
+    """SIGKILL and a restart: the other server is drained meanwhile, and what was in flight is delivered or retried."""
+    job = Job.new(tmp_path, threads=4, seconds=0.05, steps=2)
+    started = [job.backlog(server, 80, responseTimeoutSeconds=5) for server in real]
+
+    with running(job, real):
+        wait_until(lambda: {e.server for e in job.executions()} == set(NAMES), 60, "the worker does not begin")
+        real.kill(1)
+        drained(job, [real[0]])
+        real.restart(1)
+        drained(job, real)
+
+    for server, name, workflows in zip(real, NAMES, started, strict=True):
+        check_work(job, server, name, workflows, crashed=server is real[1])
+    check_nothing_lost(real[0], started[0])
+
+
+def rate(job: Job, begin: float, end: float, server: str | None = None) -> float:
+    """Executions per second that began in this time, of one server or of all."""
+    there = [e for e in job.executions() if begin <= e.at < end and server in {None, e.server}]
+    return len(there) / (end - begin)
