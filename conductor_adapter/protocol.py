@@ -218,7 +218,7 @@ def own_message(answer: HttpAnswer) -> str:
 def excerpt(answer: HttpAnswer) -> str:
     """The answer in a few words for an error message: Conductor's own message, else how the body begins."""
     body = own_message(answer) or answer.body[: 4 * _EXCERPT].decode("utf-8", "replace")
-    words = " ".join(body.split())
+    words = "".join(letter if letter.isprintable() else "?" for letter in " ".join(body[: 4 * _EXCERPT].split()))
     shown = words if len(words) <= _EXCERPT else words[:_EXCERPT] + "…"
     return f"HTTP {answer.status}: {shown}" if shown else f"HTTP {answer.status} with an empty body"
 
