@@ -64,7 +64,10 @@ class Call:
             ) from None
 
     def json(self) -> Any:  # noqa: ANN401 - JSON
-        """Return the body as JSON; ApiError as the real server has it (a 500) if it is none."""
+        """Return the body as JSON; ApiError as the real server has it (a 500) if it is none or is not called so."""
+        media_type = self.headers.get("Content-Type", "application/octet-stream")
+        if "json" not in media_type:
+            raise ApiError(500, f"Content-Type '{media_type}' is not supported")
         if not self.body:
             raise ApiError(500, "Required request body is missing")
         try:

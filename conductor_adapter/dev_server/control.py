@@ -1,11 +1,12 @@
 """The control path ``/dev``: faults, seeding and counters. It is never subject to faults."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from .answers import EMPTY, Answer, ApiError, Call, json_answer
-from .engine import Engine, StartRequest
-from .faults import Faults
+from .engine import Engine
+from .faults import Faults, FaultSwitch
 from .routes import Api, Handler, Router
+from .seed import Seed
 
 __all__ = ["Control"]
 
@@ -22,13 +23,20 @@ class Control:
     ========================================  ==============================================================
     """
 
-    def __init__(self, engine: Engine, api: Api, faults: "FaultPort", now: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        api: Api,
+        faults: FaultSwitch,
+        put_faults: Callable[[Faults], Awaitable[None]],
+        now: Callable[[], int],
+    ) -> None:
         self._engine = engine
         self._api = api
-        self._faults = faults
+        self._put = put_faults
         self._now = now
         table: Mapping[str, Handler] = {
-            "GET /dev/faults": lambda _: json_answer(self._faults.get().to_wire()),
+            "GET /dev/faults": lambda _: json_answer(faults.current.to_wire()),
             "PUT /dev/faults": self._put_faults,
             "POST /dev/tasks": self._seed,
             "GET /dev/counts": self._counts,
@@ -37,33 +45,34 @@ class Control:
         }
         self._router = Router(dict(table))
 
-    def answer(self, call: Call) -> Answer:
+    async def answer(self, call: Call) -> Answer:
         """Answer a call; errors are answers too."""
         try:
             handler, values = self._router.find(call.method, call.path)
             answer = handler(call, *values)
+            return answer if isinstance(answer, Answer) else await answer
         except ApiError as error:
             return error.answer()
         except (TypeError, ValueError) as error:
             return ApiError(400, str(error)).answer()
-        assert isinstance(answer, Answer)  # noqa: S101 - nothing here waits
-        return answer
 
-    def _put_faults(self, call: Call) -> Answer:
-        self._faults.put(Faults.from_wire(call.mapping()))
+    async def _put_faults(self, call: Call) -> Answer:
+        await self._put(Faults.from_wire(call.mapping()))
         return EMPTY
 
     def _seed(self, call: Call) -> Answer:
         task_type, count = call.text("type"), call.number("count", 1)
         if not task_type or count < 1:
             raise ApiError(400, "say which tasks and how many: /dev/tasks?type=T&count=N")
-        fields = (
-            {} if (timeout := call.number("responseTimeoutSeconds", 0)) == 0 else {"responseTimeoutSeconds": timeout}
-        )
-        self._engine.define_task(task_type, **fields)
         given = call.mapping() if call.body else {}
-        request = StartRequest(name=task_type, input=given, whole_input=True)
-        return json_answer({"started": self._engine.start_many(request, count, self._now())})
+        seed = Seed(
+            task_type=task_type,
+            input=given.get("input") or {},
+            domain=given.get("domain"),
+            task_def=given.get("taskDef") or {},
+        )
+        seed.start_many(self._engine, count, self._now())
+        return EMPTY
 
     def _counts(self, call: Call) -> Answer:
         runs = self._engine.store.run_states(call.text("name"))
@@ -77,11 +86,3 @@ class Control:
 
     def _sweep(self, _call: Call) -> Answer:
         return json_answer({"workflows": self._engine.sweep(self._now())})
-
-
-class FaultPort:
-    """Where faults are read and put in force: for those who may not touch the sockets themselves."""
-
-    def __init__(self, get: Callable[[], Faults], put: Callable[[Faults], None]) -> None:
-        self.get = get
-        self.put = put

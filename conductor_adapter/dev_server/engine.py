@@ -144,8 +144,12 @@ class Engine:
         self._tell(None, run)
         return run.workflow.workflow_id
 
-    def start_many(self, request: StartRequest, count: int, now: int) -> int:
-        """Start ``count`` runs of a one-task workflow in one transaction; returns the count."""
+    def start_many(self, request: StartRequest, count: int, now: int) -> None:
+        """Start ``count`` runs of a one-task workflow in one transaction.
+
+        Raises:
+            Missing: there is no definition of that name and version.
+        """
         number = self.store.find_plan(request.name, request.version)
         if number is None:
             raise Missing(f"No such workflow found by name: {request.name}, version: {_or_null(request.version)}")
@@ -153,12 +157,11 @@ class Engine:
         with self.store.transaction():
             self.store.add_copies(run, ((new_id(), new_id()) for _ in range(count)))
         self._tell(None, run)
-        return count
 
-    def define_task(self, task_type: str, **fields: object) -> None:
+    def define_task(self, task_type: str, fields: Mapping[str, Any]) -> None:
         """Make sure that a workflow of one task exists under the name of its type, and the type's definition.
 
-        Fields are Conductor's own (``responseTimeoutSeconds=2``); given, they replace the definition.
+        Fields (Conductor's own: ``responseTimeoutSeconds``) replace a definition that exists.
         """
         with self.store.transaction():
             if fields or task_type not in self.store.task_defs:

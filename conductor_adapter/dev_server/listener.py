@@ -35,13 +35,10 @@ class Listener:
         self._http = web.Server(self._handle, access_log=None, keepalive_timeout=3600)
         self._socket: asyncio.Server | None = None
 
-    @property
-    def listening(self) -> bool:
-        """Whether it accepts connections."""
-        return self._socket is not None
-
     async def open(self) -> None:
-        """Listen; OSError if the port is taken."""
+        """Listen, if it does not already; OSError if the port is taken."""
+        if self._socket is not None:
+            return
         loop = asyncio.get_running_loop()
         self._socket = await loop.create_server(self._http, self.host, self.port, backlog=1024)
         self.port = self._socket.sockets[0].getsockname()[1]

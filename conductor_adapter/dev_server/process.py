@@ -166,11 +166,12 @@ class DevServerProcess:
         count: int,
         input: Mapping[str, Any] | None = None,  # noqa: A002 - Conductor's word
         *,
-        response_timeout: int = 0,
+        domain: str | None = None,
+        **fields: object,
     ) -> None:
-        """Start ``count`` one-task workflows in one transaction; ``response_timeout`` in seconds (0: as it is)."""
-        query = {"type": task_type, "count": count, "responseTimeoutSeconds": response_timeout}
-        self._ask("POST", f"/dev/tasks?{urlencode(query)}", dict(input or {}))
+        """Start ``count`` runs of one task each, in one transaction; as ``DevServer.start_tasks``."""
+        query = urlencode({"type": task_type, "count": count})
+        self._ask("POST", f"/dev/tasks?{query}", {"input": dict(input or {}), "domain": domain, "taskDef": fields})
 
     def runs(self, name: str | None = None) -> dict[str, int]:
         """Count the runs (of that name) by status."""
@@ -193,14 +194,15 @@ class DevServerProcess:
         self._running()
         connection = http.client.HTTPConnection(*self._control, timeout=60)
         try:
-            connection.request(method, path, None if body is None else json.dumps(body))
+            text = None if body is None else json.dumps(body)
+            connection.request(method, path, text, {"Content-Type": "application/json"})
             response = connection.getresponse()
-            text = response.read()
+            answer = response.read()
         finally:
             connection.close()
         if response.status != http.client.OK:
-            raise RuntimeError(f"the dev server refused {method} {path}: {text.decode()}")
-        return json.loads(text) if text else None
+            raise RuntimeError(f"the dev server refused {method} {path}: {answer.decode()}")
+        return json.loads(answer) if answer else None
 
     def _running(self) -> "subprocess.Popen[bytes]":
         if self._child is None:

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from .access import Credentials
-from .engine import StartRequest
 from .faults import Faults
 from .routes import wall_clock_ms
+from .seed import Seed
 from .site import Site, SiteConfig
 
 __all__ = ["serve"]
@@ -89,8 +89,7 @@ def _seed(site: Site, seed: Mapping[str, int]) -> None:
     for task_type, count in seed.items():
         if any(site.store.run_states(task_type).values()):
             continue
-        site.engine.define_task(task_type)
-        site.engine.start_many(StartRequest(name=task_type, whole_input=True), count, wall_clock_ms())
+        Seed(task_type=task_type).start_many(site.engine, count, wall_clock_ms())
 
 
 def _at_end(stop: asyncio.Event) -> None:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import attrs
 
 from .access import Credentials
-from .engine import StartRequest
 from .faults import Faults
 from .model import RunState, Workflow
 from .routes import wall_clock_ms
+from .seed import Seed
 from .site import Site, SiteConfig
 
 if TYPE_CHECKING:
@@ -155,24 +155,21 @@ class DevServer:
             domain: the domain it is queued in.
             fields: of the task definition, in Conductor's spelling (``responseTimeoutSeconds=2``, ``retryCount=0``).
         """
-        domains = {task_type: domain} if domain else {}
-        request = StartRequest(name=task_type, input=dict(input or {}), domains=domains, whole_input=True)
+        seed = Seed(task_type=task_type, input=input or {}, domain=domain, task_def=fields)
+        return self._do(lambda site: seed.start(site.engine, wall_clock_ms()))
 
-        def start(site: Site) -> str:
-            site.engine.define_task(task_type, **fields)
-            return site.engine.start(request, wall_clock_ms())
-
-        return self._do(start)
-
-    def start_tasks(self, task_type: str, count: int, input: Mapping[str, Any] | None = None, **fields: object) -> None:
-        """Start ``count`` runs of one task each, in one transaction; the rest as in ``start_task``."""
-        request = StartRequest(name=task_type, input=dict(input or {}), whole_input=True)
-
-        def start(site: Site) -> None:
-            site.engine.define_task(task_type, **fields)
-            site.engine.start_many(request, count, wall_clock_ms())
-
-        self._do(start)
+    def start_tasks(
+        self,
+        task_type: str,
+        count: int,
+        input: Mapping[str, Any] | None = None,  # noqa: A002 - Conductor's word
+        *,
+        domain: str | None = None,
+        **fields: object,
+    ) -> None:
+        """Start ``count`` runs of one task each, in one transaction; the arguments are those of ``start_task``."""
+        seed = Seed(task_type=task_type, input=input or {}, domain=domain, task_def=fields)
+        self._do(lambda site: seed.start_many(site.engine, count, wall_clock_ms()))
 
     def wait(self, run: str, timeout: float) -> FinishedRun:
         """Wait until a run has ended.
@@ -215,7 +212,7 @@ class DevServer:
         self._put_faults(faults)
 
     def _put_faults(self, faults: Faults) -> None:
-        self._do(lambda site: site.put_faults(faults))
+        self._do_async(lambda site: site.put_faults(faults))
 
     def expire_tokens(self) -> None:
         """Let every token handed out so far be expired."""

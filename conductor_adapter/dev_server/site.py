@@ -8,7 +8,7 @@ import attrs
 
 from .access import Access, Credentials
 from .answers import Answer, ApiError, Call
-from .control import Control, FaultPort
+from .control import Control
 from .engine import Engine
 from .faults import Faults, FaultSwitch
 from .listener import Listener
@@ -55,10 +55,10 @@ class Site:
         self.access = Access(config.credentials)
         self.api = Api(self.engine, Polling(self.engine, self.waiting, wall_clock_ms), self.access)
         self._switch = FaultSwitch(config.faults)
+        self._control = Control(self.engine, self.api, self._switch, self.put_faults, wall_clock_ms)
         self._changed = asyncio.Event()
+        self._door = asyncio.Lock()
         self._end: asyncio.TimerHandle | None = None
-        port = FaultPort(lambda: self._switch.current, self.put_faults)
-        self._control = Control(self.engine, self.api, port, wall_clock_ms)
         self._listener = Listener(self._answer, config.host, config.port)
         self._control_listener: Listener | None = None
         self._chores: set[asyncio.Task[None]] = set()
@@ -91,7 +91,7 @@ class Site:
             self._control_listener = Listener(self._answer_control, self.config.host, self.config.control_port)
             await self._control_listener.open()
         self._begin(self._sweep())
-        self.put_faults(self.config.faults)
+        await self.put_faults(self.config.faults)
 
     async def close(self) -> None:
         """Stop serving: calls in flight are dropped, the state is closed."""
@@ -103,8 +103,11 @@ class Site:
             await self._control_listener.close()
         self.store.close()
 
-    def put_faults(self, faults: Faults) -> None:
-        """Put other faults in force; calls that hung under the former ones are dropped."""
+    async def put_faults(self, faults: Faults) -> None:
+        """Put other faults in force; calls that hung under the former ones are dropped.
+
+        When it returns, the port is open or closed as the faults want it.
+        """
         self._switch.put(faults)
         self._changed.set()
         self._changed = asyncio.Event()
@@ -112,11 +115,13 @@ class Site:
             self._end.cancel()
             self._end = None
         if faults.for_seconds:
-            self._end = asyncio.get_running_loop().call_later(faults.for_seconds, self.put_faults, Faults())
-        if faults.refuse:
-            self._listener.refuse()
-        elif not self._listener.listening:
-            self._begin(self._listener.open())
+            loop = asyncio.get_running_loop()
+            self._end = loop.call_later(faults.for_seconds, lambda: self._begin(self.put_faults(Faults())))
+        async with self._door:  # whoever comes last finds what is in force then, not what it was called with
+            if self._switch.current.refuse:
+                self._listener.refuse()
+            else:
+                await self._listener.open()
 
     def _begin(self, chore: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(chore)
@@ -131,11 +136,11 @@ class Site:
     # -- calls ------------------------------------------------------------------------------------------------
 
     async def _answer_control(self, call: Call) -> Answer | None:
-        return self._control.answer(call)
+        return await self._control.answer(call)
 
     async def _answer(self, call: Call) -> Answer | None:
         if call.path.startswith("/dev/"):
-            return self._control.answer(call)
+            return await self._control.answer(call)
         faults = self._switch.take(call_kind(call.method, call.path)) if self._switch.current.any else None
         if faults is None:
             return await self.api.answer(call)
