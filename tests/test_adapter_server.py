@@ -1,0 +1,473 @@
+import json
+
+import pytest
+
+from conductor_adapter.answers import PollAnswer
+from conductor_adapter.server import ConductorServer
+from conductor_adapter.settings import Credentials, ServerSettings
+from conductor_adapter.tasks import Task, TaskResult
+from conductor_adapter.transports.base import drive
+from conductor_adapter.wire import (
+    AuthRejected,
+    HttpAnswer,
+    RequestRejected,
+    ServerFailed,
+    TransportError,
+    TransportErrorKind,
+)
+from resilience.errors import Throttled, Undeliverable
+from resilience.testing import ManualClock
+
+SECRET = "s3cr3t-value"  # noqa: S105 - what must never be shown
+UNKNOWN = {"message": "No such workflow found by id: w"}
+RESULT = TaskResult(task_id="t1", workflow_id="w1", output={"ok": True})
+LOST = TransportError(TransportErrorKind.BROKEN, "connection reset")
+
+
+def says(status, body=b"", **headers):
+    """An answer; a mapping, list or number as body is sent as JSON."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return HttpAnswer(status, named, body if isinstance(body, bytes) else json.dumps(body).encode())
+
+
+class Script:
+    """A transport that answers in turn as it was told, and remembers what it was sent."""
+
+    bounded = True
+
+    def __init__(self, *answers):
+        self.answers = list(answers)
+        self.calls = []
+
+    def send(self, call, timeout):  # noqa: ARG002 - the protocol's signature
+        """Answer in turn."""
+        self.calls.append(call)
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def close(self):
+        """Nothing to close."""
+
+    @property
+    def sent(self):
+        """Path and token of each call."""
+        return [(call.path, dict(call.headers).get("X-Authorization")) for call in self.calls]
+
+
+def open_server(clock=None, **options):
+    """A server without auth."""
+    return ConductorServer(ServerSettings("eu", "http://eu/api", **options), clock=clock or ManualClock())
+
+
+def locked_server(clock=None, **options):
+    """A server with auth."""
+    return open_server(clock, auth=Credentials("k1", SECRET), **options)
+
+
+def run(operation, *answers):
+    """The operation's result, and what was sent for it."""
+    script = Script(*answers)
+    value = drive(operation, script, 5.0)
+    assert not script.answers
+    return value, script
+
+
+def fails(operation, *answers):
+    """The operation's error, and what was sent for it."""
+    script = Script(*answers)
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - the caller looks at its type
+        drive(operation, script, 5.0)
+    assert not script.answers
+    return caught.value, script
+
+
+def poll(server, **options):
+    """One poll of the server."""
+    return server.poll("greet", "me", 2, 0.1, **options)
+
+
+# Polling.
+
+
+def test_a_poll_brings_tasks():
+    """What the server hands out comes back as tasks."""
+    polled, script = run(poll(open_server()), says(200, [{"taskId": "a"}]))
+
+    assert polled == PollAnswer((Task(task_id="a"),))
+    assert script.calls[0].target == "/tasks/poll/batch/greet?workerid=me&count=2&timeout=100"
+
+
+def test_a_servers_own_domain_wins():
+    """A server's settings may name a domain of its own for all workers."""
+    _, script = run(poll(open_server(), domain="d"), says(200, []))
+    assert "domain=d&" in script.calls[0].query
+    _, script = run(poll(open_server(domain="own"), domain="d"), says(200, []))
+    assert "domain=own&" in script.calls[0].query
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (says(500), ServerFailed), (says(404, b"<html>"), ServerFailed), (says(200, b"<html>"), ServerFailed),
+        (says(200, {"a": 1}), ServerFailed), (says(200, [{}]), ServerFailed), (says(302), ServerFailed),
+        (says(503), ServerFailed), (LOST, TransportError), (says(429), Throttled),
+        (says(503, retry_after="7"), Throttled),
+        (says(401), AuthRejected), (says(403), AuthRejected), (says(400, {"message": "bad"}), RequestRejected),
+        (says(404, UNKNOWN), RequestRejected), (says(500, {"retryable": False}), ServerFailed),
+    ],
+)  # fmt: skip
+def test_a_poll_says_whose_doing_its_failure_is(answer, kind):
+    """Only what is the server's doing is ServerFailed; the text names server and task type."""
+    error, _ = fails(poll(open_server()), answer)
+
+    assert type(error) is kind
+    assert answer is LOST or ("'eu'" in str(error) and "'greet'" in str(error))
+
+
+def test_good_tasks_of_an_odd_answer_are_kept_with_the_problem():
+    """They have been handed out, so they are run; the caller hears what was wrong."""
+    polled, _ = run(poll(open_server()), says(200, [{"taskId": "a"}, {"taskId": ""}]))
+
+    assert [task.task_id for task in polled.tasks] == ["a"]
+    assert "'eu'" in polled.problem
+    assert "taskId" in polled.problem
+
+
+def test_errors_name_the_way_out():
+    """Missing credentials, a redirect and a URL without /api are said in the error."""
+    assert "wants a key and secret" in str(fails(poll(open_server()), says(401))[0])
+    assert "set its url to the final address" in str(fails(poll(open_server()), says(302))[0])
+    bare = ConductorServer(ServerSettings("eu", "http://eu"))
+    for answer in (says(404), says(200, b"<html>")):
+        assert "http://eu/api?" in str(fails(bare.poll("greet", "me", 1, 0), answer)[0])
+    assert "/api?" not in str(fails(bare.poll("greet", "me", 1, 0), says(500))[0])
+
+
+# Updates.
+
+
+def test_an_update_is_taken():
+    """The server answers with the task's id."""
+    value, script = run(open_server().update(RESULT), says(200, b"t1"))
+
+    assert value is None
+    assert json.loads(script.calls[0].body)["taskId"] == "t1"
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "attempts"),
+    [
+        (says(404, UNKNOWN), Undeliverable, 1), (says(400, {"message": "bad"}), Undeliverable, 1),
+        (says(500, {"retryable": False}), Undeliverable, 5), (says(413, b"<html>"), Undeliverable, 5),
+        (says(404, b"<html>"), ServerFailed, None), (says(404), ServerFailed, None), (says(500), ServerFailed, None),
+        (says(500, {"retryable": True}), ServerFailed, None), (says(200, b"<html>"), ServerFailed, None),
+        (says(429, retry_after="3"), Throttled, None), (says(403), AuthRejected, None), (LOST, TransportError, None),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("operation", ["update", "update_v2"])
+def test_an_update_says_whether_to_send_it_again(operation, answer, kind, attempts):
+    """Final is only what Conductor itself says; what may heal is sent again, and a proxy's 404 may heal."""
+    gateway = [says(500)] if operation == "update_v2" and kind is ServerFailed and answer.status == 404 else []
+    error, _ = fails(getattr(open_server(), operation)(RESULT), answer, *gateway)
+
+    assert type(error) is kind
+    assert getattr(error, "attempts", None) == attempts
+    assert answer is LOST or "t1" in str(error)
+
+
+def test_update_v2_brings_the_next_task():
+    """The next task comes with the answer; none is None."""
+    server = open_server()
+
+    assert run(server.update_v2(RESULT), says(200, {"taskId": "n"}))[0] == Task(task_id="n")
+    assert run(server.update_v2(RESULT), says(204))[0] is None
+    assert server.has_v2
+
+
+@pytest.mark.parametrize(
+    "missing", [says(405), says(404, {"message": "No static resource api/tasks/update-v2."}), says(404, b"<html>")]
+)
+def test_a_server_without_update_v2_gets_plain_updates(missing):
+    """The result is delivered in the same breath, and the server is not asked for v2 again for a while."""
+    clock = ManualClock()
+    server, other = open_server(clock), open_server(clock)
+
+    value, script = run(server.update_v2(RESULT), missing, says(200, b"t1"))
+    assert value is None
+    assert [path for path, _ in script.sent] == ["/tasks/update-v2", "/tasks"]
+    assert not server.has_v2
+    assert other.has_v2
+
+    _, script = run(server.update_v2(RESULT), says(200, b"t1"))
+    assert [path for path, _ in script.sent] == ["/tasks"]
+
+    clock.advance(3600.0)
+    assert server.has_v2
+
+
+def test_an_unknown_workflow_does_not_mean_that_v2_is_missing():
+    """404 has two meanings here; only the message tells them apart."""
+    server = open_server()
+    fails(server.update_v2(RESULT), says(404, UNKNOWN))
+
+    assert server.has_v2
+
+
+def test_a_failing_proxy_does_not_switch_v2_off():
+    """A 404 of somebody else proves nothing while the plain update fails too."""
+    server = open_server()
+    fails(server.update_v2(RESULT), says(404, b"<html>"), says(502))
+
+    assert server.has_v2
+
+
+def test_a_lost_update_v2_is_not_repeated():
+    """A second update-v2 would take another task, so the operation sends it once."""
+    error, script = fails(open_server().update_v2(RESULT), LOST)
+
+    assert error is LOST
+    assert len(script.calls) == 1
+
+
+def test_giving_back_and_heartbeats():
+    """Both are updates that keep the task alive: one queues it again at once, the other only restarts its timeout."""
+    server, task = open_server(), Task(task_id="t1", workflow_id="w1", output={"so": "far"})
+
+    _, script = run(server.give_back(task), says(200, b"t1"))
+    body = json.loads(script.calls[0].body)
+    assert (body["status"], body["callbackAfterSeconds"], body["outputData"]) == ("IN_PROGRESS", 0, {"so": "far"})
+
+    _, script = run(server.extend_lease(task), says(200, b"t1"))
+    assert json.loads(script.calls[0].body)["extendLease"] is True
+    assert type(fails(server.extend_lease(task), says(404, UNKNOWN))[0]) is Undeliverable
+
+
+# Looking.
+
+
+def test_a_server_can_be_looked_at():
+    """Version, queues and definitions, as `check` and `run` report them."""
+    server = open_server()
+
+    assert run(server.version(), says(200, b"3.32.1"))[0] == "3.32.1"
+    size, script = run(server.queue_size("a b", "d"), says(200, b"7"))
+    assert (size, script.calls[0].target) == (7, "/tasks/queue/size?taskType=a+b&domain=d")
+    assert run(server.queue_size("greet"), says(200, b"0"))[1].calls[0].query == "taskType=greet"
+    assert run(server.queue_sizes(), says(200, {"greet": 2}))[0] == {"greet": 2}
+    known, script = run(server.knows_task_type("a/b"), says(200, {}))
+    assert (known, script.calls[0].path) == (True, "/metadata/taskdefs/a%2Fb")
+    assert run(server.knows_task_type("x"), says(404, {"message": "No such taskType found by name: x"}))[0] is False
+    assert type(fails(server.knows_task_type("x"), says(404, b"<html>"))[0]) is ServerFailed
+    error, _ = fails(server.version(), says(200, b"<html>"))
+    assert type(error) is ServerFailed
+    assert "'eu'" in str(error)
+    assert "eu" in repr(server)
+
+
+# Credentials.
+
+
+TOKEN_1, TOKEN_2 = says(200, {"token": "tok-1"}), says(200, {"token": "tok-2"})
+EMPTY = says(200, [])
+
+
+def test_a_token_is_fetched_once_and_then_sent():
+    """The first call fetches it; the secret goes to the token endpoint only."""
+    server = locked_server()
+    _, script = run(poll(server), TOKEN_1, EMPTY)
+
+    assert script.sent == [("/token", None), ("/tasks/poll/batch/greet", "tok-1")]
+    assert json.loads(script.calls[0].body) == {"keyId": "k1", "keySecret": SECRET}
+    _, script = run(server.update(RESULT), says(200, b"t1"))
+    assert script.sent == [("/tasks", "tok-1")]
+    assert SECRET.encode() not in script.calls[0].body
+
+
+def test_headers_of_a_gateway_go_with_every_call():
+    """A gateway in front of the server sees its own credentials, on token calls too."""
+    _, script = run(poll(locked_server(headers={"X-Gate": "open"})), TOKEN_1, EMPTY)
+
+    assert [dict(call.headers)["X-Gate"] for call in script.calls] == ["open", "open"]
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refused_token_is_renewed_once(status):
+    """A fresh token is tried once; if that is refused too, the server pauses for this task type."""
+    server = locked_server()
+    run(poll(server), TOKEN_1, EMPTY)
+
+    _, script = run(poll(server), says(status), TOKEN_2, EMPTY)
+    assert [token for _, token in script.sent] == ["tok-1", None, "tok-2"]
+
+    error, script = fails(poll(server), says(status), TOKEN_2, says(status))
+    assert type(error) is AuthRejected
+    assert error.retry_after > 1.0
+    assert "check its key and secret" in str(error)
+    assert len(script.calls) == 3
+
+
+def test_several_calls_refused_at_once_renew_once():
+    """The first one fetches; who was refused with the old token meanwhile waits a moment, or uses the new one."""
+    server = locked_server()
+    run(poll(server), TOKEN_1, EMPTY)
+    first, second, third = poll(server), poll(server), poll(server)
+    for operation in (first, second, third):
+        next(operation)
+
+    assert first.send(says(401)).path == "/token"
+    with pytest.raises(Throttled) as caught:
+        second.send(says(401))
+    assert type(caught.value) is Throttled
+    assert 0.0 < caught.value.retry_after < 1.0
+    assert dict(first.send(TOKEN_2).headers)["X-Authorization"] == "tok-2"
+    assert dict(third.send(says(401)).headers)["X-Authorization"] == "tok-2"
+
+
+def test_the_first_token_is_fetched_by_one_call_for_all():
+    """Ten pollers that start together make one token call."""
+    server = locked_server()
+    first, second = poll(server), poll(server)
+
+    assert next(first).path == "/token"
+    with pytest.raises(Throttled):
+        next(second)
+    first.send(TOKEN_1)
+    assert next(poll(server)).path != "/token"
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (LOST, TransportError), (says(500), ServerFailed), (says(200, b"<html>"), ServerFailed),
+        (says(200, {"token": ""}), ServerFailed), (says(401), AuthRejected), (says(400), AuthRejected),
+        (says(429, retry_after="3"), Throttled), (says(503, retry_after="3"), Throttled),
+    ],
+)  # fmt: skip
+def test_a_token_call_that_fails_is_tried_again_by_the_next_operation(answer, kind):
+    """A server that was down at the start is not without auth for ever."""
+    server = locked_server()
+    error, script = fails(poll(server), answer)
+
+    assert type(error) is kind
+    assert len(script.calls) == 1
+    _, script = run(poll(server), TOKEN_1, EMPTY)
+    assert script.sent[-1][1] == "tok-1"
+
+
+def test_a_renewal_that_fails_is_tried_again():
+    """After a refused token and a failed renewal the next operation renews."""
+    server = locked_server()
+    run(poll(server), TOKEN_1, EMPTY)
+    fails(poll(server), says(401), LOST)
+
+    _, script = run(poll(server), says(401), TOKEN_2, EMPTY)
+    assert script.sent[-1][1] == "tok-2"
+
+
+def test_a_renewal_that_was_left_behind_frees_its_place():
+    """An operation that is dropped half-way, or whose thread never comes back, does not block the others for ever."""
+    clock = ManualClock()
+    server = locked_server(clock)
+    dropped = poll(server)
+    next(dropped)
+    dropped.close()
+    hung = poll(server)
+    assert next(hung).path == "/token"
+    clock.advance(60.0)
+
+    assert next(poll(server)).path == "/token"
+
+
+def test_a_server_without_a_token_endpoint_has_no_auth_until_it_says_otherwise():
+    """404 to the token call: calls go without a token; the next 401 asks again, it may have been a proxy's."""
+    server = locked_server()
+    _, script = run(poll(server), says(404, b"<html>"), EMPTY)
+    assert script.sent[-1] == ("/tasks/poll/batch/greet", None)
+    _, script = run(poll(server), EMPTY)
+    assert len(script.calls) == 1
+
+    _, script = run(poll(server), says(401), TOKEN_1, EMPTY)
+    assert script.sent[-1][1] == "tok-1"
+
+
+def test_a_token_is_renewed_before_it_expires():
+    """After 45 minutes one call renews it; the others go on with the old one meanwhile."""
+    clock = ManualClock()
+    server = locked_server(clock)
+    run(poll(server), TOKEN_1, EMPTY)
+    clock.advance(44 * 60.0)
+    run(poll(server), EMPTY)
+    clock.advance(60.0)
+
+    renewing, other = poll(server), poll(server)
+    assert next(renewing).path == "/token"
+    assert dict(next(other).headers)["X-Authorization"] == "tok-1"
+    assert dict(renewing.send(TOKEN_2).headers)["X-Authorization"] == "tok-2"
+    _, script = run(poll(server), EMPTY)
+    assert script.sent[0][1] == "tok-2"
+
+
+@pytest.mark.parametrize("answer", [LOST, says(500), says(401), says(200, b"{}")])
+def test_a_failed_renewal_keeps_the_token_that_still_works(answer):
+    """The call goes on with the old token, and the renewal is tried again a minute later, not with every call."""
+    clock = ManualClock()
+    server = locked_server(clock)
+    run(poll(server), TOKEN_1, EMPTY)
+    clock.advance(46 * 60.0)
+
+    _, script = run(poll(server), answer, EMPTY)
+    assert script.sent[-1][1] == "tok-1"
+    _, script = run(poll(server), EMPTY)
+    assert script.sent[0][1] == "tok-1"
+    clock.advance(61.0)
+    _, script = run(poll(server), TOKEN_2, EMPTY)
+    assert script.sent[-1][1] == "tok-2"
+
+
+@pytest.mark.parametrize(
+    "body", [SECRET.encode(), b"you sent X-Authorization: tok-1", b'{"message": "gate-pass-1 refused"}']
+)
+@pytest.mark.parametrize("status", [400, 401, 500])
+def test_a_server_that_quotes_our_credentials_does_not_get_them_into_errors(status, body):
+    """Debug pages repeat the request: secret, token and a gateway's password are taken out."""
+    server = locked_server(headers={"X-Gate": "gate-pass-1", "X-Empty": ""})
+    run(poll(server), TOKEN_1, EMPTY)
+    again = [TOKEN_1, says(status, body)] if status == 401 else []
+    error, _ = fails(poll(server), says(status, body), *again)
+
+    assert not any(secret in str(error) for secret in (SECRET, "tok-1", "gate-pass-1"))
+    error, _ = fails(poll(locked_server()), says(status, body))
+    assert SECRET not in str(error)
+    assert SECRET not in repr(server) + repr(server._tokens.current)
+    assert "tok-1" not in repr(server) + repr(server._tokens.current)
+
+
+# Driving.
+
+
+def test_an_operation_keeps_to_one_timeout_for_all_its_calls():
+    """Each call gets what is left; when nothing is left the next one is not sent."""
+    clock, timeouts = ManualClock(), []
+
+    class Slow(Script):
+        def send(self, call, timeout):
+            timeouts.append(timeout)
+            clock.advance(0.75)
+            return super().send(call, timeout)
+
+    with pytest.raises(TransportError) as caught:
+        drive(poll(locked_server()), Slow(TOKEN_1, says(401), TOKEN_2), 2.0, clock=clock)
+
+    assert timeouts == [2.0, 1.25, 0.5]
+    assert caught.value.kind is TransportErrorKind.TIMEOUT
+
+
+def test_driving_closes_the_operation_whatever_happens():
+    """An error that is no TransportError passes through, and the token's place is free afterwards."""
+    server = locked_server()
+    with pytest.raises(ZeroDivisionError):
+        drive(poll(server), Script(ZeroDivisionError()), 1.0)
+
+    assert next(poll(server)).path == "/token"
