@@ -5,6 +5,7 @@ import concurrent.futures
 import gc
 import math
 import random
+import sys
 import threading
 import weakref
 from abc import ABCMeta
@@ -33,8 +34,9 @@ def make(clock, config=PLAIN, **options):
 
 def trip(breaker, hint=None):
     """Let calls fail until it opens."""
-    while breaker.state is not BreakerState.OPEN:
+    for _ in range(breaker.config.fail_max):
         breaker.try_acquire().failure(OSError("down"), retry_after=hint)
+    assert breaker.state is BreakerState.OPEN
     return breaker
 
 
@@ -65,8 +67,8 @@ def test_b1_success_resets_the_count(clock):
     """Only failures in a row count."""
     breaker = make(clock)
     for _ in range(5):
-        breaker.try_acquire().failure()
-        breaker.try_acquire().failure()
+        breaker.try_acquire().failure(OSError())
+        breaker.try_acquire().failure(OSError())
         breaker.try_acquire().success()
 
     assert (breaker.state, breaker.failures, breaker.last_error) == (BreakerState.CLOSED, 0, None)
@@ -223,6 +225,36 @@ def test_b2_one_failed_probe_opens_it_again(clock):
     assert breaker.state is BreakerState.HALF_OPEN
 
 
+def test_b2_no_interleaving_lets_two_probes_out(clock):
+    """Threads that acquire and report as fast as they can never have two probes at once."""
+    breaker = trip(make(clock, BreakerConfig(fail_max=1, probe_timeout=1e9, jitter=0)))
+    out, most, probes = [], [0], [0]
+
+    def work(seed):
+        rng = random.Random(seed)
+        for _ in range(300):
+            clock.advance(10.0)
+            permit = breaker.try_acquire()
+            if not permit:
+                continue
+            if permit.probe:
+                out.append(permit)
+                most[0], probes[0] = max(most[0], len(out)), probes[0] + 1
+                out.remove(permit)
+            rng.choice([permit.success, permit.failure, permit.failure, permit.release])()
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            list(pool.map(work, range(4)))
+    finally:
+        sys.setswitchinterval(interval)
+
+    assert most == [1]
+    assert probes[0] > 10
+
+
 # ---- B3: reports that come too late ----
 
 
@@ -313,6 +345,18 @@ def test_b3_an_expired_probe_says_nothing(clock, report):
     assert getattr(late, report)() is False
     assert breaker.state is BreakerState.HALF_OPEN
     assert breaker.try_acquire()
+
+
+def test_b3_a_probe_that_lost_its_place_says_nothing_even_if_its_clock_was_read_before():
+    """A thread may read the time, be held up, and report after another probe took the place."""
+    circuit = Circuit("b", BreakerConfig(fail_max=1), pybreaker.CircuitMemoryStorage("closed"), draw=float, silent=True)
+    circuit.failed(circuit.era, 0.0, None, 10.0)
+    old = circuit.admit(10.0)
+    fresh = circuit.admit(40.0)
+
+    assert circuit.succeeded(old, 39.9) is False
+    assert circuit.failed(old, 39.9, None, None) is False
+    assert circuit.succeeded(fresh, 41.0) is True
 
 
 # ---- B4: neutral ----

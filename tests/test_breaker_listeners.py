@@ -184,3 +184,23 @@ def test_b6_pybreaker_listeners_cannot_drive_the_breaker_past_its_rules():
         face.state = "closed"
     assert (face.current_state, face.fail_max, face.reset_timeout) == ("open", 2, 30.0)
     assert breaker.state is OPEN
+
+
+def test_b6_refused_commands_leave_no_trace():
+    """Not even the counter of successful probes is touched."""
+    faces = []
+
+    class Keen(pybreaker.CircuitBreakerListener):
+        def success(self, cb):
+            faces.append(cb)
+
+    clock = ManualClock(1000.0)
+    config = BreakerConfig(fail_max=1, success_threshold=3, jitter=0)
+    breaker = CircuitBreaker("billing", config, clock=clock, listeners=[Keen()])
+    breaker.try_acquire().failure()
+    clock.advance(30.0)
+    breaker.try_acquire().success()
+    with pytest.raises(ResilienceError, match="for reading"):
+        faces[0].close()
+
+    assert faces[0].success_counter == 1

@@ -16,8 +16,9 @@ from resilience.testing import ManualClock
 
 def trip(breaker):
     """Let calls fail until it opens."""
-    while breaker.state is not BreakerState.OPEN:
+    for _ in range(breaker.config.fail_max):
         breaker.try_acquire().failure()
+    assert breaker.state is BreakerState.OPEN
 
 
 def flood(registry, count, prefix="hostile"):
@@ -51,7 +52,8 @@ def test_racing_threads_get_one_breaker():
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
             assert len(set(pool.map(ask, range(8)))) == 1
 
-    assert registry._add("eu") is registry.get("eu")
+    first = registry.get("eu")
+    assert registry._add("eu") is first
 
 
 def test_policies_by_name_and_prefix():
@@ -97,6 +99,8 @@ def test_hostile_names_do_not_erase_what_is_known():
     trip(registry.get("open"))
     registry.get("counting").try_acquire().failure()
     registry.get("forced").force_closed()
+    for number in range(10):
+        trip(registry.get(f"down-{number}"))
     flood(registry, 5_000)
 
     assert len(registry) == 20
