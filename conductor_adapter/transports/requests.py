@@ -16,6 +16,11 @@ __all__ = ["RequestsTransport"]
 
 CONNECT_TIMEOUT = 10.0  # seconds, if the call has that long
 _CHUNK = 64 * 1024
+_BROKEN = (
+    requests.exceptions.ConnectionError,
+    requests.exceptions.ChunkedEncodingError,
+    requests.exceptions.ContentDecodingError,
+)
 _KEPT_HEADERS = ("content-type", "date", "retry-after")
 
 
@@ -62,9 +67,9 @@ class RequestsTransport:
                 auth=None if session.auth else _no_auth,
             ) as response:
                 body = self._read(response, deadline)
-        except (requests.RequestException, OSError) as error:
-            raise self._failure(error) from error
-        kept = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
+        except OSError as error:  # every error of requests is one
+            raise self._failure(error) from None
+        kept = {name: response.headers[name].strip() for name in _KEPT_HEADERS if name in response.headers}
         return HttpAnswer(response.status_code, kept, body)
 
     def close(self) -> None:
@@ -95,7 +100,7 @@ class RequestsTransport:
             chunks.append(chunk)
         return b"".join(chunks)
 
-    def _failure(self, error: Exception) -> TransportError:
+    def _failure(self, error: OSError) -> TransportError:
         return TransportError(_kind(error), self._text(f"{type(error).__name__}: {_reason(error)}"))
 
     def _text(self, problem: str) -> str:
@@ -118,7 +123,7 @@ def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request
 
 
-def _kind(error: Exception) -> TransportErrorKind:
+def _kind(error: OSError) -> TransportErrorKind:
     if isinstance(error, requests.exceptions.SSLError):
         return TransportErrorKind.TLS
     if isinstance(error, requests.exceptions.Timeout) or "timed out" in str(
@@ -127,16 +132,14 @@ def _kind(error: Exception) -> TransportErrorKind:
         return TransportErrorKind.TIMEOUT
     if isinstance(error, requests.exceptions.ProxyError) or "Failed to establish" in str(error):
         return TransportErrorKind.CONNECT
-    if isinstance(error, (requests.exceptions.ConnectionError, requests.exceptions.ChunkedEncodingError, OSError)):
+    if isinstance(error, _BROKEN):
         return TransportErrorKind.BROKEN
     return TransportErrorKind.OTHER
 
 
 def _reason(error: BaseException) -> str:
     """The innermost cause in a few words; what wraps it repeats the URL."""
-    while True:
-        inner = error.args[0] if error.args else None
-        inner = getattr(inner, "reason", None) or (inner if isinstance(inner, BaseException) else None)
-        if inner is None or inner is error:
-            return str(error)[:200]
-        error = inner
+    for inner in (getattr(error, "reason", None), *error.args[:1]):
+        if isinstance(inner, BaseException):
+            return _reason(inner)
+    return str(error)[:200]
