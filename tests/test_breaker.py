@@ -255,6 +255,33 @@ def test_b2_no_interleaving_lets_two_probes_out(clock):
     assert probes[0] > 10
 
 
+def test_decisions_are_made_one_at_a_time(clock):
+    """While one thread is deciding, another one waits, be it to acquire or to report."""
+    breaker = make(clock)
+    in_flight = breaker.try_acquire()
+    breaker.force_open()
+    decide, deciding, intruded = breaker._circuit.admit, threading.Event(), threading.Event()
+
+    def admit(now):
+        deciding.set()
+        assert not intruded.wait(0.1)
+        return decide(now)
+
+    def intrude(*_):
+        intruded.set()
+        return False
+
+    breaker._circuit.admit, breaker._circuit.failed = admit, intrude
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        asking = pool.submit(breaker.try_acquire)
+        assert deciding.wait(30)
+        reporting = pool.submit(in_flight.failure)
+
+        assert not asking.result(30)
+        assert reporting.result(30) is False
+    assert intruded.is_set()
+
+
 # ---- B3: reports that come too late ----
 
 
