@@ -1,0 +1,659 @@
+"""What is decided about deliveries: health of a destination, its lane, and the rows in memory."""
+
+import math
+import random
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from resilience.delivery.config import RelayConfig
+from resilience.delivery.health import Health
+from resilience.delivery.outbox import MemoryStore, Row
+from resilience.delivery.schedule import Lane, Parcel, Report
+from resilience.errors import Throttled, Undeliverable
+from resilience.events import DeadLettered, DeliveryFailed, DeliveryResumed
+
+BOOM = ConnectionError("boom")
+
+
+def lane(**options) -> Lane:
+    """A lane whose pauses are predictable up to their jitter."""
+    return Lane("eu", RelayConfig(**options), random.Random(7))
+
+
+def waiting(in_lane: Lane, key: str, now: float) -> Parcel:
+    """A result that the relay has."""
+    parcel = in_lane.admit(key, key, now, inline=False)
+    in_lane.release(parcel)
+    return parcel
+
+
+def take(in_lane: Lane, key: str = "warm", took: float = 0.001, now: float = 0.0) -> None:
+    """A unit delivers a result by itself."""
+    parcel = in_lane.admit(key, key, now)
+    assert parcel.inline
+    in_lane.settle(parcel, None, now + took)
+
+
+def fail(in_lane: Lane, key: str, now: float = 0.0, error: Exception = BOOM) -> Parcel:
+    """A unit fails to deliver a result by itself, and hands it over."""
+    parcel = in_lane.admit(key, key, now)
+    assert parcel.inline
+    in_lane.settle(parcel, error, now)
+    in_lane.release(parcel)
+    return parcel
+
+
+def started(in_lane: Lane, now: float) -> list[Parcel]:
+    """All that the relay may send now."""
+    return list(iter(lambda: in_lane.start(now), None))
+
+
+def test_a_prompt_destination_takes_results_from_their_units():
+    """The usual case: the unit sends, the destination takes, nothing is left behind."""
+    eu = lane()
+
+    for now in range(100):
+        take(eu, "k", now=float(now))
+
+    assert (eu.pending, eu.idle, eu.waits, eu.wake_at()) == (0, True, False, math.inf)
+
+
+def test_d3_a_second_result_of_a_key_waits_behind_the_first():
+    """While the first result of a key is not settled, the next one is not sent, by nobody."""
+    eu = lane()
+    first = eu.admit("k", 1, 0.0)
+    second = eu.admit("k", 2, 0.0)
+    eu.release(second)
+
+    assert first.inline
+    assert not second.inline
+    assert eu.start(100.0) is None
+
+    eu.settle(first, BOOM, 100.0)
+    eu.release(first)
+    assert started(eu, 110.0) == [first]
+
+    eu.settle(first, None, 110.0)
+    assert started(eu, 110.0) == [second]
+
+
+def test_d3_a_result_that_was_refused_for_good_lets_the_next_of_its_key_go():
+    """A dead letter does not block its line."""
+    eu = lane()
+    first, second = waiting(eu, "k", 0.0), waiting(eu, "k", 0.0)
+    assert eu.start(0.0) is first
+
+    settled = eu.settle(first, Undeliverable("never"), 0.0)
+
+    assert settled.dead == "never"
+    assert settled.events == (DeadLettered("eu", "k", "never"),)
+    assert eu.start(0.0) is second
+
+
+def test_d3_a_result_that_always_fails_delays_others_by_one_short_pause():
+    """However often a poison result has failed, a new one goes out within the first pause after that."""
+    eu = lane()
+    poison = fail(eu, "poison")
+    now = 0.0
+    for _ in range(12):
+        now = eu.wake_at()
+        assert eu.start(now) is poison
+        eu.settle(poison, BOOM, now)
+
+    other = waiting(eu, "other", now)
+
+    assert eu.wake_at() <= now + 0.05
+    assert eu.start(now + 0.05) is other
+    eu.settle(other, None, now + 0.06)
+    assert eu.prompt(now + 0.06)
+    assert poison.due > now + 2
+
+
+def test_d3_a_result_that_hangs_lets_others_pass_after_slow_after():
+    """A failing destination gets single attempts, but one that hangs stops counting."""
+    eu = lane()
+    poison = fail(eu, "poison")
+    assert eu.start(10.0) is poison
+    other = waiting(eu, "other", 10.0)
+
+    assert eu.start(10.4) is None
+    assert eu.start(10.5) is other
+
+
+def test_d3_a_result_that_fails_alone_is_no_news_to_a_breaker():
+    """A poison result must not open the breaker for everyone; a second failing result does count."""
+    eu = lane()
+    poison = eu.admit("poison", 0, 0.0)
+    assert eu.judge(poison, BOOM) is Report.FAILURE
+    eu.settle(poison, BOOM, 0.0)
+    eu.release(poison)
+    assert eu.start(10.0) is poison
+    assert eu.judge(poison, BOOM) is Report.REPEAT
+    eu.settle(poison, BOOM, 10.0)
+
+    other = waiting(eu, "other", 10.0)
+    assert eu.start(10.1) is other
+    assert eu.judge(other, BOOM) is Report.FAILURE
+    eu.settle(other, BOOM, 10.1)
+    assert eu.start(20.0) is not None
+    assert eu.judge(poison, BOOM) is Report.FAILURE
+
+
+def test_d4_after_a_failure_everything_goes_to_the_relay():
+    """A destination whose last attempt failed holds no unit."""
+    eu = lane()
+    parcel = fail(eu, "k")
+
+    assert not eu.prompt(1000.0)
+    assert not eu.admit("other", 0, 1000.0).inline
+    assert eu.start(1000.0) is parcel
+    assert eu.settle(parcel, None, 1000.1).events == (DeliveryResumed("eu"),)
+    assert eu.prompt(1000.1)
+
+
+def test_d4_while_a_destination_fails_it_gets_one_attempt_at_a_time():
+    """Results that wait for a failing destination are its probes, one after the other."""
+    eu = lane()
+    fail(eu, "k")
+    for n in range(5):
+        waiting(eu, f"k{n}", 0.0)
+
+    probes = started(eu, 10.0)
+    assert len(probes) == 1
+
+    eu.settle(probes[0], None, 10.1)
+    assert len(started(eu, 10.1)) == 5
+
+
+def test_d4_at_most_max_in_flight_attempts_of_the_relay():
+    """A healthy destination gets up to max_in_flight at a time, whatever waits."""
+    eu = lane(max_in_flight=10)
+    for n in range(25):
+        waiting(eu, f"k{n}", 0.0)
+
+    batch = started(eu, 0.0)
+    assert len(batch) == 10
+    assert eu.wake_at() == math.inf
+
+    eu.settle(batch[0], None, 0.1)
+    assert len(started(eu, 0.1)) == 1
+
+
+def test_d4_pauses_grow_with_the_number_of_results_that_failed():
+    """A dead destination is tried ever more rarely, down to once in retry_maximum."""
+    eu = lane()
+    fail(eu, "first")
+    for n in range(40):
+        waiting(eu, f"k{n}", 0.0)
+    now, gaps = 0.0, []
+    for _ in range(40):
+        at = eu.wake_at()
+        gaps.append(at - now)
+        now = at
+        eu.settle(eu.start(now), BOOM, now)
+
+    assert 0.025 <= gaps[0] <= 0.05
+    assert all(2.5 <= gap <= 5.0 for gap in gaps[8:])
+
+
+def test_d4_one_stall_with_many_attempts_in_flight_is_one_failure():
+    """Ten units whose calls all fail in the same stall: the next attempt is due after the first, short pause."""
+    eu = lane()
+    stalled = [eu.admit(f"k{n}", n, 0.0) for n in range(10)]
+    for parcel in stalled:
+        eu.settle(parcel, BOOM, 1.0)
+        eu.release(parcel)
+
+    assert eu.wake_at() <= 1.05
+
+
+def test_d4_a_slow_answer_sends_results_to_the_relay_and_a_fast_one_brings_them_back():
+    """A slow destination becomes prompt again by what the relay measures."""
+    eu = lane(slow_after=0.5)
+    take(eu, took=0.6)
+    assert not eu.prompt(1.0)
+
+    slow, fast = waiting(eu, "a", 1.0), waiting(eu, "b", 1.0)
+    assert started(eu, 1.0) == [slow, fast]
+    assert eu.settle(slow, None, 1.6).events == ()
+    assert not eu.prompt(1.6)
+    eu.settle(fast, None, 1.61)
+    third = waiting(eu, "c", 1.7)
+    assert eu.start(1.7) is third
+    eu.settle(third, None, 1.8)
+    assert eu.prompt(1.8)
+
+
+@pytest.mark.parametrize(("in_flight", "tolerance"), [(1, 0.05), (2, 0.05), (3, 0.005), (9, 0.005)])
+def test_d4_a_stall_is_seen_before_many_units_hang(in_flight, tolerance):
+    """Beside a lone straggler units wait 50 ms to believe in a stall, beside three only as long as is unusual."""
+    eu = lane()
+    for _ in range(100):
+        take(eu, took=0.001)
+    for n in range(in_flight):
+        assert eu.admit(f"k{n}", n, 0.0).inline
+
+    assert eu.prompt(tolerance - 0.001)
+    assert not eu.prompt(tolerance + 0.001)
+
+
+def test_d4_what_is_unusual_depends_on_the_destination():
+    """A destination that usually takes 100 ms is not overdue after 60 ms; at slow_after every one is."""
+    eu = lane(slow_after=0.5)
+    for n in range(100):
+        take(eu, took=0.1 if n % 2 else 0.15)
+    for n in range(5):
+        eu.admit(f"k{n}", n, 0.0)
+
+    assert eu.prompt(0.14)
+    assert not eu.prompt(0.501)
+
+
+def test_d4_an_unknown_destination_is_overdue_after_50_ms():
+    """Nothing was measured yet: be patient, but not for a whole inline timeout."""
+    eu = lane()
+    for n in range(5):
+        assert eu.admit(f"k{n}", n, 0.0).inline
+
+    assert eu.prompt(0.049)
+    assert not eu.prompt(0.051)
+
+
+def test_d4_units_wait_for_an_attempt_they_may_leave_as_long_as_is_usual():
+    """Ten times the usual, at least 0.1 s, at most inline_timeout; all of it while nothing is known."""
+    health = Health(RelayConfig(inline_timeout=1.0), random.Random(0))
+    assert health.patience() == 1.0
+    health.answered(0.001, 0.0)
+    assert health.patience() == 0.1
+    for _ in range(60):
+        health.answered(0.03, 0.0)
+    assert health.patience() == pytest.approx(0.3, rel=0.02)
+    for _ in range(60):
+        health.answered(0.3, 0.0)
+    assert health.patience() == 1.0
+
+
+def test_a_unit_that_leaves_hands_its_attempt_to_the_relay():
+    """The attempt goes on; the result stays in flight and is not sent a second time."""
+    eu = lane()
+    parcel = eu.admit("k", 1, 0.0)
+    assert eu.pending == 0
+
+    assert eu.detach(parcel)
+    eu.release(parcel)
+
+    assert (eu.pending, eu.start(100.0)) == (1, None)
+    eu.settle(parcel, None, 100.0)
+    assert eu.idle
+    assert not eu.detach(parcel)
+
+
+def test_an_attempt_past_its_timeout_keeps_its_result_until_it_ends():
+    """A timeout is a failure at once, but the result is not sent again while the first send may still arrive."""
+    eu = lane()
+    parcel = waiting(eu, "k", 0.0)
+    eu.start(0.0)
+    error = TimeoutError()
+
+    settled = eu.time_out(parcel, error, 30.0)
+    assert settled.events == (DeliveryFailed("eu", "k", 1, error),)
+    assert eu.health.failing
+    assert eu.start(1000.0) is None
+
+    assert eu.settle(parcel, BOOM, 1000.0).events == ()
+    assert eu.start(1000.0) is parcel
+    assert eu.settle(parcel, BOOM, 1000.0).events == (DeliveryFailed("eu", "k", 2, BOOM),)
+
+
+def test_an_attempt_past_its_timeout_may_succeed_late():
+    """A late success settles the result, and says that the destination lives."""
+    eu = lane()
+    parcel = waiting(eu, "k", 0.0)
+    eu.start(0.0)
+    eu.time_out(parcel, TimeoutError(), 30.0)
+
+    assert eu.settle(parcel, None, 40.0).events == (DeliveryResumed("eu"),)
+    assert eu.idle
+
+
+def test_abandoned_attempts_count_as_in_flight():
+    """Attempts that never end are bounded like all others, and do not make the destination overdue for ever."""
+    eu = lane(max_in_flight=2)
+    hung = [waiting(eu, f"k{n}", 0.0) for n in range(2)]
+    assert started(eu, 0.0) == hung
+    for parcel in hung:
+        eu.time_out(parcel, TimeoutError(), 30.0)
+    other = waiting(eu, "other", 30.0)
+    assert eu.start(1000.0) is None
+
+    eu.settle(hung[0], None, 1000.0)
+    assert eu.start(1000.0) is other
+    eu.settle(other, None, 1000.1)
+    assert eu.prompt(1000.1)
+
+
+def test_hanging_probes_of_a_failing_destination_are_started_ever_more_rarely():
+    """The second after slow_after, each further one after twice as long, at most retry_maximum."""
+    eu = lane(slow_after=0.5, retry_maximum=5.0)
+    fail(eu, "k")
+    for n in range(8):
+        waiting(eu, f"k{n}", 0.0)
+    now, gaps = 1.0, []
+    for _ in range(6):
+        assert eu.start(now) is not None
+        gaps.append(eu.wake_at() - now)
+        now = eu.wake_at()
+
+    assert gaps == pytest.approx([0.5, 1.0, 2.0, 4.0, 5.0, 5.0])
+
+
+def test_a_throttled_result_waits_and_counts_nothing():
+    """The destination is left alone for as long as it asked; no attempt is counted, no breaker told."""
+    eu = lane()
+    parcel = eu.admit("k", 1, 0.0)
+    error = Throttled(7.0)
+    assert eu.judge(parcel, error) is Report.NEUTRAL
+
+    assert eu.settle(parcel, error, 0.0).events == (DeliveryFailed("eu", "k", 1, error),)
+    eu.release(parcel)
+
+    assert parcel.attempts == 0
+    assert not eu.prompt(6.9)
+    assert eu.wake_at() == 7.0
+    assert eu.start(7.0) is parcel
+    assert eu.settle(parcel, None, 7.1).events == (DeliveryResumed("eu"),)
+
+
+def test_a_throttling_destination_that_names_no_time_is_paused_ever_longer():
+    """Retry-After 0, or nonsense, leaves the length of the pause to the backoff."""
+    eu = lane()
+    parcel = fail(eu, "k", error=Throttled(math.nan))
+    now, pauses = 0.0, []
+    for _ in range(10):
+        at = eu.wake_at()
+        pauses.append(at - now)
+        now = at
+        assert eu.start(now) is parcel
+        eu.settle(parcel, Throttled(0.0), now)
+
+    assert 0.025 <= pauses[0] <= 0.05
+    assert 2.5 <= pauses[-1] <= 5.0
+
+
+def test_an_answer_under_way_does_not_end_a_pause_that_was_asked_for():
+    """Of two attempts in flight one is throttled: the other's success does not cut the pause short."""
+    eu = lane()
+    first, second = eu.admit("a", 1, 0.0), eu.admit("b", 2, 0.0)
+    eu.settle(first, Throttled(5.0), 0.1)
+    eu.release(first)
+
+    assert eu.settle(second, None, 0.2).events == ()
+    assert not eu.prompt(4.0)
+    eu.hurry(1.0)
+    assert eu.start(5.0) is None
+    assert eu.start(5.1) is first
+
+
+def test_undeliverable_proves_the_destination_alive():
+    """A refusal ends the failing of its destination and is a success for its breaker."""
+    eu = lane()
+    parcel = fail(eu, "k")
+    assert eu.start(1.0) is parcel
+    assert eu.judge(parcel, Undeliverable("no")) is Report.SUCCESS
+
+    settled = eu.settle(parcel, Undeliverable("no"), 1.0)
+
+    assert settled.events == (DeliveryResumed("eu"), DeadLettered("eu", "k", "no"))
+    assert eu.prompt(1.0)
+
+
+def test_undeliverable_is_tried_as_often_as_it_says():
+    """attempts=3: twice it waits its turn without hurting anybody, the third time it is given up."""
+    eu = lane()
+    parcel, error = waiting(eu, "k", 0.0), Undeliverable("no", attempts=3)
+    now = 0.0
+    for _ in range(2):
+        assert eu.start(now) is parcel
+        settled = eu.settle(parcel, error, now)
+        assert (settled.kept, settled.events) == (True, ())
+        assert eu.prompt(now)
+        now = eu.wake_at()
+        assert now < math.inf
+    eu.start(now)
+
+    assert eu.settle(parcel, error, now).dead == "no"
+
+
+@pytest.mark.parametrize(("asked", "pause"), [(None, 0.05), (0.0, 0.05), (math.nan, 0.05), (1.0, 1.0), (math.inf, 5.0)])
+def test_a_barred_attempt_looks_again_within_retry_maximum(asked, pause):
+    """A breaker that says no, for ever or for no time at all, is asked again after a while, not at once."""
+    eu = lane()
+    parcel = waiting(eu, "k", 0.0)
+    eu.start(0.0)
+    eu.health.barred(asked, 0.0)
+    eu.postpone(parcel, 0.0)
+
+    assert parcel.attempts == 0
+    assert not eu.health.failing
+    assert not eu.prompt(pause - 0.001)
+    assert eu.wake_at() == pause
+
+
+def test_hurry_gives_every_waiting_result_a_try():
+    """At the end no pause but one that was asked for keeps a result from its last try."""
+    eu = lane()
+    parcel = fail(eu, "k")
+    for now in (10.0, 20.0, 30.0):
+        eu.start(now)
+        eu.settle(parcel, BOOM, now)
+    assert eu.wake_at() > 30.0
+
+    eu.hurry(30.0)
+
+    assert eu.start(30.0) is parcel
+
+
+def test_leftovers_are_all_that_no_unit_is_sending():
+    """What is left names every result that the relay has, in each line's order."""
+    eu = lane()
+    eu.admit("unit", 0, 0.0)
+    first, second = waiting(eu, "k", 0.0), waiting(eu, "k", 0.0)
+    eu.start(0.0)
+
+    assert eu.leftovers() == [first, second]
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"inline_timeout": 0}, "inline_timeout"),
+        ({"slow_after": math.nan}, "slow_after"),
+        ({"max_in_flight": True}, "max_in_flight"),
+        ({"max_backlog": 0}, "max_backlog"),
+        ({"inline_timeout": 31.0}, "send_timeout"),
+        ({"retry_initial": 6.0}, "retry_maximum"),
+        ({"close_timeout": -1}, "close_timeout"),
+    ],
+)
+def test_bad_options_are_named(options, named):
+    """A wrong option is refused with its name."""
+    with pytest.raises(ValueError, match=named):
+        RelayConfig(**options)
+
+
+def row(number: int, destination: str = "eu") -> Row:
+    """A row that says little."""
+    return Row(destination, "http://eu", "k", number, {"secret": 1})
+
+
+def test_the_memory_store_keeps_rows_until_they_are_taken():
+    """Put and removed; removing what is not there is no error."""
+    store = MemoryStore()
+    store.put(row(1))
+    store.put(row(2))
+    store.remove(row(1))
+    store.remove(row(1))
+
+    assert len(store) == 1
+
+
+def test_d6_dead_letters_are_visible_and_can_be_revived():
+    """A dead letter has its reason, and becomes a row again, of one destination or of all."""
+    store = MemoryStore()
+    store.put(row(1))
+    store.bury(row(1), "no")
+    store.bury(row(1, "us"), "never")
+    assert [(d.row, d.reason) for d in store.dead_letters()] == [(row(1), "no"), (row(1, "us"), "never")]
+
+    assert store.revive("us") == (row(1, "us"),)
+    assert store.revive() == (row(1),)
+    assert (store.dead_letters(), len(store)) == ((), 2)
+
+
+def test_the_memory_store_forgets_the_oldest_of_too_many_dead_letters_loudly(caplog):
+    """Memory stays bounded, and what is lost is in the log, without its payload."""
+    store = MemoryStore(max_dead_letters=2)
+    for number in range(3):
+        store.bury(row(number), "no")
+
+    assert [d.row.number for d in store.dead_letters()] == [1, 2]
+    assert "too many dead letters" in caplog.text
+    assert "secret" not in caplog.text
+    with pytest.raises(ValueError, match="max_dead_letters"):
+        MemoryStore(max_dead_letters=0)
+
+
+class DeliveryMachine(RuleBasedStateMachine):
+    """Two lanes against a model that knows only what was brought, what is away, and what is settled."""
+
+    def __init__(self):
+        super().__init__()
+        config = RelayConfig(max_in_flight=3)
+        self.lanes = {name: Lane(name, config, random.Random(1)) for name in ("eu", "us")}
+        self.now = 0.0
+        self.queues = {name: {} for name in self.lanes}  # what is owed, per key, in order
+        self.away = {name: {} for name in self.lanes}  # number -> (parcel, detached or relayed)
+        self.taken = []
+        self.failing = dict.fromkeys(self.lanes, False)
+
+    names = st.sampled_from(["eu", "us"])
+    keys = st.sampled_from(["a", "b", "c", "d"])
+
+    def sent(self, name, parcel):
+        """An attempt begins: it must be the only one of its result, and its result the first of its key."""
+        assert parcel.number not in self.away[name]
+        assert self.queues[name][parcel.key][0] is parcel
+        self.away[name][parcel.number] = parcel
+
+    @rule(name=names, key=keys, inline=st.booleans())
+    def bring(self, name, key, inline):
+        """A unit brings a result."""
+        parcel = self.lanes[name].admit(key, object(), self.now, inline=inline)
+        self.queues[name].setdefault(key, []).append(parcel)
+        if parcel.inline:
+            assert inline
+            assert not self.failing[name]
+            self.sent(name, parcel)
+        else:
+            self.lanes[name].release(parcel)
+
+    @rule(name=names)
+    def relay(self, name):
+        """The relay looks whether it may send."""
+        parcel = self.lanes[name].start(self.now)
+        if parcel is not None:
+            self.sent(name, parcel)
+        relayed = [p for p in self.away[name].values() if not p.inline]
+        assert parcel is None or len(relayed) <= 3
+
+    @precondition(lambda self: any(self.away.values()))
+    @rule(data=st.data())
+    def leave(self, data):
+        """A unit stops waiting for its attempt."""
+        name, parcel = self.pick(data)
+        if parcel.inline and self.lanes[name].detach(parcel):
+            self.lanes[name].release(parcel)
+
+    @precondition(lambda self: any(self.away.values()))
+    @rule(data=st.data())
+    def time_out(self, data):
+        """An attempt of the relay passes its timeout and runs on."""
+        name, parcel = self.pick(data)
+        if parcel.abandoned or parcel.inline:
+            return
+        before = self.condition(name)
+        self.lanes[name].time_out(parcel, TimeoutError(), self.now)
+        self.failing[name] = True
+        assert self.condition(name) == before
+
+    @precondition(lambda self: any(self.away.values()))
+    @rule(data=st.data(), error=st.sampled_from([None, None, BOOM, Throttled(0.2), Undeliverable("no", attempts=2)]))
+    def end(self, data, error):
+        """An attempt ends, in one way or another."""
+        name, parcel = self.pick(data)
+        del self.away[name][parcel.number]
+        inline, before = parcel.inline, self.condition(name)
+        settled = self.lanes[name].settle(parcel, error, self.now)
+        for event in settled.events:
+            if isinstance(event, (DeliveryFailed, DeliveryResumed)):
+                self.failing[name] = isinstance(event, DeliveryFailed)
+        if settled.kept and inline:
+            self.lanes[name].release(parcel)
+        if not settled.kept:
+            assert parcel.gone
+            self.taken.append(parcel)
+            self.queues[name][parcel.key].pop(0)
+        assert self.condition(name) == before
+
+    @rule(seconds=st.sampled_from([0.001, 0.02, 0.1, 1.0, 10.0]))
+    def wait(self, seconds):
+        """Time passes."""
+        self.now += seconds
+
+    @rule(name=names)
+    def hurry(self, name):
+        """The end is near, or so the lane is told."""
+        self.lanes[name].hurry(self.now)
+
+    def pick(self, data):
+        """Any attempt that runs."""
+        flying = [(name, parcel) for name, away in self.away.items() for parcel in away.values()]
+        return data.draw(st.sampled_from(flying))
+
+    def condition(self, name):
+        """Everything observable of the other lane."""
+        other = self.lanes["us" if name == "eu" else "eu"]
+        return other.prompt(self.now), other.wake_at(), other.pending, other.idle
+
+    @invariant()
+    def accounts_agree(self):
+        """Nothing is lost, nothing comes twice, and events say truly whether a destination fails."""
+        for name, in_lane in self.lanes.items():
+            owed = [parcel for line in self.queues[name].values() for parcel in line]
+            assert in_lane.idle == (not owed)
+            assert in_lane.pending == sum(not parcel.inline for parcel in owed)
+            assert in_lane.health.failing == self.failing[name]
+            assert {id(p) for p in in_lane.leftovers()} == {id(p) for p in owed if not p.inline}
+        assert len(set(map(id, self.taken))) == len(self.taken)
+
+    def teardown(self):
+        """When every destination takes everything, everything arrives."""
+        for name, in_lane in self.lanes.items():
+            for _ in range(1000):
+                if in_lane.idle:
+                    break
+                for parcel in list(self.away[name].values()):
+                    del self.away[name][parcel.number]
+                    in_lane.settle(parcel, None, self.now)
+                    self.queues[name][parcel.key].pop(0)
+                self.now = max(self.now, min(in_lane.wake_at(), self.now + 60.0))
+                while (parcel := in_lane.start(self.now)) is not None:
+                    self.sent(name, parcel)
+            assert in_lane.idle
+
+
+DeliveryMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestDeliveries = DeliveryMachine.TestCase
