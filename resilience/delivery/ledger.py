@@ -58,6 +58,7 @@ class Ledger:
         self._clock = clock
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
+        self._crossing = 0  # settled results whose rows are being crossed out
 
     def admit(self, route: Route, key: str, payload: object, *, inline: bool) -> Parcel:
         """Take a result in; its unit may send it if ``parcel.inline`` says so."""
@@ -130,7 +131,10 @@ class Ledger:
         with self._lock:
             settled = lane.settle(parcel, error, now)
             self._note(attempt, settled)
-        self._clear(attempt, settled)
+            written = settled.dead is not None or (parcel.gone and parcel.row is not None)
+            self._crossing += written
+        if written:
+            self._cross_out(attempt, settled)
         _finish(attempt, settled)
         if settled.events:
             self._announcer.tell()
@@ -155,16 +159,18 @@ class Ledger:
                 self._changed.wait(min(seconds, _LONGEST_SLEEP))
 
     def drain(self, timeout: float) -> None:
-        """Give every waiting result a try; wait until all are settled or the time is over."""
+        """Give every waiting result a try; wait until all are settled or the time is over. Once closed, do nothing."""
         now = self._clock()
-        self.end = end = now + timeout
         with self._lock:
+            if self.closed:
+                return
+            self.end = end = now + timeout
             for route in self.routes.values():
                 route.lane.hurry(now)
             self._changed.notify_all()
         while (seconds := end - self._clock()) > 0:
             with self._lock:
-                if all(route.lane.idle for route in self.routes.values()):
+                if not self._crossing and all(route.lane.idle for route in self.routes.values()):
                     return
                 self._changed.wait(min(seconds, _LONGEST_SLEEP))
 
@@ -189,15 +195,19 @@ class Ledger:
         if attempt.route.lane.waits or self.end < math.inf:
             self._changed.notify_all()
 
-    def _clear(self, attempt: Attempt, settled: Settled) -> None:
-        row = attempt.parcel.row
+    def _cross_out(self, attempt: Attempt, settled: Settled) -> None:
+        route, parcel = attempt.route, attempt.parcel
+        row = parcel.row or route.row(parcel)
         try:
-            if settled.dead is not None:
-                self._store.bury(row or attempt.route.row(attempt.parcel), settled.dead)
-            elif row is not None and not settled.kept:
+            if settled.dead is None:
                 self._store.remove(row)
+            else:
+                self._store.bury(row, settled.dead)
         except Exception:  # the result is settled all the same; at worst it is sent once more after a restart
-            log.exception("a settled result of %r could not be crossed out", attempt.route.destination.name)
+            log.exception("a settled result of %r could not be crossed out", row.destination)
+        with self._lock:
+            self._crossing -= 1
+            self._changed.notify_all()
 
     def _lament(self, left: Mapping[str, Sequence[Parcel]]) -> None:
         counts = ", ".join(f"{name} {len(parcels)}" for name, parcels in left.items() if parcels)

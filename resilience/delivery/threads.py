@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Relay"]
 
+Told = threading.Event
 _LEAST_TIMEOUT = 0.001  # seconds; what an attempt gets that starts at the very end
 
 
@@ -153,7 +154,8 @@ class Relay:
 
         Every waiting result gets a try, also where an open breaker would not let it through: there is no later. What
         is left after that is reported: an ``Undelivered`` each, and an error in the log. Results that are brought
-        while it closes are accepted; those that come later are written down and reported like the rest.
+        while it closes are accepted; those that come later are written down and reported like the rest. Called again,
+        it only counts.
 
         Args:
             timeout: seconds that may take.
@@ -203,7 +205,7 @@ class Relay:
         return self._keep(attempt.route, attempt.parcel) if settled.kept else settled.dead is None
 
     def _send_apart(self, attempt: Attempt) -> bool:
-        attempt.told = told = threading.Event()
+        attempt.told = told = Told()
         self._submit(attempt, self._config.send_timeout)
         try:
             told.wait(attempt.route.lane.health.patience())
