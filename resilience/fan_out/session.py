@@ -17,7 +17,7 @@ import attrs
 
 from resilience.breaker import Permit
 from resilience.fan_out.rounds import Call, Round, check_timeout
-from resilience.fan_out.workers import BRIEF, Crew, Worker, attempt
+from resilience.fan_out.workers import Crew, Worker, attempt
 from resilience.outcomes import Cancelled, Failed, Outcome, Rejected, TimedOut, Value
 from resilience.registry import BreakerRegistry
 
@@ -72,13 +72,11 @@ class Batch:
         session = self._session
         self.begun = True
         while (call := self.take()) is not None:
-            if call.outcome is not None:
-                outcome: Value[Any] | Failed | Cancelled = Cancelled()
-            else:
-                outcome = attempt(call.context, call.call, session.clock)
-                if call.key == worker.key:
-                    worker.brief = outcome.duration < BRIEF
-            if session.settle(call, outcome, None if self.calls else worker):
+            told = call.outcome is not None
+            outcome = Cancelled() if told else attempt(call.context, call.call, session.clock)
+            parked = session.settle(call, outcome, None if self.calls else worker)
+            del call, outcome  # an error's traceback leads to this frame: it must not lead back to the error
+            if parked:
                 return True
         return session.park(worker)
 
@@ -142,18 +140,10 @@ class Session:
         """
         if timeout != 0:
             check_timeout(timeout)
-        until = self.clock() + timeout
-        while True:
-            self.expire()
-            now = self.clock()
-            try:
-                told = self._sleep(now, until)
-            except Empty:
-                if self._closed or now >= until:
-                    return None
-            else:
-                if told is not None:
-                    return told
+        told = self._next(self.clock() + timeout)
+        if self._sleepers:
+            self._told.put(None)  # this thread may have been the one that knew of the next deadline
+        return told
 
     def expire(self) -> float | None:
         """Tell of every call that is past its deadline now.
@@ -165,6 +155,8 @@ class Session:
         now = self.clock()
         with crew.lock:
             expired = self._round.expire(now)
+            for call in expired:
+                crew.note_locked(call.key, call.timeout)
             upcoming = self._round.next_deadline()
         if not expired:
             return upcoming
@@ -239,8 +231,7 @@ class Session:
         crew = self._crew
         with crew.lock:
             in_time = self._round.end(call, outcome)
-            if outcome.duration >= BRIEF:
-                crew.note_slow_locked(call.key)
+            crew.note_locked(call.key, outcome.duration)
         if in_time:
             call.report(outcome)
         if in_time and call.ours:
@@ -333,6 +324,19 @@ class Session:
                 in_time = self._round.end(call, refusal)
             if in_time:
                 call.tell(refusal)
+
+    def _next(self, until: float) -> tuple[Any, Outcome[Any]] | None:
+        while True:
+            self.expire()
+            now = self.clock()
+            try:
+                told = self._sleep(now, until)
+            except Empty:
+                if self._closed or now >= until:
+                    return None
+            else:
+                if told is not None:
+                    return told
 
     def _sleep(self, now: float, until: float) -> tuple[Any, Outcome[Any]] | None:
         """Wait for something told, the next deadline, or ``until``; None if there is reason to look again."""

@@ -17,10 +17,11 @@ from typing import Any, Protocol
 from resilience.fan_out.rounds import Places
 from resilience.outcomes import Cancelled, Failed, Value
 
-__all__ = ["BRIEF", "IDLE_SECONDS", "MAX_IDLE", "Crew", "Job", "Worker", "attempt"]
+__all__ = ["BRIEF", "IDLE_SECONDS", "MAX_IDLE", "STEADY", "Crew", "Job", "Worker", "attempt"]
 
 BRIEF = 20e-6  # seconds: about what waking one more thread costs
 IDLE_SECONDS = 60.0  # an idle worker ends after that
+STEADY = 16  # brief calls in a row that make the key's next one likely to be brief
 MAX_IDLE = 256  # workers a crew keeps idle: keys that never come back must not pile up threads
 
 
@@ -44,7 +45,7 @@ class Crew:
         self.closed = closed
         self._idle: dict[Hashable, list[Worker]] = {}
         self._idle_count = 0
-        self._brief: set[Hashable] = set()  # a part of the keys of _idle
+        self._streaks: dict[Hashable, int] = {}  # of brief calls, by key
 
     def hire_locked(self, key: Hashable) -> "Worker | None":
         """Return an idle worker of ``key``, the one that worked last, or None."""
@@ -52,29 +53,32 @@ class Crew:
         return self._take(idle[-1], idle) if idle else None
 
     def is_brief_locked(self, key: Hashable) -> bool:
-        """Whether ``key`` has an idle worker and its last call was over sooner than a hand-off."""
-        return key in self._brief
+        """Whether ``key`` has an idle worker, and its last calls were all over sooner than a hand-off."""
+        return self._streaks.get(key, 0) >= STEADY and key in self._idle
 
-    def note_slow_locked(self, key: Hashable) -> None:
-        """A call of ``key`` took its time."""
-        self._brief.discard(key)
+    def note_locked(self, key: Hashable, duration: float) -> None:
+        """A call of ``key`` ran for ``duration`` seconds."""
+        self._streaks[key] = self._streaks.get(key, 0) + 1 if duration < BRIEF else 0
 
     def park(self, worker: "Worker") -> bool:
         """Keep ``worker`` for its key's next job; False if it must end."""
         with self.lock:
             if self.closed or self._idle_count >= MAX_IDLE:
+                self._forget(worker.key)
                 return False
             self._idle.setdefault(worker.key, []).append(worker)
             self._idle_count += 1
-            if worker.brief:
-                self._brief.add(worker.key)
             return True
 
     def dismiss(self, worker: "Worker") -> bool:
         """Take an idle ``worker`` off the list; False if it has just been hired, so that a job is on its way."""
         with self.lock:
             idle = self._idle.get(worker.key, [])
-            return worker in idle and self._take(worker, idle) is worker
+            if worker not in idle:
+                return False
+            self._take(worker, idle)
+            self._forget(worker.key)
+            return True
 
     def close(self) -> None:
         """End the idle workers now and the others when they are done; waits for none."""
@@ -82,7 +86,6 @@ class Crew:
             self.closed = True
             workers = [worker for idle in self._idle.values() for worker in idle]
             self._idle.clear()
-            self._brief.clear()
             self._idle_count = 0
         for worker in workers:
             worker.inbox.put(None)
@@ -92,22 +95,19 @@ class Crew:
         self._idle_count -= 1
         if not idle:
             del self._idle[worker.key]
-            self._brief.discard(worker.key)
         return worker
+
+    def _forget(self, key: Hashable) -> None:
+        """A worker of ``key`` ends: keys that never come back leave nothing behind."""
+        if key not in self._idle:
+            self._streaks.pop(key, None)
 
 
 class Worker:
-    """A thread that does one key's jobs, one after another.
-
-    Attributes:
-        key: whose jobs.
-        brief: whether the key's last call here was over sooner than a hand-off.
-        inbox: takes the next job, or None to end it.
-    """
+    """A thread that does the jobs of one ``key``, one after another; ``inbox`` takes them, None ends it."""
 
     def __init__(self, crew: Crew, key: Hashable) -> None:
         self.key = key
-        self.brief = False
         self.inbox: SimpleQueue[Job | None] = SimpleQueue()
         self._crew = crew
 

@@ -1,0 +1,1066 @@
+"""The fan-out on threads: rules F1 to F9, with gates instead of sleeping."""
+
+import asyncio
+import concurrent.futures
+import contextvars
+import gc
+import logging
+import subprocess
+import sys
+import textwrap
+import threading
+import weakref
+
+import pytest
+
+from resilience.events import BreakerState
+from resilience.fan_out import FanOutExecutor, workers
+from resilience.fan_out.rounds import Places
+from resilience.fan_out.workers import BRIEF, STEADY, Crew, Worker
+from resilience.outcomes import Cancelled, Failed, Rejected, TimedOut, Value
+from resilience.registry import BreakerRegistry
+from resilience.testing import Held, ManualClock, ScriptedCall
+
+GUARD = 30.0  # seconds after which a wrong test fails rather than hangs
+
+
+class Told:
+    """A callback that collects what it is told, and in which thread."""
+
+    def __init__(self):
+        self.outcomes = []
+        self.threads = []
+        self._news = threading.Condition()
+
+    def __call__(self, key, outcome):
+        """Take in one outcome."""
+        with self._news:
+            self.outcomes.append((key, outcome))
+            self.threads.append(threading.current_thread())
+            self._news.notify_all()
+
+    def wait(self, count=1):
+        """Block until ``count`` outcomes were told, and return all."""
+        with self._news:
+            assert self._news.wait_for(lambda: len(self.outcomes) >= count, GUARD)
+        return self.outcomes
+
+
+@pytest.fixture
+def clock():
+    """Time that stands still unless a test moves it."""
+    return ManualClock()
+
+
+@pytest.fixture
+def executor(clock):
+    """An executor on the manual clock."""
+    with FanOutExecutor(clock=clock) as executor:
+        yield executor
+
+
+@pytest.fixture
+def session(executor):
+    """A session on the manual clock."""
+    with executor.session() as session:
+        yield session
+
+
+@pytest.fixture
+def hung():
+    """A call that hangs until the test is over or releases it, and then brings "late"."""
+    call = ScriptedCall(Held("late", GUARD))
+    yield call
+    call.release()
+
+
+def python(script):
+    """Run a script in a process of its own, which must end by itself, and return what it printed."""
+    done = subprocess.run(  # noqa: S603 - our own interpreter, our own script
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+# -- run -----------------------------------------------------------------------------------------------------------
+
+
+def test_run_gives_an_outcome_for_every_key_in_order():
+    """Values, errors and whatever else a call raises come back under the keys they were given, in the same order."""
+    error, leaving = KeyError("x"), SystemExit(3)
+    with FanOutExecutor() as executor:
+        outcomes = executor.run(
+            {"z": lambda: 1, "a": ScriptedCall(error), ("t", 1): ScriptedCall(leaving), "none": lambda: None}, GUARD
+        )
+
+    assert list(outcomes.items()) == [
+        ("z", Value(1)),
+        ("a", Failed(error)),
+        (("t", 1), Failed(leaving)),
+        ("none", Value(None)),
+    ]
+
+
+def test_run_of_nothing_is_nothing():
+    """No calls, no outcomes, no waiting."""
+    with FanOutExecutor() as executor:
+        assert executor.run({}, GUARD) == {}
+
+
+def test_what_cannot_be_called_is_a_failure_of_its_key_alone():
+    """Run never raises for a call, not even for one that is no callable."""
+    with FanOutExecutor() as executor:
+        outcomes = executor.run({"bad": None, "good": lambda: 1}, GUARD)
+
+    assert isinstance(outcomes["bad"], Failed)
+    assert outcomes["good"] == Value(1)
+
+
+@pytest.mark.parametrize("cancelled", [asyncio.CancelledError, concurrent.futures.CancelledError])
+def test_a_cancelled_call_is_cancelled(cancelled):
+    """What was cancelled has neither failed nor succeeded."""
+    with FanOutExecutor() as executor:
+        assert executor.run({"a": ScriptedCall(cancelled())}, GUARD) == {"a": Cancelled()}
+
+
+def test_outcomes_say_how_long_the_call_ran(executor, clock):
+    """The duration is that of the call, by the executor's clock."""
+    outcome = executor.run({"a": lambda: clock.advance(2.5)}, GUARD)["a"]
+
+    assert outcome.duration == 2.5
+
+
+def test_f1_run_returns_while_a_call_hangs(hung):
+    """A call that never ends is timed out at the deadline; run does not wait for it."""
+    with FanOutExecutor() as executor:
+        outcomes = executor.run({"hung": hung, "fine": lambda: 1}, 0.05)
+
+    assert outcomes == {"hung": TimedOut(0.05), "fine": Value(1)}
+    assert hung.ended == 0
+
+
+def test_f2_what_ends_before_its_deadline_was_looked_at_is_told(session, clock):
+    """An outcome that exists when somebody looks is told, also when the clock moved past the deadline meanwhile."""
+    call = ScriptedCall(Held("just", GUARD))
+    told = Told()
+    session.submit("a", call, 1.0, on_outcome=told)
+    clock.advance(1.0)
+    call.release()
+
+    assert told.wait() == [("a", Value("just"))]
+    assert session.expire() is None
+
+
+def test_f2_what_ended_at_the_deadline_is_in_the_result(executor, clock):
+    """A call that ends exactly at the deadline is in time."""
+    assert executor.run({"a": lambda: clock.advance(5.0)}, 5.0) == {"a": Value(5.0)}
+
+
+def test_f3_late_outcomes_are_handed_over_once(hung):
+    """What an abandoned call brings goes to on_late with its key, once, in another thread."""
+    late = Told()
+    with FanOutExecutor() as executor:
+        executor.run({"hung": hung}, 0.02, on_late=late)
+        hung.release()
+
+        assert late.wait() == [("hung", Value("late"))]
+        assert executor.run({"hung": lambda: 1}, GUARD) == {"hung": Value(1)}
+    assert late.outcomes == [("hung", Value("late"))]
+    assert late.threads[0] is not threading.current_thread()
+
+
+def test_f3_the_session_takes_what_is_late_without_a_callback_of_its_own(executor, clock, hung):
+    """on_late of submit comes first, on_late of the session is for the rest."""
+    general, own = Told(), Told()
+    with executor.session(on_late=general) as session:
+        session.submit("a", hung, 1.0)
+        session.submit("b", hung, 1.0, on_late=own)
+        hung.wait_started(2)
+        clock.advance(1.0)
+        session.expire()
+        hung.release()
+
+        assert general.wait() == [("a", Value("late"))]
+        assert own.wait() == [("b", Value("late"))]
+
+
+def test_f3_a_late_error_is_handed_over_too(session, clock):
+    """Late failures are told like late values."""
+    error = OSError("reset")
+    call, late = ScriptedCall(Held(error, GUARD)), Told()
+    session.submit("a", call, 1.0, on_late=late)
+    call.wait_started()
+    clock.advance(1.0)
+    session.expire()
+    call.release()
+
+    assert late.wait() == [("a", Failed(error))]
+
+
+def test_f3_nobody_waits_for_what_is_late_without_a_callback(session, clock, hung):
+    """Without on_late the outcome is dropped, and the worker is free again."""
+    session.submit("a", hung, 1.0)
+    hung.wait_started()
+    clock.advance(1.0)
+    session.expire()
+    hung.release()
+    hung.wait_ended()
+    session.submit("a", lambda: 1, 1.0)
+
+    assert session.next(GUARD) == ("a", TimedOut(1.0))
+    assert session.next(GUARD) == ("a", Value(1))
+
+
+def test_f4_a_hung_key_is_rejected_and_others_run(hung):
+    """After max_abandoned timeouts the hung key is rejected at once, with a reason; the other key always runs."""
+    with FanOutExecutor(max_abandoned=2) as executor:
+        rounds = [executor.run({"hung": hung, "fine": lambda: 1}, 0.02) for _ in range(3)]
+
+        assert [type(outcomes["hung"]) for outcomes in rounds] == [TimedOut, TimedOut, Rejected]
+        assert "max_abandoned=2" in rounds[2]["hung"].reason
+        assert all(outcomes["fine"] == Value(1) for outcomes in rounds)
+        assert hung.started == 2
+
+
+def test_f4_the_place_is_free_when_the_abandoned_call_ends(hung):
+    """Once the hung calls have ended, the key runs again, without anything being reset."""
+    late = Told()
+    with FanOutExecutor(max_abandoned=1) as executor, executor.session() as session:
+        executor.run({"a": hung}, 0.02, on_late=late)
+        assert session.abandoned("a") == 1
+        hung.release()
+        late.wait()
+
+        assert session.abandoned("a") == 0
+        assert executor.run({"a": lambda: 1}, GUARD) == {"a": Value(1)}
+
+
+def test_several_calls_of_one_key_run_at_once(session):
+    """Each has a thread of its own: all begin before any ends."""
+    meeting = threading.Barrier(5, timeout=GUARD)
+    for _ in range(5):
+        session.submit("a", meeting.wait, 1.0)
+
+    outcomes = [session.next(GUARD) for _ in range(5)]
+    assert sorted(outcome.value for _, outcome in outcomes) == [0, 1, 2, 3, 4]
+
+
+def test_all_calls_of_a_run_run_at_once():
+    """200 keys all begin before any ends."""
+    meeting = threading.Barrier(200, timeout=GUARD)
+    with FanOutExecutor() as executor:
+        outcomes = executor.run(dict.fromkeys(range(200), meeting.wait), GUARD)
+
+    assert sorted(outcome.value for outcome in outcomes.values()) == list(range(200))
+
+
+def test_f5_an_abandoned_call_does_not_delay_process_exit():
+    """A process whose call hangs for ever ends by itself, with and without closing the executor."""
+    assert python("""
+        import threading
+        from resilience.fan_out import FanOutExecutor
+
+        executor = FanOutExecutor()
+        print(type(executor.run({"hung": threading.Event().wait, "fine": int}, 0.05)["hung"]).__name__)
+        executor.session().submit("hung", threading.Event().wait, 60.0)
+    """) == ["TimedOut"]
+
+
+def test_f6_context_variables_reach_the_calls():
+    """Each call sees the caller's context variables, and what it sets stays its own."""
+    variable = contextvars.ContextVar("variable")
+    variable.set("caller's")
+
+    def call():
+        seen = variable.get()
+        variable.set("call's")
+        return seen
+
+    with FanOutExecutor() as executor:
+        for _ in range(2):
+            assert executor.run({"a": call, "b": call}, GUARD) == {"a": Value("caller's"), "b": Value("caller's")}
+    assert variable.get() == "caller's"
+
+
+# -- sessions ------------------------------------------------------------------------------------------------------
+
+
+def test_f7_a_session_brings_outcomes_as_they_come(session, hung):
+    """A call that ends is told while others still run, without any barrier."""
+    session.submit("slow", hung, 1.0)
+    session.submit("fast", lambda: 1, 1.0)
+
+    assert session.next(GUARD) == ("fast", Value(1))
+    assert session.pending == 1
+    hung.release()
+    assert session.next(GUARD) == ("slow", Value("late"))
+    assert session.pending == 0
+
+
+def test_f7_next_without_anything_is_none(session):
+    """Looking without waiting finds nothing."""
+    assert session.next(0) is None
+
+
+def test_f7_next_wakes_for_deadlines(hung):
+    """In real time, next tells of a timeout although nothing ended; afterwards its own time ends."""
+    with FanOutExecutor() as executor, executor.session() as session:
+        session.submit("a", hung, 0.02)
+
+        assert session.next(GUARD) == ("a", TimedOut(0.02))
+        assert session.next(0.02) is None
+
+
+def test_f7_next_wakes_for_a_deadline_that_was_submitted_while_it_slept(hung):
+    """A sleeper learns of a deadline earlier than the one it sleeps for."""
+    with FanOutExecutor() as executor, executor.session() as session:
+        found = []
+        sleeper = threading.Thread(target=lambda: found.append(session.next(GUARD)))
+        sleeper.start()
+        while not session._sleepers:
+            assert sleeper.is_alive()
+        session.submit("a", hung, 0.02)
+        sleeper.join(GUARD)
+
+    assert found == [("a", TimedOut(0.02))]
+
+
+def test_f7_sleepers_wake_each_other(hung):
+    """Whoever leaves next with something passes on the care for the next deadline."""
+    with FanOutExecutor() as executor, executor.session() as session:
+        found = []
+        sleepers = [threading.Thread(target=lambda: found.append(session.next(GUARD))) for _ in range(3)]
+        for sleeper in sleepers:
+            sleeper.start()
+        while session._sleepers < 3:
+            assert all(sleeper.is_alive() for sleeper in sleepers)
+        for timeout in (0.06, 0.04, 0.02):
+            session.submit("a", hung, timeout)
+        for sleeper in sleepers:
+            sleeper.join(GUARD)
+
+    assert sorted(outcome.timeout for _, outcome in found) == [0.02, 0.04, 0.06]
+
+
+def test_f7_a_callback_takes_the_place_of_next(session, clock, hung):
+    """on_outcome is told in the worker's thread, or in the one that noticed the timeout; next is not."""
+    told = Told()
+    session.submit("fast", lambda: 1, 1.0, on_outcome=told)
+    told.wait()
+    session.submit("slow", hung, 1.0, on_outcome=told)
+    clock.advance(1.0)
+    session.expire()
+
+    assert told.outcomes == [("fast", Value(1)), ("slow", TimedOut(1.0))]
+    assert told.threads[0].name == "fan-out fast"
+    assert told.threads[1] is threading.current_thread()
+    assert session.next(0) is None
+
+
+def test_expire_says_when_to_come_back(session, clock, hung):
+    """The clock time of the next deadline, also after telling of the earlier ones; None when nothing is pending."""
+    assert session.expire() is None
+    session.submit("a", hung, 3.0)
+    session.submit("b", hung, 1.0)
+    assert session.expire() == 1.0
+    clock.advance(1.0)
+    assert session.expire() == 3.0
+    assert session.pending == 1
+    clock.advance(2.0)
+    assert session.expire() is None
+
+
+def test_expire_counts_what_its_callbacks_submitted(session, clock, hung):
+    """The time to come back is that of calls that were submitted when the others timed out."""
+    session.submit("a", hung, 1.0, on_outcome=lambda *_: session.submit("b", hung, 0.5))
+    clock.advance(1.0)
+
+    assert session.expire() == 1.5
+
+
+def test_a_callback_may_submit_the_next_call_of_its_key(session):
+    """From the worker's own thread, while it is still busy with telling."""
+    told = Told()
+
+    def again(key, _):
+        session.submit(key, lambda: 2, 1.0, on_outcome=told)
+
+    session.submit("a", lambda: 1, 1.0, on_outcome=again)
+
+    assert told.wait() == [("a", Value(2))]
+
+
+def test_a_callback_that_raises_is_logged_and_harms_nobody(session, clock, hung, caplog):
+    """Neither a worker nor the other calls that are told of suffer from it."""
+    late = Told()
+
+    def bad(key, _):
+        raise RuntimeError(key)
+
+    with caplog.at_level(logging.ERROR, "resilience"):
+        session.submit("a", ScriptedCall(1), 1.0, on_outcome=bad)
+        session.submit("b", hung, 1.0, on_outcome=bad, on_late=bad)
+        session.submit("c", hung, 1.0, on_late=late)
+        hung.wait_started(2)
+        clock.advance(1.0)
+        session.expire()
+        assert session.next(0) == ("c", TimedOut(1.0))
+        hung.release()
+        late.wait()
+        for key in "ab":
+            session.submit(key, lambda: 1, 1.0)
+            assert session.next(GUARD) == (key, Value(1))
+
+    assert sorted(str(record.exc_info[1]) for record in caplog.records) == ["a", "b", "b"]
+
+
+def test_a_call_that_was_told_of_before_it_began_does_not_run(session, clock, monkeypatch):
+    """Nobody waits for it any more; its late outcome says that it never started, and its place is free."""
+    late, call, starting = Told(), ScriptedCall(1), []
+    with monkeypatch.context() as patch:
+        patch.setattr(Worker, "start", lambda *args: starting.extend(args))
+        session.submit("a", call, 1.0, on_late=late)
+    clock.advance(1.0)
+    session.expire()
+    assert session.next(0) == ("a", TimedOut(1.0))
+    assert session.abandoned("a") == 1
+
+    starting[0].start()
+
+    assert late.wait() == [("a", Cancelled())]
+    assert call.started == 0
+    assert session.abandoned("a") == 0
+
+
+def test_a_call_whose_deadline_is_over_before_it_could_start_is_rejected(clock):
+    """So that a run with more calls than its timeout can start returns at its deadline all the same."""
+    breakers = _Asking(lambda: clock.advance(0.6))
+    with FanOutExecutor(clock=clock, breakers=breakers) as executor:
+        outcomes = executor.run({"a": lambda: 1, "b": lambda: 2, "c": lambda: 3}, 1.0)
+
+    assert isinstance(outcomes["c"], Rejected)
+    assert "before it could start" in outcomes["c"].reason
+    assert breakers.asked == ["a", "b"]
+
+
+def test_a_call_no_thread_can_be_had_for_is_rejected(session, monkeypatch):
+    """When the system has no more threads, the reason says so, and the session goes on."""
+
+    def start(_):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Worker, "start", start)
+        session.submit("a", lambda: 1, 1.0)
+
+    key, outcome = session.next(GUARD)
+    assert key == "a"
+    assert "can't start new thread" in outcome.reason
+    assert session.pending == 0
+    session.submit("a", lambda: 2, 1.0)
+    assert session.next(GUARD) == ("a", Value(2))
+
+
+def test_a_call_no_thread_can_be_had_for_may_have_timed_out_meanwhile(session, clock, monkeypatch):
+    """What was told stands: the failed start changes nothing but frees the place."""
+
+    def start(_):
+        clock.advance(1.0)
+        session.expire()
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Worker, "start", start)
+        session.submit("a", lambda: 1, 1.0)
+
+    assert session.next(0) == ("a", TimedOut(1.0))
+    assert session.next(0) is None
+    assert session.abandoned("a") == 0
+
+
+# -- closing -------------------------------------------------------------------------------------------------------
+
+
+def test_closing_a_session_cancels_what_is_pending(executor, hung):
+    """Each pending call is told Cancelled once; what it brings after all is late."""
+    told, late = Told(), Told()
+    with executor.session() as session:
+        session.submit("a", hung, 1.0, on_outcome=told, on_late=late)
+        session.submit("b", hung, 1.0)
+        hung.wait_started(2)
+
+    assert told.outcomes == [("a", Cancelled())]
+    assert session.next(GUARD) == ("b", Cancelled())
+    assert session.next(GUARD) is None
+    hung.release()
+    assert late.wait() == [("a", Value("late"))]
+
+
+def test_closing_a_session_wakes_who_waits_in_next(executor):
+    """Nothing can come any more, so nobody is left waiting."""
+    session = executor.session()
+    found = []
+    sleepers = [threading.Thread(target=lambda: found.append(session.next(GUARD))) for _ in range(2)]
+    for sleeper in sleepers:
+        sleeper.start()
+    while session._sleepers < 2:
+        assert all(sleeper.is_alive() for sleeper in sleepers)
+    session.close()
+    for sleeper in sleepers:
+        sleeper.join(GUARD)
+
+    assert found == [None, None]
+
+
+def test_a_closed_session_or_executor_takes_no_calls():
+    """The error says what is closed, and the permit that was taken is given back."""
+    breakers = _Asking()
+    with FanOutExecutor(breakers=breakers) as other:
+        closed, orphan = other.session(), other.session()
+    closed.close()
+
+    for session in (closed, orphan):
+        with pytest.raises(RuntimeError, match="closed"):
+            session.submit("a", lambda: 1, 1.0)
+    assert breakers.reports == ["released", "released"]
+    with pytest.raises(RuntimeError, match="closed"):
+        other.run({"a": lambda: 1}, 1.0)
+    with pytest.raises(RuntimeError, match="closed"):
+        other.session()
+
+
+def test_a_running_call_is_told_although_the_executor_was_closed(hung):
+    """Closing an executor ends threads that are idle; what runs is left to its session."""
+    executor = FanOutExecutor()
+    session = executor.session()
+    session.submit("a", hung, GUARD)
+    hung.wait_started()
+    executor.close()
+    hung.release()
+
+    assert session.next(GUARD) == ("a", Value("late"))
+
+
+def test_an_interrupted_run_cancels_its_calls(hung, monkeypatch):
+    """Ctrl-C in run goes on to the caller; its calls are abandoned and what they bring is late."""
+    late = Told()
+    with FanOutExecutor() as executor, executor.session() as other:
+
+        def interrupted(*_):
+            hung.wait_started()
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("resilience.fan_out.threads._Latch.wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            executor.run({"a": hung}, GUARD, on_late=late)
+
+        assert other.abandoned("a") == 1
+        hung.release()
+        assert late.wait() == [("a", Value("late"))]
+
+
+@pytest.mark.parametrize("timeout", [0, -1.0, float("nan"), True])
+def test_a_timeout_that_bounds_nothing_is_refused(executor, session, timeout):
+    """Before anything runs; next alone may be asked not to wait."""
+    call = ScriptedCall(1)
+
+    with pytest.raises(ValueError, match="timeout"):
+        executor.run({"a": call}, timeout)
+    with pytest.raises(ValueError, match="timeout"):
+        session.submit("a", call, timeout)
+    if timeout:
+        with pytest.raises(ValueError, match="timeout"):
+            session.next(timeout)
+    assert call.started == 0
+
+
+def test_max_abandoned_is_checked_at_once():
+    """Not only when the first call is made."""
+    with pytest.raises(ValueError, match="max_abandoned"):
+        FanOutExecutor(max_abandoned=0)
+
+
+# -- breakers ------------------------------------------------------------------------------------------------------
+
+
+class _Asking:
+    """Stands for a registry: notes who asked and what was reported, and does ``then`` each time it is asked."""
+
+    def __init__(self, then=lambda: None):
+        self.asked = []
+        self.reports = []
+        self._then = then
+
+    def get(self, name):
+        self.asked.append(name)
+        self._then()
+        return self
+
+    def try_acquire(self):
+        return self
+
+    def success(self):
+        self.reports.append("succeeded")
+
+    def failure(self, error):
+        self.reports.append(error)
+
+    def release(self):
+        self.reports.append("released")
+
+
+@pytest.fixture
+def breakers(clock):
+    """Breakers on the manual clock, with the default policy."""
+    return BreakerRegistry(clock=clock)
+
+
+@pytest.fixture
+def guarded(breakers, clock):
+    """An executor that asks those breakers."""
+    with FanOutExecutor(breakers=breakers, clock=clock) as executor:
+        yield executor
+
+
+def test_f8_an_open_breaker_rejects(guarded, breakers):
+    """The call never runs; the outcome is the breaker's own refusal, with the time to try again."""
+    call = ScriptedCall(1)
+    breakers.get("a").force_open()
+    outcomes = guarded.run({"a": call, "b": lambda: 1}, GUARD)
+
+    assert outcomes["a"] == breakers.get("a").try_acquire()
+    assert outcomes["b"] == Value(1)
+    assert call.started == 0
+
+
+def test_f8_values_and_errors_are_reported():
+    """A value is a success, an error a failure, cancellation neither, and each is reported before it is told."""
+    breakers, error = _Asking(), OSError()
+    with FanOutExecutor(breakers=breakers) as executor, executor.session() as session:
+        for reported, step in (("succeeded", 1), (error, error), ("released", asyncio.CancelledError())):
+            told = Told()
+            seen = []
+            session.submit("a", ScriptedCall(step), GUARD, on_outcome=lambda *_, s=seen: s.extend(breakers.reports))
+            session.submit("b", ScriptedCall(step), GUARD, on_outcome=told)
+            told.wait()
+            while not seen:
+                assert session.next(0) is None
+            assert seen[0] == reported
+            breakers.reports.clear()
+
+
+def test_f8_failures_open_the_breaker(guarded, breakers):
+    """As many failing calls as the breaker allows, and it rejects the next one."""
+    for _ in range(3):
+        guarded.run({"a": ScriptedCall(OSError())}, GUARD)
+
+    assert breakers.get("a").state is BreakerState.OPEN
+    assert isinstance(guarded.run({"a": lambda: 1}, GUARD)["a"], Rejected)
+
+
+def test_f8_a_timeout_is_reported_at_the_deadline(guarded, breakers, clock, hung):
+    """It counts while the call still hangs; what comes late counts as nothing."""
+    late = Told()
+    with guarded.session() as session:
+        session.submit("a", hung, 1.0, on_late=late)
+        hung.wait_started()
+        clock.advance(1.0)
+        assert breakers.get("a").failures == 0
+        session.expire()
+
+        assert breakers.get("a").failures == 1
+        assert isinstance(breakers.get("a").last_error, TimeoutError)
+        hung.release()
+        late.wait()
+        assert breakers.get("a").failures == 1
+
+
+def test_f8_closing_a_session_is_neutral(clock, hung):
+    """What we cancelled says nothing about the other side."""
+    breakers = _Asking()
+    with FanOutExecutor(breakers=breakers, clock=clock) as executor, executor.session() as session:
+        session.submit("a", hung, 1.0)
+    assert breakers.reports == ["released"]
+
+
+def test_f8_the_bulkhead_asks_no_breaker(clock, hung):
+    """A key without a place does not use up a probe's permit."""
+    breakers = _Asking()
+    with FanOutExecutor(breakers=breakers, clock=clock, max_abandoned=1) as executor, executor.session() as session:
+        session.submit("a", hung, 1.0)
+        clock.advance(1.0)
+        session.expire()
+        session.submit("a", hung, 1.0)
+    assert breakers.asked == ["a"]
+
+
+def test_f8_the_breaker_of_a_key_is_named_by_its_text():
+    """Keys need not be text; their breakers are called what str() says."""
+    breakers = _Asking()
+    with FanOutExecutor(breakers=breakers) as executor:
+        executor.run({("eu", 1): int, 7: int, "plain": int}, GUARD)
+
+    assert breakers.asked == ["('eu', 1)", "7", "plain"]
+
+
+def test_a_breaker_that_raises_costs_no_outcome(caplog):
+    """A report that fails is logged; the outcome is told all the same."""
+    breakers = _Asking()
+    breakers.success = ScriptedCall(ZeroDivisionError())
+    with FanOutExecutor(breakers=breakers) as executor:
+        assert executor.run({"a": lambda: 1}, GUARD) == {"a": Value(1)}
+
+    assert "ZeroDivisionError" in caplog.text
+
+
+# -- threads -------------------------------------------------------------------------------------------------------
+
+
+def test_f9_no_thread_is_made_before_the_first_call():
+    """Making executors and sessions costs no thread."""
+    before = threading.active_count()
+    with FanOutExecutor() as executor, executor.session():
+        assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("breakers", [None, _Asking()])
+def test_f9_workers_persist_per_key(breakers):
+    """One daemon thread, named after its key, serves all calls of a key that follow each other."""
+    with FanOutExecutor(breakers=breakers) as executor:
+        rounds = [executor.run(dict.fromkeys("ab", threading.current_thread), GUARD) for _ in range(STEADY - 1)]
+
+    assert len({outcomes["a"].value for outcomes in rounds}) == 1
+    assert all(outcomes["a"].value.daemon for outcomes in rounds)
+    assert {outcomes["b"].value.name for outcomes in rounds} == {"fan-out b"}
+
+
+def test_f9_the_outcomes_of_next_find_their_worker_idle(session):
+    """Whoever is told by next and submits again gets the same thread."""
+    threads = set()
+    for _ in range(50):
+        session.submit("a", threading.current_thread, 1.0)
+        threads.add(session.next(GUARD)[1].value)
+
+    assert len(threads) == 1
+
+
+def test_f9_a_stuck_worker_is_replaced_and_used_again_when_free(session, clock, hung):
+    """While one thread hangs another serves the key; when the call ends its thread is idle like any other."""
+    late, threads = Told(), []
+    session.submit("a", hung, 1.0, on_late=late)
+    hung.wait_started()
+    clock.advance(1.0)
+    session.expire()
+    session.next(0)
+    session.submit("a", threading.current_thread, 1.0)
+    threads.append(session.next(GUARD)[1].value)
+    hung.release()
+    late.wait()
+
+    assert late.threads[0] is not threads[0]
+
+
+def test_closing_an_executor_ends_its_threads(hung):
+    """Idle ones at once, the others when their call ends."""
+    executor = FanOutExecutor()
+    idle = executor.run({"a": threading.current_thread}, GUARD)["a"].value
+    told = Told()
+    executor.session().submit("b", hung, GUARD, on_outcome=told)
+    hung.wait_started()
+    executor.close()
+    idle.join(GUARD)
+    assert not idle.is_alive()
+    hung.release()
+    told.wait()
+    told.threads[0].join(GUARD)
+    assert not told.threads[0].is_alive()
+
+
+def test_idle_workers_end_by_themselves(monkeypatch):
+    """A key that does not come back leaves no thread and no account behind."""
+    monkeypatch.setattr(workers, "IDLE_SECONDS", 0.01)
+    with FanOutExecutor() as executor:
+        thread = executor.run({"a": threading.current_thread}, GUARD)["a"].value
+        thread.join(GUARD)
+
+        assert not thread.is_alive()
+        assert executor._crew()._idle == {}
+        assert executor._crew()._streaks == {}
+        assert executor.run({"a": lambda: 1}, GUARD) == {"a": Value(1)}
+
+
+def test_a_worker_that_is_hired_as_its_idle_time_ends_stays():
+    """Whoever hired it finds it at work: the job on its way is waited for."""
+    crew = Crew(Places(1), closed=False)
+    worker = Worker(crew, "a")
+    crew.park(worker)
+    crew.hire_locked("a")
+
+    assert not crew.dismiss(worker)
+
+
+def test_a_worker_waits_for_the_job_on_its_way(monkeypatch):
+    """Its inbox ran dry just as it was hired: it performs the job all the same."""
+    monkeypatch.setattr(workers, "IDLE_SECONDS", 0.001)
+    asked, performed = threading.Event(), threading.Event()
+
+    class Hired(Crew):
+        def dismiss(self, _):
+            asked.set()
+            return False
+
+    class Ending:
+        def perform(self, _):
+            performed.set()
+            return False
+
+    worker = Worker(Hired(Places(1), closed=False), "a")
+    worker.start()
+    assert asked.wait(GUARD)
+    worker.inbox.put(Ending())
+
+    assert performed.wait(GUARD)
+
+
+def test_idle_threads_are_bounded(monkeypatch):
+    """However many keys there are, only so many threads are kept for later."""
+    monkeypatch.setattr(workers, "MAX_IDLE", 2)
+    with FanOutExecutor() as executor:
+        meeting = threading.Barrier(8, timeout=GUARD)
+        threads = [
+            o.value[1]
+            for o in executor.run(
+                dict.fromkeys(range(8), lambda: (meeting.wait(), threading.current_thread())), GUARD
+            ).values()
+        ]
+        kept = [worker.key for idle in executor._crew()._idle.values() for worker in idle]
+        assert len(kept) == 2
+        for key, thread in enumerate(threads):
+            if key not in kept:
+                thread.join(GUARD)
+                assert not thread.is_alive()
+        assert len(executor._crew()._streaks) == 2
+
+
+def test_f9_after_a_fork_the_child_starts_afresh():
+    """The child has neither its parent's threads nor its calls, abandoned or pending, and runs its own."""
+    assert python("""
+        import os, sys, threading, warnings
+        from resilience.fan_out import FanOutExecutor
+
+        warnings.simplefilter("ignore", DeprecationWarning)
+        executor = FanOutExecutor(max_abandoned=1)
+        session = executor.session()
+        executor.run({"hung": threading.Event().wait, "fine": int}, 0.05)
+        session.submit("pending", threading.Event().wait, 60.0)
+        held = executor._crew().lock
+        held.acquire()
+        child = os.fork()
+        if child:
+            held.release()
+            _, status = os.waitpid(child, 0)
+            print(session.pending, session.abandoned("hung"))
+            sys.stdout.flush()
+            os._exit(os.waitstatus_to_exitcode(status))
+        print(session.pending, session.abandoned("hung"))
+        print(executor.run({"hung": int, "fine": int}, 30.0)["hung"].value)
+        session.submit("more", lambda: os.getpid() == os.getppid(), 30.0)
+        print(session.next(30.0)[1].value)
+        print(session.next(0), session.expire())
+        sys.stdout.flush()
+        os._exit(0)
+    """) == ["0", "0", "0", "False", "None", "None", "1", "1"]
+
+
+def test_f9_a_session_starts_afresh_in_another_process(executor, session, monkeypatch):
+    """With another process id nothing of the old one counts, and all its users agree on the new start."""
+    with monkeypatch.context() as patch:
+        patch.setattr(Worker, "start", lambda _: None)
+        session.submit("a", lambda: 0, 1.0)
+    for module in ("session", "threads", "workers"):
+        monkeypatch.setattr(f"resilience.fan_out.{module}.getpid", lambda: -1)
+
+    assert session.pending == 0
+    session.submit("a", lambda: 1, 1.0)
+    assert session.next(GUARD) == ("a", Value(1))
+    assert executor.run({"a": lambda: 2}, GUARD) == {"a": Value(2)}
+    assert session._here() is executor._crew()
+
+
+def test_f9_threads_that_move_a_session_together_move_it_once(executor, session, monkeypatch):
+    """What one thread submitted first in the new process is not lost to another that comes at the same time."""
+    for module in ("session", "threads", "workers"):
+        monkeypatch.setattr(f"resilience.fan_out.{module}.getpid", lambda: -1)
+    crew = executor._crew()
+    behind = threading.Thread(target=session.submit, args=("a", lambda: 1, 1.0))
+    with crew.lock:
+        behind.start()
+        session._start_afresh(crew)
+        moved = session._round
+    behind.join(GUARD)
+
+    assert session._round is moved
+    assert session.next(GUARD) == ("a", Value(1))
+
+
+def test_an_executor_closed_before_a_fork_is_closed_in_the_child():
+    """Closing holds in every process."""
+    assert python("""
+        import os, sys, warnings
+        from resilience.fan_out import FanOutExecutor
+
+        warnings.simplefilter("ignore", DeprecationWarning)
+        executor = FanOutExecutor()
+        session = executor.session()
+        executor.close()
+        child = os.fork()
+        if child:
+            os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        try:
+            session.submit("a", int, 1.0)
+        except RuntimeError as error:
+            print("closed" in str(error))
+        sys.stdout.flush()
+        os._exit(0)
+    """) == ["True"]
+
+
+def test_a_failed_call_is_freed_without_the_garbage_collector():
+    """Neither an error's traceback nor an idle worker keeps what a call held alive."""
+
+    class Mine:
+        pass
+
+    def call():
+        mine = Mine()
+        alive.append(weakref.ref(mine))
+        raise OSError
+
+    alive = []
+    gc.disable()
+    try:
+        with FanOutExecutor() as executor:
+            executor.run({"a": call}, GUARD)
+            executor.run({"a": lambda: 1}, GUARD)  # its worker has left the frames of the first
+            assert alive[0]() is None
+    finally:
+        gc.enable()
+
+
+# -- brief calls -----------------------------------------------------------------------------------------------------
+
+
+def make_brief(executor, keys):
+    """Run calls that take no time by the manual clock, until the executor relies on that."""
+    for _ in range(STEADY):
+        executor.run(dict.fromkeys(keys, int), GUARD)
+
+
+def test_calls_that_are_brief_share_a_thread(executor):
+    """When every hand-off would cost more than the calls do, one of their threads runs them all."""
+    make_brief(executor, "abc")
+    outcomes = executor.run(dict.fromkeys("abc", threading.current_thread), GUARD)
+
+    assert len({outcome.value for outcome in outcomes.values()}) == 1
+
+
+def test_a_call_that_is_brief_no_longer_delays_the_others_little(executor, hung):
+    """Calls that wait behind one that hangs are given threads of their own, and it is not relied on again."""
+    make_brief(executor, "abc")
+    meeting = threading.Barrier(2, timeout=GUARD)
+    late = Told()
+    calls = {"a": hung, "b": meeting.wait, "c": lambda: (meeting.wait(), hung.release())}
+    outcomes = executor.run(calls, GUARD, on_late=late)
+
+    assert outcomes["a"] == Value("late")
+    assert isinstance(outcomes["b"], Value)
+    assert isinstance(outcomes["c"], Value)
+
+
+def test_a_key_that_took_its_time_has_its_thread_again(executor, clock):
+    """One call that is not brief ends the reliance on its key."""
+    make_brief(executor, "abc")
+    executor.run({"a": lambda: clock.advance(BRIEF), "b": int}, GUARD)
+    threads = executor.run(dict.fromkeys("abc", threading.current_thread), GUARD)
+
+    assert threads["a"].value.name == "fan-out a"
+    assert threads["b"].value is threads["c"].value
+
+
+def test_a_key_that_timed_out_has_its_thread_again(clock, hung):
+    """A hung call has not ended, but it is not brief either."""
+    with FanOutExecutor(clock=clock) as executor, executor.session() as session:
+        make_brief(executor, "ab")
+        session.submit("a", hung, 1.0)
+        session.submit("a", int, GUARD)
+        hung.wait_started()
+        session.next(GUARD)
+        clock.advance(1.0)
+        session.expire()
+
+        assert executor._crew().hire_locked("a") is not None
+        assert not executor._crew().is_brief_locked("a")
+
+
+def test_f4_a_call_behind_a_hung_one_keeps_no_place():
+    """Also when the deadline is over before the calls behind the hung one could be given threads."""
+    gate = ScriptedCall(Held("late", GUARD))
+    late = Told()
+    with FanOutExecutor() as executor, executor.session() as session:
+        for key in "ab":
+            for _ in range(STEADY):
+                executor.run({key: int}, GUARD)
+                executor._crew().note_locked(key, 0.0)
+        outcomes = executor.run({"a": gate, "b": ScriptedCall(1)}, 0.002, on_late=late)
+        assert outcomes["a"] == TimedOut(0.002)
+        if isinstance(outcomes["b"], TimedOut):
+            assert late.wait()[0][0] == "b"
+        assert session.abandoned("b") == 0
+        gate.release()
+
+
+# -- under load ------------------------------------------------------------------------------------------------------
+
+
+def test_every_call_is_told_once_however_ends_and_deadlines_race():
+    """Hundreds of calls that end about when they time out: one outcome each, and late exactly if it was TimedOut."""
+    told, late = Told(), Told()
+    with FanOutExecutor(max_abandoned=1000) as executor, executor.session() as session:
+        for number in range(600):
+            wait = threading.Event().wait
+            session.submit(
+                number % 7,
+                lambda w=wait: w(0.002),
+                0.001 + number % 3 * 0.001,
+                on_outcome=lambda _, o, n=number: told(n, o),
+                on_late=lambda _, o, n=number: late(n, o),
+            )
+            session.expire()
+        while session.expire() is not None:
+            pass
+        timed_out = sorted(n for n, o in told.wait(600) if isinstance(o, TimedOut))
+        late.wait(len(timed_out))
+
+        assert sorted(n for n, _ in told.outcomes) == list(range(600))
+        assert sorted(n for n, _ in late.outcomes) == timed_out
+        assert sum(session.abandoned(key) for key in range(7)) == 0
+
+
+def test_many_threads_share_one_session():
+    """Each submits and takes; together they take every outcome once."""
+    taken = []
+    with FanOutExecutor() as executor, executor.session() as session:
+
+        def submit_and_take(base):
+            for number in range(base, base + 100):
+                session.submit(number % 5, lambda n=number: n, GUARD)
+                taken.append(session.next(GUARD)[1].value)
+
+        threads = [threading.Thread(target=submit_and_take, args=(base,)) for base in range(0, 400, 100)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(GUARD)
+
+    assert sorted(taken) == list(range(400))
