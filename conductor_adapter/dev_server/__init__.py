@@ -1,6 +1,7 @@
 """An embedded Conductor-compatible server with faults: for tests, examples and the demo. Needs extra ``dev-server``."""
 
-from .access import Credentials
+from conductor_adapter.settings import Credentials
+
 from .faults import Faults
 from .process import DevServerProcess
 from .serve import serve

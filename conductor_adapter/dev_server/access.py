@@ -3,33 +3,24 @@
 from collections.abc import Mapping
 from uuid import uuid4
 
-import attrs
+from conductor_adapter.settings import Credentials
 
 from .answers import Answer, ApiError, Call, json_answer
 
-__all__ = ["Access", "Credentials"]
-
-
-@attrs.frozen
-class Credentials:
-    """One key that this server knows.
-
-    Attributes:
-        key_id: the key.
-        key_secret: its secret; kept out of the repr.
-        token_seconds: how long a token is good.
-    """
-
-    key_id: str
-    key_secret: str = attrs.field(repr=False)
-    token_seconds: float = 3600.0
+__all__ = ["Access"]
 
 
 class Access:
-    """Hands out tokens and checks them; they are lost with the process. ``now`` is milliseconds."""
+    """Hands out tokens and checks them; they are lost with the process. ``now`` is milliseconds.
 
-    def __init__(self, credentials: Credentials | None) -> None:
+    Args:
+        credentials: the key that is good; None lets everybody in and has no tokens.
+        token_seconds: how long a token is good.
+    """
+
+    def __init__(self, credentials: Credentials | None, token_seconds: float = 3600.0) -> None:
         self._credentials = credentials
+        self._token_ms = 1000 * token_seconds
         self._tokens: dict[str, float] = {}
 
     def token(self, call: Call, now: int) -> Answer:
@@ -38,10 +29,10 @@ class Access:
         if known is None:
             raise ApiError(404, "No static resource api/token.")
         asked = call.mapping()
-        if (asked.get("keyId"), asked.get("keySecret")) != (known.key_id, known.key_secret):
+        if (asked.get("keyId"), asked.get("keySecret")) != (known.key, known.secret):
             raise ApiError(401, "Invalid access key or secret", error="INVALID_CREDENTIALS")
         token = uuid4().hex
-        self._tokens[token] = now + 1000 * known.token_seconds
+        self._tokens[token] = now + self._token_ms
         return json_answer({"token": token})
 
     def check(self, headers: Mapping[str, str], now: int) -> None:

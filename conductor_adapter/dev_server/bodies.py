@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from .answers import ApiError, Call
+from .definitions import Plan
 from .engine import StartRequest
-from .model import Plan, TaskState
+from .model import TaskState
 from .workflows import TaskUpdate
 
 __all__ = ["read_start", "read_update"]

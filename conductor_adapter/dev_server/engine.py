@@ -7,7 +7,8 @@ from typing import Any
 
 import attrs
 
-from .model import Plan, Step, Task, TaskDef, TaskState, Workflow
+from .definitions import Plan, TaskDef
+from .model import Task, TaskState, Workflow
 from .state import Store
 from .workflows import Rules, Run, TaskUpdate, advance, apply_update, assign, begin, terminate
 
@@ -209,7 +210,7 @@ class Engine:
         """
         run = self._run(workflow_id)
         texts = [self.task_json(task, run.workflow.plan) for task in run.tasks] if tasks else []
-        flow = json.dumps({"ownerApp": "", **run.workflow.to_wire(), "workflowDefinition": dict(run.plan.raw)})
+        flow = json.dumps({"ownerApp": "", **run.workflow.to_wire(), "workflowDefinition": run.plan.to_wire()})
         return f'{flow[:-1]}, "tasks": [{", ".join(texts)}]}}'
 
     def forget_definitions(self) -> None:
@@ -222,12 +223,10 @@ class Engine:
         step_text = self._wires.get(key)
         if step_text is None:
             step = self.store.plan(plan).step(reference)
-            definition = {"taskDefinition": self._task_def_wire(step)}
-            step_text = self._wires[key] = f', "workflowTask": {json.dumps({**step.raw, **definition})}}}'
+            task_def = self._rules.task_def(step.task_type)
+            added = {"workflowTask": step.to_wire(task_def), "taskDefinition": task_def.to_wire()}
+            step_text = self._wires[key] = f", {json.dumps(added)[1:]}"
         return body[:-1] + step_text
-
-    def _task_def_wire(self, step: Step) -> Mapping[str, Any]:
-        return self._rules.task_def(step.task_type).raw or {"name": step.task_type}
 
     def _begin(self, request: StartRequest, number: int, now: int) -> Run:
         plan = self.store.plan(number)

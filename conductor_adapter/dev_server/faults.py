@@ -49,6 +49,7 @@ class Faults:
         hang: calls are accepted and never answered; the server does nothing for them.
         swallow: calls are carried out (a poll assigns its tasks) and never answered.
         refuse: the listening socket is closed and with it every connection.
+        garbage: calls are answered with 200 and a page of HTML, and nothing is done for them.
         error: calls are answered with this HTTP status, and nothing is done for them; 0 for none.
         retry_after: seconds for a ``Retry-After`` header on those errors; 0 for none.
         only: which calls are hit: ``all``, ``tasks`` (polls and updates), ``polls`` or ``updates``. Refusing is
@@ -63,6 +64,7 @@ class Faults:
     hang: bool = attrs.field(default=False, validator=_flag)
     swallow: bool = attrs.field(default=False, validator=_flag)
     refuse: bool = attrs.field(default=False, validator=_flag)
+    garbage: bool = attrs.field(default=False, validator=_flag)
     error: int = attrs.field(default=0, validator=_check_status)
     retry_after: float = attrs.field(default=0.0, validator=_check_seconds)
     only: str = attrs.field(default="all", validator=_check_scope)
@@ -72,7 +74,7 @@ class Faults:
     @property
     def any(self) -> bool:
         """Whether anything is wrong at all."""
-        return bool(self.latency or self.hang or self.swallow or self.refuse or self.error)
+        return bool(self.latency or self.hang or self.swallow or self.refuse or self.garbage or self.error)
 
     def hit(self, kind: str) -> bool:
         """Whether a call of that kind (``poll``, ``update`` or ``other``) is hit."""

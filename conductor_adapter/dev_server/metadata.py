@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .answers import EMPTY, Answer, ApiError, Call, json_answer
+from .definitions import Plan, TaskDef
 from .engine import Engine
-from .model import Plan, TaskDef
 
 __all__ = ["Metadata"]
 
@@ -44,13 +44,13 @@ class Metadata:
         return EMPTY
 
     def _task_defs(self, _call: Call) -> Answer:
-        return json_answer([_task_def_wire(task_def) for task_def in self._store.task_defs.values()])
+        return json_answer([task_def.to_wire() for task_def in self._store.task_defs.values()])
 
     def _task_def(self, _call: Call, name: str) -> Answer:
         task_def = self._store.task_defs.get(name)
         if task_def is None:
             raise ApiError(404, f"No such taskType found by name: {name}")
-        return json_answer(_task_def_wire(task_def))
+        return json_answer(task_def.to_wire())
 
     def _add_plan(self, call: Call) -> Answer:
         plan = _valid(Plan.from_wire, call.mapping())
@@ -73,21 +73,7 @@ class Metadata:
         if number is None:
             shown = "null" if version is None else version
             raise ApiError(404, f"No such workflow found by name: {name}, version: {shown}")
-        return json_answer(self._store.plan(number).raw)
-
-
-def _task_def_wire(task_def: TaskDef) -> dict[str, Any]:
-    """Render a definition with the server's defaults for what was not given."""
-    defaults = {
-        "retryCount": task_def.retry_count,
-        "timeoutSeconds": 0,
-        "timeoutPolicy": "TIME_OUT_WF",
-        "retryLogic": task_def.retry_logic,
-        "retryDelaySeconds": task_def.retry_delay,
-        "responseTimeoutSeconds": task_def.response_timeout,
-        "backoffScaleFactor": task_def.backoff_scale,
-    }
-    return {**defaults, **task_def.raw}
+        return json_answer(self._store.plan(number).to_wire())
 
 
 def _objects(call: Call) -> list[Mapping[str, Any]]:

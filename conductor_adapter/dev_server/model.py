@@ -1,4 +1,4 @@
-"""Conductor's records as values: definitions, workflows and tasks, to and from their JSON."""
+"""Conductor's records as values: tasks and workflows, to and from their JSON."""
 
 from collections.abc import Mapping
 from enum import Enum
@@ -6,7 +6,7 @@ from typing import Any
 
 import attrs
 
-__all__ = ["Plan", "RunState", "Step", "Task", "TaskDef", "TaskState", "Workflow", "queue_name"]
+__all__ = ["RunState", "Task", "TaskState", "Workflow", "queue_name"]
 
 
 class TaskState(str, Enum):
@@ -42,114 +42,6 @@ class RunState(str, Enum):
 def queue_name(task_type: str, domain: str | None) -> str:
     """Name the queue of a task type; a domain has a queue of its own."""
     return f"{domain}:{task_type}" if domain else task_type
-
-
-@attrs.frozen(kw_only=True)
-class TaskDef:
-    """How tasks of one type are retried and timed; the defaults are the server's own.
-
-    Attributes:
-        name: the task type.
-        retry_count: attempts after the first.
-        retry_delay: seconds before the next attempt.
-        retry_logic: ``FIXED``, ``EXPONENTIAL_BACKOFF`` or ``LINEAR_BACKOFF``.
-        backoff_scale: factor of the linear growth.
-        response_timeout: seconds a worker may be silent.
-        raw: the definition as it came, with the fields this server only stores.
-    """
-
-    name: str
-    retry_count: int = 3
-    retry_delay: int = 60
-    retry_logic: str = "FIXED"
-    backoff_scale: int = 1
-    response_timeout: int = 3600
-    raw: Mapping[str, Any] = attrs.field(factory=dict, eq=False, repr=False)
-
-    @classmethod
-    def from_wire(cls, wire: Mapping[str, Any]) -> "TaskDef":
-        """Read a definition; ValueError says which field is wrong."""
-        return cls(
-            name=_text(wire, "name"),
-            retry_count=_number(wire, "retryCount", 3),
-            retry_delay=_number(wire, "retryDelaySeconds", 60),
-            retry_logic=str(wire.get("retryLogic") or "FIXED"),
-            backoff_scale=_number(wire, "backoffScaleFactor", 1),
-            response_timeout=_number(wire, "responseTimeoutSeconds", 3600, least=1),
-            raw=dict(wire),
-        )
-
-    def delay(self, retries: int) -> int:
-        """Seconds before the attempt that follows ``retries`` retries."""
-        if self.retry_logic == "EXPONENTIAL_BACKOFF":
-            return int(self.retry_delay * 2**retries)
-        if self.retry_logic == "LINEAR_BACKOFF":
-            return self.retry_delay * self.backoff_scale * (retries + 1)
-        return self.retry_delay
-
-
-@attrs.frozen(kw_only=True)
-class Step:
-    """One SIMPLE task of a workflow definition."""
-
-    task_type: str
-    reference: str
-    inputs: Mapping[str, Any] = attrs.field(factory=dict)
-    retry_count: int | None = None
-    raw: Mapping[str, Any] = attrs.field(factory=dict, eq=False, repr=False)
-
-    @classmethod
-    def from_wire(cls, wire: Mapping[str, Any]) -> "Step":
-        """Read a step; ValueError for a kind of task this server does not run."""
-        kind = wire.get("type") or "SIMPLE"
-        if kind != "SIMPLE":
-            raise ValueError(f"the dev server runs SIMPLE tasks only, not {kind!r}")
-        count = wire.get("retryCount")
-        return cls(
-            task_type=_text(wire, "name"),
-            reference=_text(wire, "taskReferenceName"),
-            inputs=_mapping(wire, "inputParameters"),
-            retry_count=None if count is None else _number(wire, "retryCount", 0),
-            raw={"inputParameters": {}, "type": "SIMPLE", **wire},
-        )
-
-
-@attrs.frozen(kw_only=True)
-class Plan:
-    """A workflow definition: SIMPLE tasks in sequence."""
-
-    name: str
-    version: int
-    steps: tuple[Step, ...]
-    outputs: Mapping[str, Any] = attrs.field(factory=dict)
-    raw: Mapping[str, Any] = attrs.field(factory=dict, eq=False, repr=False)
-
-    @classmethod
-    def from_wire(cls, wire: Mapping[str, Any]) -> "Plan":
-        """Read a definition; ValueError says what is wrong with it."""
-        tasks = wire.get("tasks") or []
-        if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
-            raise ValueError("tasks must be a list of task objects")
-        steps = tuple(Step.from_wire(task) for task in tasks)
-        if len({step.reference for step in steps}) != len(steps):
-            raise ValueError("taskReferenceName must be unique within a workflow definition")
-        version = _number(wire, "version", 1)
-        return cls(
-            name=_text(wire, "name"),
-            version=version,
-            steps=steps,
-            outputs=_mapping(wire, "outputParameters"),
-            raw={"schemaVersion": 2, "outputParameters": {}, **wire, "version": version},
-        )
-
-    def step(self, reference: str) -> Step:
-        """Return the step of that reference name."""
-        return next(step for step in self.steps if step.reference == reference)
-
-    def after(self, reference: str) -> Step | None:
-        """Return the step that follows, None at the end."""
-        place = next(i for i, step in enumerate(self.steps) if step.reference == reference)
-        return self.steps[place + 1] if place + 1 < len(self.steps) else None
 
 
 @attrs.frozen(kw_only=True)
@@ -234,11 +126,12 @@ class Task:
             "callbackAfterSeconds": self.callback_after,
             "outputData": self.output,
             "rateLimitPerFrequency": 0,
-            "rateLimitFrequencyInSeconds": 0,
+            "rateLimitFrequencyInSeconds": 1,
             "workflowPriority": self.priority,
             "iteration": 0,
             "subworkflowChanged": False,
             "firstStartTime": self.first_started,
+            "executionMetadata": {"additionalContext": {}, "empty": True, "additionalContextMap": {}},
             "queueWaitTime": self.started - self.scheduled if self.started else 0,
             "loopOverTask": False,
         }
@@ -357,31 +250,3 @@ class Workflow:
             updated=wire["updateTime"],
             ended=wire["endTime"],
         )
-
-
-def _text(wire: Mapping[str, Any], field: str) -> str:
-    """Read a text that must be there."""
-    value = wire.get(field)
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{field} must be a text that is not empty, not {value!r}")
-    return value
-
-
-def _number(wire: Mapping[str, Any], field: str, default: int, *, least: int = 0) -> int:
-    """Read a whole number that may be absent."""
-    value = wire.get(field)
-    if value is None:
-        return default
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{field} must be a whole number of at least {least}, not {value!r}")
-    return value
-
-
-def _mapping(wire: Mapping[str, Any], field: str) -> Mapping[str, Any]:
-    """Read an object that may be absent."""
-    value = wire.get(field)
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise ValueError(f"{field} must be an object, not {value!r}")  # noqa: TRY004 - a fault of the wire's
-    return value

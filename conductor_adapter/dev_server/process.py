@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
+from conductor_adapter.settings import ServerSettings
+
 from .faults import Faults
 
 if TYPE_CHECKING:
     from types import TracebackType
-
-    from conductor_adapter.settings import ServerSettings
 
 __all__ = ["DevServerProcess"]
 
@@ -148,10 +148,8 @@ class DevServerProcess:
         return self._port
 
     @property
-    def settings(self) -> "ServerSettings":
+    def settings(self) -> ServerSettings:
         """The settings with which a worker reaches it."""
-        from conductor_adapter.settings import ServerSettings  # noqa: PLC0415 - a server alone needs no settings
-
         return ServerSettings(self.name, self.url)
 
     # -- control ----------------------------------------------------------------------------------------------

@@ -89,10 +89,17 @@ class Api:
         polling: the long polls.
         access: who may call.
         now: milliseconds since the epoch.
+        update_v2: False for a server as old as not to have ``update-v2``.
     """
 
     def __init__(
-        self, engine: Engine, polling: Polling, access: Access, *, now: Callable[[], int] = wall_clock_ms
+        self,
+        engine: Engine,
+        polling: Polling,
+        access: Access,
+        *,
+        now: Callable[[], int] = wall_clock_ms,
+        update_v2: bool = True,
     ) -> None:
         self.counts: Counter[str] = Counter()
         self._engine = engine
@@ -100,7 +107,10 @@ class Api:
         self._access = access
         self._now = now
         metadata = Metadata(engine)
-        self._router = Router({**self._task_routes(), **self._workflow_routes(), **metadata.routes()})
+        table = {**self._task_routes(), **self._workflow_routes(), **metadata.routes()}
+        if not update_v2:
+            del table["POST /api/tasks/update-v2"]
+        self._router = Router(table)
 
     async def answer(self, call: Call) -> Answer:
         """Answer a call; errors of the API are answers too."""

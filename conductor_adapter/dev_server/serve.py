@@ -8,7 +8,8 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from .access import Credentials
+from conductor_adapter.settings import Credentials
+
 from .faults import Faults
 from .routes import wall_clock_ms
 from .seed import Seed

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
-from .access import Credentials
+from conductor_adapter.settings import Credentials, ServerSettings
+
 from .faults import Faults
 from .model import RunState, Workflow
 from .routes import wall_clock_ms
@@ -17,8 +18,6 @@ from .site import Site, SiteConfig
 
 if TYPE_CHECKING:
     from types import TracebackType
-
-    from conductor_adapter.settings import ServerSettings
 
 __all__ = ["DevServer", "FaultControl", "FinishedRun"]
 
@@ -51,6 +50,8 @@ class DevServer:
         name: what its ``settings`` are called.
         state: a file that keeps everything, also over a crash; None keeps it in memory.
         credentials: the key it asks for; None asks for nothing, like the open-source server.
+        token_seconds: how long a token is good.
+        update_v2: False for a server as old as not to have ``update-v2``.
         faults: what goes wrong from the start.
         sweep_every: seconds between two looks at the timeouts.
 
@@ -65,6 +66,8 @@ class DevServer:
         name: str = "dev",
         state: str | Path | None = None,
         credentials: Credentials | None = None,
+        token_seconds: float = 3600.0,
+        update_v2: bool = True,
         faults: Faults = Faults(),  # noqa: B008 - frozen
         sweep_every: float = 0.5,
     ) -> None:
@@ -73,6 +76,8 @@ class DevServer:
             port=port,
             state=None if state is None else Path(state),
             credentials=credentials,
+            token_seconds=token_seconds,
+            update_v2=update_v2,
             faults=faults,
             sweep_every=sweep_every,
         )
@@ -131,11 +136,9 @@ class DevServer:
         return self._running().control_url
 
     @property
-    def settings(self) -> "ServerSettings":
-        """The settings with which a worker reaches it."""
-        from conductor_adapter.settings import ServerSettings  # noqa: PLC0415 - a server alone needs no settings
-
-        return ServerSettings(self.name, self.url)
+    def settings(self) -> ServerSettings:
+        """The settings with which a worker reaches it, credentials included."""
+        return ServerSettings(self.name, self.url, auth=self._config.credentials)
 
     # -- work -------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import attrs
 
-from .access import Access, Credentials
+from conductor_adapter.settings import Credentials
+
+from .access import Access
 from .answers import Answer, ApiError, Call
 from .control import Control
 from .engine import Engine
@@ -18,6 +20,8 @@ from .state import Store
 from .waiting import Waiting
 
 __all__ = ["Site", "SiteConfig"]
+
+_GARBAGE = Answer(200, b"<html><body>Welcome to the wrong place</body></html>", "text/html")
 
 
 @attrs.frozen(kw_only=True)
@@ -31,6 +35,8 @@ class SiteConfig:
             0 lets the system choose. ``/dev`` is on the API's port too.
         state: the file that keeps everything; None keeps it in memory.
         credentials: the key it asks for; None asks for nothing, like the open-source server.
+        token_seconds: how long a token is good.
+        update_v2: False for a server as old as not to have ``update-v2``.
         faults: what goes wrong from the start.
         sweep_every: seconds between two looks at the timeouts.
     """
@@ -40,6 +46,8 @@ class SiteConfig:
     control_port: int | None = None
     state: Path | None = None
     credentials: Credentials | None = None
+    token_seconds: float = 3600.0
+    update_v2: bool = True
     faults: Faults = attrs.field(factory=Faults)
     sweep_every: float = 0.5
 
@@ -52,8 +60,9 @@ class Site:
         self.store = Store(config.state)
         self.waiting = Waiting()
         self.engine = Engine(self.store, self.waiting.notify)
-        self.access = Access(config.credentials)
-        self.api = Api(self.engine, Polling(self.engine, self.waiting, wall_clock_ms), self.access)
+        self.access = Access(config.credentials, config.token_seconds)
+        polling = Polling(self.engine, self.waiting, wall_clock_ms)
+        self.api = Api(self.engine, polling, self.access, update_v2=config.update_v2)
         self._switch = FaultSwitch(config.faults)
         self._control = Control(self.engine, self.api, self._switch, self.put_faults, wall_clock_ms)
         self._changed = asyncio.Event()
@@ -153,6 +162,8 @@ class Site:
         if faults.hang:
             await changed.wait()
             return None
+        if faults.garbage:
+            return _GARBAGE
         if faults.error:
             return _error(faults)
         answer = await self.api.answer(call)

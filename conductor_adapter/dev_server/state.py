@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .model import Plan, RunState, Task, TaskDef, TaskState, Workflow
+from .definitions import Plan, TaskDef
+from .model import RunState, Task, TaskState, Workflow
 from .workflows import Run
 
 __all__ = ["Store"]
@@ -69,7 +70,7 @@ class Store:
 
     def put_task_def(self, task_def: TaskDef) -> None:
         """Add or replace the definition of a task type."""
-        self._db.execute("REPLACE INTO task_defs VALUES (?, ?)", (task_def.name, json.dumps(task_def.raw)))
+        self._db.execute("REPLACE INTO task_defs VALUES (?, ?)", (task_def.name, json.dumps(dict(task_def.raw))))
         self.task_defs[task_def.name] = task_def
 
     def put_plan(self, plan: Plan, *, listed: bool = True) -> int:
@@ -200,8 +201,9 @@ class Store:
 
     def overdue(self, now: int) -> list[str]:
         """Return the workflows with a task whose worker has been silent for too long."""
-        rows = self._db.execute("SELECT DISTINCT workflow FROM tasks WHERE deadline <= ?", (now,))
-        return [workflow for (workflow,) in rows]
+        # Without DISTINCT: with it, SQLite prefers to walk through every task in the order of their workflows.
+        rows = self._db.execute("SELECT workflow FROM tasks WHERE deadline <= ? ORDER BY deadline", (now,))
+        return list(dict.fromkeys(workflow for (workflow,) in rows))
 
     # -- reports ----------------------------------------------------------------------------------------------
 

@@ -5,8 +5,9 @@ from typing import Any
 
 import attrs
 
+from .definitions import Plan, Step, TaskDef
 from .expressions import fill
-from .model import Plan, RunState, Step, Task, TaskDef, TaskState, Workflow
+from .model import RunState, Task, TaskState, Workflow
 
 __all__ = ["Rules", "Run", "TaskUpdate", "advance", "apply_update", "assign", "begin", "terminate"]
 
