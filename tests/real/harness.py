@@ -78,7 +78,7 @@ class Job:
         return sum(len(server.client.running(self.name)) for server in servers)
 
 
-def wait_until(holds: Callable[[], bool], timeout: float, what: str) -> None:
+def wait_until(holds: Callable[[], object], timeout: float, what: str) -> None:
     """Look four times a second until it holds; ``timeout`` is a hang guard, not a promise."""
     deadline = time.monotonic() + timeout
     while not holds():

@@ -4,6 +4,7 @@ import uuid
 
 import pytest
 from client import result_of
+from harness import wait_until
 from servers import RealServers
 
 pytestmark = pytest.mark.real
@@ -176,6 +177,8 @@ def test_the_access_log_counts_at_the_wire(real: RealServers, name: str) -> None
     """Every answered request is in the server's own log with its status, so tests can count what really went out."""
     real[0].client.poll(name)
 
-    mine = [a for a in real[0].accesses() if a.path.endswith(name)]
+    def mine() -> list[tuple[str, int]]:
+        return [(a.method, a.status) for a in real[0].accesses() if a.path.endswith(name)]
 
-    assert [(a.method, a.status) for a in mine] == [("GET", 200)]
+    wait_until(mine, 10, "the log has no such request")  # it is written just after the answer is sent
+    assert mine() == [("GET", 200)]
