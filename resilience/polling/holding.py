@@ -47,10 +47,10 @@ class Holding:
         """Since when the item held longest has been held."""
         return self._items[0].since if self._items else None
 
-    def give_back(self, held_before: float) -> list[Held]:
-        """The items held since ``held_before`` or longer; their sources are owed from now on."""
+    def give_back(self, now: float, max_hold: float) -> list[Held]:
+        """The items that have been held for ``max_hold`` seconds; their sources are owed from now on."""
         given = []
-        while self._items and self._items[0].since <= held_before:
+        while self._items and self._items[0].since + max_hold <= now:
             given.append(self._items.popleft())
         for item in given:
             item.track.held -= 1

@@ -67,12 +67,13 @@ class PollPlanner:
             return []
         able = [t for t in self._tracks.values() if self._is_able(t)]
         sharing = sharers(t for t in able if t.name not in gates)
+        self._sharing.contend(t for t in able if t in sharing or t.is_owed)
         due = [t for t in able if t.live is None and now >= max(t.not_before, gates.get(t.name, now))]
         wait = 0.0 if sharing else self._config.poll_wait
         requests = self._grant(sharing, due, wait, now)
         if task_ended or self._executing < self._capacity:
             inside = frozenset(sharing)
-            outside = [t for t in due if t not in inside and not self._is_owed(t)]
+            outside = [t for t in due if t not in inside and not t.is_owed]
             chosen = probes(outside, self._tracks.values(), self.held, self._capacity)
             requests += [self._send(track, 1, wait, now, probe=True) for track in chosen]
         return requests
@@ -81,6 +82,8 @@ class PollPlanner:
         """Take at most ``limit`` items that may start now, oldest first; they are executing from now on."""
         started = self._holding.start(min(limit, self.startable()))
         self._executing += len(started)
+        for held in started:
+            self._sharing.started(held.track)
         return started
 
     def startable(self) -> int:
@@ -92,11 +95,12 @@ class PollPlanner:
 
     def overheld(self, now: float) -> list[Held]:
         """Take the items that have been held too long: they are to be given back. Their sources are owed (rule P8)."""
-        return self._holding.give_back(now - self._config.max_hold)
+        return self._holding.give_back(now, self._config.max_hold)
 
     def next_wakeup(self, now: float, gates: Mapping[str, float] = NO_GATES) -> float | None:
         """When the driver is to call `plan` and `overheld` again if nothing happens before; None: never."""
         times = [] if self._stopped else [t for t in (self._due_at(t, gates) for t in self._tracks.values()) if t > now]
+        times += [t.ripe_at for t in self._tracks.values() if t.ripe_at is not None and t.ripe_at > now]
         times += [t.live.overdue_at for t in self._tracks.values() if t.live is not None and not t.live.overdue]
         oldest = self._holding.oldest()
         if oldest is not None:
@@ -128,16 +132,15 @@ class PollPlanner:
     def answered(self, request: PollRequest, values: Sequence[object], now: float) -> None:
         """A poll brought ``values``; a late one is taken in as well."""
         track, flight, late = self._land(request)
-        self._take_in(track, values, now)
+        self._holding.add(track, values, now)
         if late:
             self._events.append(ItemsArrivedLate(track.name, len(values)))
             return
-        was_backlogged, waited = track.backlogged, now - flight.sent_at
+        waited = now - flight.sent_at
         track.answered, track.failed = True, False
         track.full = len(values) >= request.count
+        track.trip = max(0.0, waited - request.wait)
         track.slow = waited > request.wait + self._config.overdue_after
-        if track.backlogged and not was_backlogged:
-            self._sharing.join(track)
         self._settle_debt(track)
         self._pausing.after_answer(track, len(values), waited, request.wait, now)
         if values:
@@ -154,7 +157,7 @@ class PollPlanner:
     ) -> None:
         """A poll raised ``error``; ``hint`` is the pause it asks for, ``values`` the good part of a damaged answer."""
         track, _, late = self._land(request)
-        self._take_in(track, values, now)
+        self._holding.add(track, values, now)
         self._events.append(PollFailed(track.name, error))
         if not late:
             track.failed = True
@@ -189,7 +192,7 @@ class PollPlanner:
 
     def drain(self) -> list[Held]:
         """Take everything that has not started: it is to be given back."""
-        return self._holding.give_back(float("inf"))
+        return self._holding.give_back(float("inf"), 0.0)
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
@@ -201,9 +204,6 @@ class PollPlanner:
             return float("-inf")
         return max(track.not_before, gates.get(track.name, track.not_before))
 
-    def _is_owed(self, track: Track) -> bool:
-        return track.owed > 0 and not track.suspect
-
     def _lend(self, now: float) -> None:
         for track in self._tracks.values():
             flight = track.live
@@ -212,24 +212,18 @@ class PollPlanner:
                 self._events.append(PollOverdue(track.name, flight.request.count))
 
     def _grant(self, sharing: Sequence[Track], due: Sequence[Track], wait: float, now: float) -> list[PollRequest]:
-        requests = []
         free = self._capacity - self._executing - self.held - reserved(self._tracks.values(), self._capacity)
-        for track in due:
-            if free >= 1 and self._is_owed(track):
-                requests.append(self._send(track, 1, wait, now, probe=False))
-                free -= 1
         inside = frozenset(sharing)
-        takers = [t for t in due if t in inside and t.live is None]
-        for track, count in self._sharing.grants(sharing, takers, free, self._capacity):
-            requests.append(self._send(track, count, wait, now, probe=False))
-        return requests
+        takers = [t for t in due if t in inside or t.is_owed]
+        grants = self._sharing.grants(sharing, takers, free, self._capacity, now)
+        return [self._send(track, count, wait, now, probe=False) for track, count in grants]
 
     def _send(self, track: Track, count: int, wait: float, now: float, *, probe: bool) -> PollRequest:
         self._numbers += 1
         request = PollRequest(track.name, count, wait, probe, self._numbers)
         overdue_at = now + wait + self._config.overdue_after
-        track.live = Flight(request, now, overdue_at, lendable=not self._is_owed(track))
-        track.polled_at = now
+        track.live = Flight(request, now, overdue_at, lendable=not track.is_owed)
+        track.polled_at, track.ripe_at = now, None
         return request
 
     def _land(self, request: PollRequest) -> tuple[Track, Flight, bool]:
@@ -241,10 +235,6 @@ class PollPlanner:
         if flight is None or flight.request is not request:
             raise ValueError(f"{request} is not in flight: tell of each poll once")
         return track, flight, False
-
-    def _take_in(self, track: Track, values: Sequence[object], now: float) -> None:
-        self._holding.add(track, values, now)
-        self._sharing.received(track, len(values))
 
     def _settle_debt(self, track: Track) -> None:
         track.owed = max(0, track.owed - 1)

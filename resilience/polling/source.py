@@ -1,40 +1,20 @@
 """What the poller is told: sources, its configuration, and the poll requests that the planner answers with."""
 
-import math
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import attrs
+
+from resilience._checks import check_whole, number, whole
 
 __all__ = ["PollConfig", "PollRequest", "Source"]
 
 V = TypeVar("V")
 
 
-def check_seconds(instance: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
-    """Refuse what is no positive, finite number of seconds."""
-    name = f"{type(instance).__name__}.{attribute.name}"
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number of seconds, not {value!r}")
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{name} must be more than 0 seconds and finite, not {value!r}")
-
-
-def check_count(instance: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
-    """Refuse what is no whole number of at least 1."""
-    name = f"{type(instance).__name__}.{attribute.name}"
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be a whole number, not {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, not {value!r}")
-
-
-def check_capacity(capacity: object) -> int:
+def check_capacity(capacity: int) -> int:
     """The capacity, if it is a whole number of at least 1."""
-    if isinstance(capacity, bool) or not isinstance(capacity, int):
-        raise TypeError(f"capacity must be a whole number of units, not {capacity!r}")
-    if capacity < 1:
-        raise ValueError(f"capacity must be at least 1 unit, not {capacity!r}")
+    check_whole("capacity", capacity, least=1)
     return capacity
 
 
@@ -56,9 +36,9 @@ class Source(Generic[V]):
     name: str = attrs.field(validator=attrs.validators.instance_of(str))
     poll: Callable[[int, float], Sequence[V] | None] = attrs.field(validator=attrs.validators.is_callable())
     give_back: Callable[[Sequence[V]], object] | None = attrs.field(default=None, kw_only=True)
-    weight: int = attrs.field(default=1, kw_only=True, validator=check_count)
-    max_batch: int | None = attrs.field(default=None, kw_only=True, validator=attrs.validators.optional(check_count))
-    max_units: int | None = attrs.field(default=None, kw_only=True, validator=attrs.validators.optional(check_count))
+    weight: int = attrs.field(default=1, kw_only=True, validator=whole(1))
+    max_batch: int | None = attrs.field(default=None, kw_only=True, validator=attrs.validators.optional(whole(1)))
+    max_units: int | None = attrs.field(default=None, kw_only=True, validator=attrs.validators.optional(whole(1)))
 
 
 @attrs.frozen(kw_only=True)
@@ -75,18 +55,18 @@ class PollConfig:
         max_abandoned: abandoned polls of one source that may run at once.
     """
 
-    poll_wait: float = attrs.field(default=1.0, validator=check_seconds)
-    overdue_after: float = attrs.field(default=0.5, validator=check_seconds)
-    poll_timeout: float = attrs.field(default=5.0, validator=check_seconds)
-    give_up_after: float = attrs.field(default=30.0, validator=check_seconds)
-    max_hold: float = attrs.field(default=5.0, validator=check_seconds)
-    max_abandoned: int = attrs.field(default=3, validator=check_count)
+    poll_wait: float = attrs.field(default=1.0, validator=number(0.0, exclusive=True))
+    overdue_after: float = attrs.field(default=0.5, validator=number(0.0, exclusive=True))
+    poll_timeout: float = attrs.field(default=5.0, validator=number(0.0, exclusive=True))
+    give_up_after: float = attrs.field(default=30.0, validator=number(0.0, exclusive=True))
+    max_hold: float = attrs.field(default=5.0, validator=number(0.0, exclusive=True))
+    max_abandoned: int = attrs.field(default=3, validator=whole(1))
 
     def __attrs_post_init__(self) -> None:
         overdue = self.poll_wait + self.overdue_after
         if not overdue < self.poll_timeout < self.give_up_after:
             raise ValueError(
-                "poll_wait + overdue_after < poll_timeout < give_up_after must hold, or a healthy source's polls time out;"
+                "poll_wait + overdue_after < poll_timeout < give_up_after must hold, or healthy polls time out;"
                 f" it is {self.poll_wait!r} + {self.overdue_after!r}, {self.poll_timeout!r}, {self.give_up_after!r}:"
                 " shorten poll_wait or lengthen the others"
             )

@@ -46,6 +46,8 @@ class Track:
     failures: int = 0
     debt: int = 0
     owed: int = 0
+    trip: float = 0.0
+    ripe_at: float | None = None
 
     @property
     def name(self) -> str:
@@ -61,6 +63,11 @@ class Track:
     def backlogged(self) -> bool:
         """Whether its last answer was full."""
         return self.full and not self.suspect
+
+    @property
+    def is_owed(self) -> bool:
+        """Whether its next poll stands inside the sum, because items of it have been given back."""
+        return self.owed > 0 and not self.suspect
 
     @property
     def units(self) -> int:
