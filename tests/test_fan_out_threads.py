@@ -800,6 +800,20 @@ def test_a_worker_that_is_hired_as_its_idle_time_ends_stays():
     assert not crew.dismiss(worker)
 
 
+def test_what_is_known_of_a_key_stays_while_it_has_a_worker():
+    """A second worker that ends takes nothing away from the first one."""
+    crew = Crew(Places(1), closed=False)
+    first, second = Worker(crew, "a"), Worker(crew, "a")
+    for _ in range(STEADY):
+        crew.note_locked("a", 0.0)
+    crew.park(first)
+    crew.park(second)
+
+    assert crew.dismiss(second)
+    assert crew.is_brief_locked("a")
+    assert crew.hire_locked("a") is first
+
+
 def test_a_worker_waits_for_the_job_on_its_way(monkeypatch):
     """Its inbox ran dry just as it was hired: it performs the job all the same."""
     monkeypatch.setattr(workers, "IDLE_SECONDS", 0.001)
