@@ -176,10 +176,18 @@ class CapacityAllocator(Generic[K]):
             if rest:
                 fractions[name] = fraction = rest * part
                 credits_[name] += fraction
-        ranked = sorted(fractions, key=lambda name: _urgency(credits_[name], fractions[name], scale))
-        for name in ranked[: total - sum(grants.values())]:
+        for name in self._round_up(fractions, total - sum(grants.values())):
             grants[name] += 1
             credits_[name] -= scale
+
+    def _round_up(self, fractions: Mapping[K, int], count: int) -> list[K]:
+        """The ``count`` of those with a fraction that are rounded up: the most urgent, the eligible first."""
+        credits_, scale = self._credits, self._scale
+        ranked = [name for name in fractions if credits_[name] > 0]
+        ranked.sort(key=lambda name: _urgency(credits_[name], fractions[name], scale))
+        if len(ranked) < count:
+            ranked += sorted(fractions.keys() - set(ranked), key=lambda name: (-credits_[name], self._order[name]))
+        return ranked[:count]
 
     def _known(self, names: Iterable[K]) -> list[int]:
         """The weights of ``names``."""
@@ -215,15 +223,15 @@ class CapacityAllocator(Generic[K]):
         self._credits, self._scale = credits_, scale
 
 
-def _urgency(credit: int, fraction: int, scale: int) -> tuple[int, int, int, int]:
-    """Rank of a name that would be rounded up, the smallest first: the PD2 priority of Pfair scheduling.
+def _urgency(credit: int, fraction: int, scale: int) -> tuple[int, int, int]:
+    """Rank of an eligible name, the smallest is rounded up first: the PD2 priority of Pfair scheduling.
 
     Each round is a slot, each ``fraction`` of ``scale`` the rate of a task that runs at most once a slot. With
     constant inputs PD2 keeps every task within one unit however many run in a slot, which the earliest deadline
-    alone does not from three on. Outside the task's window its credit decides.
+    alone does not from three on. Those who are owed a whole unit come before, the largest credit first.
     """
-    if credit >= scale or credit <= 0:
-        return 0 if credit > 0 else 2, -credit, 0, 0
+    if credit >= scale:
+        return 0, scale - credit, 0
     whole, rest = divmod(credit - scale, fraction)
     deadline, group = -whole, 0
     pause = scale - fraction
@@ -231,4 +239,4 @@ def _urgency(credit: int, fraction: int, scale: int) -> tuple[int, int, int, int
         # A task this heavy seldom skips a slot: what counts is when it may skip next, being rounded up until then.
         skipped = -((credit - deadline * pause) // scale)
         group = (-skipped * scale - credit) // pause
-    return 1, deadline, rest == 0, group
+    return deadline, rest == 0, group
