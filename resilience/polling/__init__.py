@@ -1,7 +1,8 @@
 """Many sources, one capacity: `planner` decides, `threads` does."""
 
+from resilience.polling.items import Item
 from resilience.polling.planner import PollPlanner
-from resilience.polling.source import PollConfig, PollRequest, Source
-from resilience.polling.threads import Item, Poller
+from resilience.polling.source import PollConfig, PollRequest, Source, SourceView
+from resilience.polling.threads import Poller
 
-__all__ = ["Item", "PollConfig", "PollPlanner", "PollRequest", "Poller", "Source"]
+__all__ = ["Item", "PollConfig", "PollPlanner", "PollRequest", "Poller", "Source", "SourceView"]

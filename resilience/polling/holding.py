@@ -41,6 +41,7 @@ class Holding:
         for item in started:
             item.track.held -= 1
             item.track.executing += 1
+            item.track.started += 1
         return started
 
     def oldest(self) -> float | None:

@@ -13,7 +13,7 @@ from resilience.polling.holding import Held, Holding, reserved
 from resilience.polling.pausing import Pausing
 from resilience.polling.probing import probes, sharers
 from resilience.polling.sharing import Sharing
-from resilience.polling.source import PollConfig, PollRequest, Source, check_capacity
+from resilience.polling.source import PollConfig, PollRequest, Source, SourceView, check_capacity
 from resilience.polling.track import Flight, Track
 
 __all__ = ["NO_GATES", "PollPlanner"]
@@ -111,6 +111,10 @@ class PollPlanner:
         """What has happened since the last call."""
         events, self._events = self._events, []
         return events
+
+    def view(self) -> dict[str, SourceView]:
+        """How each source stands, by name."""
+        return {track.name: track.view() for track in self._tracks.values()}
 
     @property
     def executing(self) -> int:

@@ -7,7 +7,7 @@ import attrs
 
 from resilience._checks import check_whole, number, whole
 
-__all__ = ["PollConfig", "PollRequest", "Source"]
+__all__ = ["PollConfig", "PollRequest", "Source", "SourceView"]
 
 V = TypeVar("V")
 
@@ -89,3 +89,22 @@ class PollRequest:
     wait: float
     probe: bool
     number: int
+
+
+@attrs.frozen(kw_only=True)
+class SourceView:
+    """How a source stands.
+
+    Attributes:
+        state: ``suspect``, ``slow``, ``backlogged`` or ``caught up``.
+        executing: items that have started and not finished.
+        held: items that have arrived and not started.
+        in_flight: what its live poll was asked for; 0 without one.
+        started: items that have started so far.
+    """
+
+    state: str
+    executing: int
+    held: int
+    in_flight: int
+    started: int

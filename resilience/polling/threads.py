@@ -12,55 +12,20 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from resilience.errors import Incomplete, Throttled
-from resilience.events import HandlerFailed, Listener, notify
+from resilience.events import GiveBackFailed, HandlerFailed, Listener, notify
 from resilience.fan_out import FanOutExecutor
 from resilience.outcomes import Failed, Outcome, Rejected, TimedOut, Value
+from resilience.polling.items import Item
 from resilience.polling.planner import PollPlanner
 from resilience.polling.returns import Returns
-from resilience.polling.source import PollConfig, PollRequest, Source
+from resilience.polling.source import PollConfig, PollRequest, Source, SourceView
 from resilience.registry import BreakerRegistry
 
-__all__ = ["Item", "Poller"]
+__all__ = ["Poller"]
 
 V = TypeVar("V")
 Tell = Callable[[PollPlanner, float], None]
 GRACE = 10.0
-
-
-class Item(Generic[V]):
-    """One polled value on its way through a unit: it holds the unit until `done` or `give_back`.
-
-    A context manager that is done at the end. All methods are thread-safe, and only the first has an effect.
-
-    Attributes:
-        value: what the source brought.
-        source: the name of the source it came from.
-    """
-
-    __slots__ = ("_ended", "_poller", "source", "value")
-
-    def __init__(self, poller: "Poller[V]", source: str, value: V) -> None:
-        self.source = source
-        self.value = value
-        self._poller = poller
-        self._ended = False
-
-    def __repr__(self) -> str:
-        return f"Item({self.source!r}, {self.value!r})"
-
-    def done(self) -> None:
-        """Free the unit."""
-        self._poller._finish(self)  # noqa: SLF001 - an item is the poller's own handle
-
-    def give_back(self) -> None:
-        """Free the unit and return the value to its source, as if it had never started."""
-        self._poller._finish(self, give_back=True)  # noqa: SLF001 - an item is the poller's own handle
-
-    def __enter__(self) -> "Item[V]":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.done()
 
 
 class Poller(Generic[V]):
@@ -109,6 +74,11 @@ class Poller(Generic[V]):
         self._units: list[threading.Thread] = []
         self._stopping = False
         self._closed = threading.Event()
+
+    def view(self) -> dict[str, SourceView]:
+        """How each source stands, by name."""
+        with self._lock:
+            return self._planner.view()
 
     def __repr__(self) -> str:
         planner = self._planner
@@ -221,7 +191,7 @@ class Poller(Generic[V]):
             self._returns.send([(held.track.name, held.value) for held in back], self._why())
         for event in events:
             notify(self._on_event, event)
-        return [Item(self, held.track.name, held.value) for held in started]  # type: ignore[arg-type]
+        return [Item(held.track.name, held.value, self._finish) for held in started]  # type: ignore[arg-type]
 
     def _wake(self, limit: int, now: float) -> None:
         if self._stopping:
@@ -260,7 +230,11 @@ class Poller(Generic[V]):
         self._polling.submit(request.source, call, self._config.poll_timeout, on_outcome=settle, on_late=settle)
 
     def _settle(self, request: PollRequest, _: str, outcome: Outcome[Sequence[V]]) -> None:
-        self._step(partial(_report, request, outcome), 0)
+        if not self._closed.is_set():
+            self._step(partial(_report, request, outcome), 0)
+        elif isinstance(outcome, Value) and outcome.value:
+            error = RuntimeError("the poller had stopped when they arrived")
+            notify(self._on_event, GiveBackFailed(request.source, len(outcome.value), error))
 
     def _why(self) -> str:
         return "stopping" if self._stopping else "held too long"
@@ -286,9 +260,9 @@ class Poller(Generic[V]):
             items = self._step(None, 1)
         return items[0] if items else None
 
-    def _finish(self, item: Item[V], *, give_back: bool = False) -> None:
+    def _finish(self, item: Item[V], give_back: bool) -> None:  # noqa: FBT001 - the item's only flag
         with self._lock:
-            first, item._ended = not item._ended, True  # noqa: SLF001 - guarded by this lock
+            first, item.ended = not item.ended, True
         if first and give_back:
             self._returns.send([(item.source, item.value)], "given back by its holder")
         if first:
@@ -328,8 +302,8 @@ def _call(source: Source[V], request: PollRequest) -> Sequence[V]:
 
 def _end(item: Item[V], planner: PollPlanner, _: float) -> None:
     """Free the unit of an item whose handler returned, unless the handler has done so; under the poller's lock."""
-    if not item._ended:  # noqa: SLF001 - an item is the poller's own handle
-        item._ended = True  # noqa: SLF001 - an item is the poller's own handle
+    if not item.ended:
+        item.ended = True
         planner.finished(item.source)
 
 

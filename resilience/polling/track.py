@@ -5,7 +5,7 @@ from typing import Any
 
 import attrs
 
-from resilience.polling.source import PollRequest, Source
+from resilience.polling.source import PollRequest, Source, SourceView
 
 __all__ = ["Flight", "Track"]
 
@@ -33,6 +33,7 @@ class Track:
     source: Source[Any]
     executing: int = 0
     held: int = 0
+    started: int = 0
     live: Flight | None = None
     abandoned: dict[int, Flight] = attrs.field(factory=dict)
     answered: bool = False
@@ -73,3 +74,20 @@ class Track:
     def units(self) -> int:
         """Units it executes, holds and was granted."""
         return self.executing + self.held + (self.live.granted if self.live is not None else 0)
+
+    def view(self) -> SourceView:
+        """What others may see of it."""
+        return SourceView(
+            state=self._state(),
+            executing=self.executing,
+            held=self.held,
+            in_flight=self.live.request.count if self.live is not None else 0,
+            started=self.started,
+        )
+
+    def _state(self) -> str:
+        if self.suspect:
+            return "suspect"
+        if self.slow:
+            return "slow"
+        return "backlogged" if self.full else "caught up"

@@ -1,0 +1,123 @@
+"""A worker's life as values: how it is to run, which phase it is in, how it ended. Pure."""
+
+import enum
+
+import attrs
+
+from resilience._checks import number, whole
+from resilience.breaker import BreakerConfig
+from resilience.delivery import RelayConfig
+from resilience.polling import PollConfig
+
+__all__ = ["Phase", "RunnerConfig", "ServerView", "StopReport", "advance", "share_of_grace"]
+
+CONDUCTOR_MAX_WAIT = 5.0  # seconds; a server refuses to wait longer for a poll
+LEAST_FLUSH = 0.2  # part of the grace that is kept for results
+
+
+class Phase(enum.Enum):
+    """The phases of a runner, in their order."""
+
+    NEW = "new"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+
+
+_NEXT = {
+    Phase.NEW: (Phase.RUNNING, Phase.STOPPED),
+    Phase.RUNNING: (Phase.STOPPING,),
+    Phase.STOPPING: (Phase.STOPPED,),
+    Phase.STOPPED: (),
+}
+
+
+def advance(phase: Phase, to: Phase) -> Phase:
+    """The phase ``to``, if it may follow ``phase``.
+
+    Raises:
+        RuntimeError: it may not; a runner runs once.
+    """
+    if to not in _NEXT[phase]:
+        raise RuntimeError(f"a runner that is {phase.value} cannot become {to.value}: make a new one to run again")
+    return to
+
+
+def share_of_grace(grace: float, used: float) -> float:
+    """Seconds for sending results after ``used`` seconds of the ``grace`` went to running tasks."""
+    return max(grace - used, grace * LEAST_FLUSH)
+
+
+@attrs.frozen(kw_only=True)
+class RunnerConfig:
+    """How workers run. All times are seconds.
+
+    Attributes:
+        threads: overrides the threads of every worker; None leaves each its own.
+        worker_id: how the workers call themselves; None for host name and process id.
+        transport: ``auto``, ``requests`` or ``curl``.
+        grace: how long stopping may take.
+        poll: the timing of polls.
+        breaker: when a server is left alone, for polls and for updates.
+        relay: how results are delivered.
+    """
+
+    threads: int | None = attrs.field(default=None, validator=attrs.validators.optional(whole(1)))
+    worker_id: str | None = None
+    transport: str = "auto"
+    grace: float = attrs.field(default=10.0, validator=number(0.0))
+    poll: PollConfig = attrs.field(factory=PollConfig)
+    breaker: BreakerConfig = attrs.field(factory=BreakerConfig)
+    relay: RelayConfig = attrs.field(factory=RelayConfig)
+
+    def __attrs_post_init__(self) -> None:
+        if self.poll.poll_wait > CONDUCTOR_MAX_WAIT:
+            raise ValueError(
+                f"poll_wait is {self.poll.poll_wait!r} s, and a Conductor server waits for {CONDUCTOR_MAX_WAIT:g} s"
+                " at most: choose a shorter one"
+            )
+
+
+@attrs.frozen(kw_only=True)
+class ServerView:
+    """How a server stands, over all workers.
+
+    Attributes:
+        polls: state of the breaker of its polls.
+        updates: state of the breaker of its updates.
+        state: ``backlogged``, ``caught up``, ``slow`` or ``suspect``, the first that is true of any worker.
+        executing: tasks of it that run.
+        held: tasks of it that have arrived and not started.
+        in_flight: tasks its live polls asked for.
+        started: tasks of it that have started so far.
+        waiting: results that wait to be delivered to it.
+    """
+
+    polls: str
+    updates: str
+    state: str
+    executing: int
+    held: int
+    in_flight: int
+    started: int
+    waiting: int
+
+
+@attrs.frozen(kw_only=True)
+class StopReport:
+    """How a runner ended.
+
+    Attributes:
+        left: results that no server had taken when the grace ended.
+        unfinished: tasks that were still running then.
+        kept: un-started tasks that could not be given back; their server times them out.
+    """
+
+    left: int = 0
+    unfinished: int = 0
+    kept: int = 0
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing was left anywhere."""
+        return not (self.left or self.unfinished or self.kept)

@@ -1,0 +1,64 @@
+"""A server as the runner uses it: one source of tasks and one destination of results."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from conductor_adapter.declaring import WorkerSpec
+from conductor_adapter.server import ConductorServer
+from conductor_adapter.settings import ServerSettings
+from conductor_adapter.tasks import Task, TaskResult
+from conductor_adapter.transports import Transport, drive
+from resilience.delivery import Destination
+from resilience.errors import Incomplete
+from resilience.polling import Source
+
+__all__ = ["Link"]
+
+GIVE_BACK_TIMEOUT = 2.0  # seconds for one task
+
+
+class Link:
+    """One Conductor server over one transport. Thread-safe.
+
+    Args:
+        settings: which server.
+        make_transport: what makes its transport.
+        give_up_after: seconds after which a poll's connection is closed; until then a late answer is taken in.
+    """
+
+    def __init__(
+        self, settings: ServerSettings, make_transport: Callable[[ServerSettings], Transport], give_up_after: float
+    ) -> None:
+        self.name = settings.name
+        self.server = ConductorServer(settings)
+        self.transport = make_transport(settings)
+        self._settings = settings
+        self._give_up_after = give_up_after
+
+    def source(self, spec: WorkerSpec, worker_id: str) -> Source[Task]:
+        """The source of one worker's tasks."""
+        return Source(
+            self.name,
+            partial(self._poll, spec, worker_id),
+            give_back=self._give_back,
+            weight=self._settings.weight,
+            max_units=self._settings.max_units,
+        )
+
+    def destination(self) -> Destination:
+        """The destination of its tasks' results."""
+        return Destination(self.name, self._send, identity=self._settings.identity, bounded=self.transport.bounded)
+
+    def _poll(self, spec: WorkerSpec, worker_id: str, count: int, wait: float) -> Sequence[Task]:
+        operation = self.server.poll(spec.task_type, spec.worker_id or worker_id, count, wait, spec.domain)
+        answer = drive(operation, self.transport, self._give_up_after)
+        if answer.problem is not None:
+            raise Incomplete(answer.problem, answer.tasks)
+        return answer.tasks
+
+    def _give_back(self, tasks: Sequence[Task]) -> None:
+        for task in tasks:
+            drive(self.server.give_back(task), self.transport, GIVE_BACK_TIMEOUT)
+
+    def _send(self, result: TaskResult, timeout: float) -> None:
+        drive(self.server.update(result), self.transport, timeout)

@@ -1,0 +1,250 @@
+"""Workers on threads: a poller for each worker, whose sources are the servers; one relay takes all results home."""
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from queue import Empty, SimpleQueue
+from types import FrameType, TracebackType
+from typing import Any
+
+import attrs
+
+from conductor_adapter.declaring import WorkerSpec, collect_workers
+from conductor_adapter.running.lifecycle import Phase, RunnerConfig, ServerView, StopReport, advance, share_of_grace
+from conductor_adapter.running.links import Link
+from conductor_adapter.settings import ServerSettings, check_servers, servers_from_env
+from conductor_adapter.tasks import Task
+from conductor_adapter.transports import choose
+from conductor_adapter.worker import run_task
+from resilience.delivery import Relay
+from resilience.events import DeliveryFailed, DeliveryResumed, Event, GiveBackFailed, Listener, notify
+from resilience.polling import Item, Poller, SourceView
+from resilience.registry import BreakerRegistry
+
+__all__ = ["WorkerRunner", "run_workers"]
+
+STATES = ("backlogged", "caught up", "slow", "suspect")
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class WorkerRunner:
+    """Runs workers on several Conductor servers until it is stopped; a context manager that starts and stops it.
+
+    Each result goes to the server that its task came from. Thread-safe; installs no signal handlers.
+
+    Args:
+        workers: functions marked with ``@worker``, or their specs.
+        servers: where tasks come from; None reads the environment.
+        config: how they run.
+        on_event: told of everything that happens, in the thread where it happened.
+
+    Raises:
+        ValueError: no worker, no server, or two that cannot be told apart; the text says what to change.
+    """
+
+    def __init__(
+        self,
+        workers: Iterable[Callable[..., Any] | WorkerSpec],
+        servers: Iterable[ServerSettings] | None = None,
+        *,
+        config: RunnerConfig | None = None,
+        on_event: Listener | None = None,
+    ) -> None:
+        self.config = config or RunnerConfig()
+        self._specs = [self._adjusted(spec) for spec in collect_workers(workers)]
+        self._settings = check_servers(servers_from_env() if servers is None else servers)
+        self._on_event = on_event
+        make = choose(self.config.transport)
+        give_up_after = self.config.poll.give_up_after
+        self._links = {settings.name: Link(settings, make, give_up_after) for settings in self._settings}
+        self._poll_breakers = BreakerRegistry(self.config.breaker, on_event=on_event)
+        self._update_breakers = BreakerRegistry(self.config.breaker, on_event=on_event)
+        self._relay = Relay(
+            [link.destination() for link in self._links.values()],
+            config=self.config.relay,
+            breakers=self._update_breakers,
+            on_event=self._heard,
+        )
+        self._pollers = [(spec, self._poller(spec)) for spec in self._specs]
+        self._phase = Phase.NEW
+        self._kept = 0
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"<WorkerRunner of {', '.join(s.task_type for s in self._specs)} on {', '.join(self._links)}>"
+
+    def start(self) -> None:
+        """Start polling; returns at once.
+
+        Raises:
+            RuntimeError: it was started before.
+        """
+        with self._lock:
+            self._phase = advance(self._phase, Phase.RUNNING)
+        for spec, poller in self._pollers:
+            poller.start(partial(self._run, spec))
+
+    def stop(self, grace: float | None = None) -> StopReport:
+        """Stop polling, give un-started tasks back, let running ones finish, send what waits.
+
+        Args:
+            grace: seconds it may take; None for the configured ones.
+
+        Returns:
+            What was left undone.
+        """
+        grace = self.config.grace if grace is None else grace
+        with self._lock:
+            if self._phase is Phase.NEW:
+                self._phase = advance(self._phase, Phase.STOPPED)
+                return StopReport()
+            self._phase = advance(self._phase, Phase.STOPPING)
+        began = time.monotonic()
+        self._stop_pollers(grace)
+        left = self._relay.close(share_of_grace(grace, time.monotonic() - began))
+        unfinished = sum(view.executing for _, poller in self._pollers for view in poller.view().values())
+        for link in self._links.values():
+            link.transport.close()
+        with self._lock:
+            self._phase = advance(self._phase, Phase.STOPPED)
+            return StopReport(left=left, unfinished=unfinished, kept=self._kept)
+
+    def view(self) -> dict[str, ServerView]:
+        """How each server stands, by name."""
+        views = [poller.view() for _, poller in self._pollers]
+        return {name: self._view(name, [view[name] for view in views]) for name in self._links}
+
+    def __enter__(self) -> "WorkerRunner":  # noqa: PYI034 - typing.Self is newer than Python 3.10
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._phase is Phase.RUNNING:
+            self.stop()
+
+    # -- private -----------------------------------------------------------------------------------------------------
+
+    def _adjusted(self, spec: WorkerSpec) -> WorkerSpec:
+        return spec if self.config.threads is None else attrs.evolve(spec, threads=self.config.threads)
+
+    def _poller(self, spec: WorkerSpec) -> Poller[Task]:
+        worker_id = self.config.worker_id or f"{socket.gethostname()}-{os.getpid()}"
+        return Poller(
+            [link.source(spec, worker_id) for link in self._links.values()],
+            capacity=spec.threads,
+            config=self.config.poll,
+            breakers=self._poll_breakers,
+            on_event=self._heard,
+        )
+
+    def _run(self, spec: WorkerSpec, item: Item[Task]) -> None:
+        result = run_task(spec, item.value, server=item.source)
+        self._relay.deliver(item.source, result.task_id, result)
+
+    def _heard(self, event: Event) -> None:
+        if isinstance(event, (DeliveryFailed, DeliveryResumed)):
+            for _, poller in self._pollers:
+                poller.deliveries(event.destination, isinstance(event, DeliveryResumed))
+        elif isinstance(event, GiveBackFailed):
+            with self._lock:
+                self._kept += event.count
+        notify(self._on_event, event)
+
+    def _stop_pollers(self, grace: float) -> None:
+        stoppers = [threading.Thread(target=poller.stop, args=(grace,), daemon=True) for _, poller in self._pollers]
+        for stopper in stoppers:
+            stopper.start()
+        for stopper in stoppers:
+            stopper.join()
+
+    def _view(self, name: str, views: list[SourceView]) -> ServerView:
+        return ServerView(
+            polls=self._poll_breakers.get(name).state.value,
+            updates=self._update_breakers.get(name).state.value,
+            state=min((view.state for view in views), key=STATES.index),
+            executing=sum(view.executing for view in views),
+            held=sum(view.held for view in views),
+            in_flight=sum(view.in_flight for view in views),
+            started=sum(view.started for view in views),
+            waiting=self._relay.pending(name),
+        )
+
+
+def run_workers(
+    workers: Iterable[Callable[..., Any] | WorkerSpec],
+    servers: Iterable[ServerSettings] | None = None,
+    *,
+    config: RunnerConfig | None = None,
+    duration: float | None = None,
+    on_event: Listener | None = None,
+) -> StopReport:
+    """Run workers until SIGTERM or SIGINT, or for ``duration`` seconds, then stop cleanly.
+
+    A second signal ends the waiting at once. Handlers are installed in the main thread only, and restored afterwards.
+
+    Args:
+        workers: functions marked with ``@worker``.
+        servers: where tasks come from; None reads the environment.
+        config: how they run.
+        duration: seconds; None for no end.
+        on_event: told of everything that happens.
+
+    Returns:
+        What was left undone.
+
+    Raises:
+        ValueError: no worker, no server, or two that cannot be told apart.
+    """
+    runner = WorkerRunner(workers, servers, config=config, on_event=on_event)
+    return run_until_signal(runner, duration)
+
+
+def run_until_signal(runner: WorkerRunner, duration: float | None = None) -> StopReport:
+    """Start ``runner`` and stop it after a signal or ``duration`` seconds; a second signal ends at once."""
+    told: SimpleQueue[StopReport | None] = SimpleQueue()
+    with _signals_into(told), runner:
+        _get(told, duration)
+        threading.Thread(target=lambda: told.put(runner.stop()), daemon=True).start()
+        report = told.get()
+    return report if report is not None else _interrupted(runner)
+
+
+def _get(told: "SimpleQueue[StopReport | None]", timeout: float | None) -> None:
+    try:
+        told.get(timeout=timeout)
+    except Empty:
+        return
+
+
+def _interrupted(runner: WorkerRunner) -> StopReport:
+    views = runner.view().values()
+    return StopReport(
+        left=sum(view.waiting for view in views),
+        unfinished=sum(view.executing for view in views),
+        kept=sum(view.held for view in views),
+    )
+
+
+@contextmanager
+def _signals_into(told: "SimpleQueue[StopReport | None]") -> Iterator[None]:
+    """Let SIGTERM and SIGINT do nothing but put None into ``told``: the only thing that is safe in a handler."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def put(_signum: int, _frame: FrameType | None) -> None:
+        told.put(None)
+
+    before = {number: signal.signal(number, put) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
