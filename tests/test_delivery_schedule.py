@@ -11,7 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from resilience.delivery.config import RelayConfig
 from resilience.delivery.health import Health
 from resilience.delivery.outbox import MemoryStore, Row
-from resilience.delivery.schedule import Lane, Parcel, Report
+from resilience.delivery.parcel import Parcel, Report
+from resilience.delivery.schedule import Lane
 from resilience.errors import Throttled, Undeliverable
 from resilience.events import DeadLettered, DeliveryFailed, DeliveryResumed
 
@@ -58,7 +59,7 @@ def test_a_prompt_destination_takes_results_from_their_units():
     for now in range(100):
         take(eu, "k", now=float(now))
 
-    assert (eu.pending, eu.idle, eu.waits, eu.wake_at()) == (0, True, False, math.inf)
+    assert (eu.pending, eu.idle, eu.waits, eu.wake_at(99.0)) == (0, True, False, math.inf)
 
 
 def test_d3_a_second_result_of_a_key_waits_behind_the_first():
@@ -99,13 +100,13 @@ def test_d3_a_result_that_always_fails_delays_others_by_one_short_pause():
     poison = fail(eu, "poison")
     now = 0.0
     for _ in range(12):
-        now = eu.wake_at()
+        now = eu.wake_at(now)
         assert eu.start(now) is poison
         eu.settle(poison, BOOM, now)
 
     other = waiting(eu, "other", now)
 
-    assert eu.wake_at() <= now + 0.05
+    assert eu.wake_at(now) <= now + 0.05
     assert eu.start(now + 0.05) is other
     eu.settle(other, None, now + 0.06)
     assert eu.prompt(now + 0.06)
@@ -127,19 +128,19 @@ def test_d3_a_result_that_fails_alone_is_no_news_to_a_breaker():
     """A poison result must not open the breaker for everyone; a second failing result does count."""
     eu = lane()
     poison = eu.admit("poison", 0, 0.0)
-    assert eu.judge(poison, BOOM) is Report.FAILURE
+    assert eu.judge(poison, BOOM, 0.0) is Report.FAILURE
     eu.settle(poison, BOOM, 0.0)
     eu.release(poison)
     assert eu.start(10.0) is poison
-    assert eu.judge(poison, BOOM) is Report.REPEAT
+    assert eu.judge(poison, BOOM, 10.0) is Report.REPEAT
     eu.settle(poison, BOOM, 10.0)
 
     other = waiting(eu, "other", 10.0)
     assert eu.start(10.1) is other
-    assert eu.judge(other, BOOM) is Report.FAILURE
+    assert eu.judge(other, BOOM, 10.1) is Report.FAILURE
     eu.settle(other, BOOM, 10.1)
     assert eu.start(20.0) is not None
-    assert eu.judge(poison, BOOM) is Report.FAILURE
+    assert eu.judge(poison, BOOM, 20.0) is Report.FAILURE
 
 
 def test_d4_after_a_failure_everything_goes_to_the_relay():
@@ -176,7 +177,7 @@ def test_d4_at_most_max_in_flight_attempts_of_the_relay():
 
     batch = started(eu, 0.0)
     assert len(batch) == 10
-    assert eu.wake_at() == math.inf
+    assert eu.wake_at(0.0) == math.inf
 
     eu.settle(batch[0], None, 0.1)
     assert len(started(eu, 0.1)) == 1
@@ -190,7 +191,7 @@ def test_d4_pauses_grow_with_the_number_of_results_that_failed():
         waiting(eu, f"k{n}", 0.0)
     now, gaps = 0.0, []
     for _ in range(40):
-        at = eu.wake_at()
+        at = eu.wake_at(now)
         gaps.append(at - now)
         now = at
         eu.settle(eu.start(now), BOOM, now)
@@ -207,7 +208,7 @@ def test_d4_one_stall_with_many_attempts_in_flight_is_one_failure():
         eu.settle(parcel, BOOM, 1.0)
         eu.release(parcel)
 
-    assert eu.wake_at() <= 1.05
+    assert eu.wake_at(1.0) <= 1.05
 
 
 def test_d4_a_slow_answer_sends_results_to_the_relay_and_a_fast_one_brings_them_back():
@@ -234,10 +235,10 @@ def test_d4_a_stall_is_seen_before_many_units_hang(in_flight, tolerance):
     for _ in range(100):
         take(eu, took=0.001)
     for n in range(in_flight):
-        assert eu.admit(f"k{n}", n, 0.0).inline
+        assert eu.admit(f"k{n}", n, 10.0).inline
 
-    assert eu.prompt(tolerance - 0.001)
-    assert not eu.prompt(tolerance + 0.001)
+    assert eu.prompt(10.0 + tolerance - 0.001)
+    assert not eu.prompt(10.0 + tolerance + 0.001)
 
 
 def test_d4_what_is_unusual_depends_on_the_destination():
@@ -246,10 +247,10 @@ def test_d4_what_is_unusual_depends_on_the_destination():
     for n in range(100):
         take(eu, took=0.1 if n % 2 else 0.15)
     for n in range(5):
-        eu.admit(f"k{n}", n, 0.0)
+        eu.admit(f"k{n}", n, 10.0)
 
-    assert eu.prompt(0.14)
-    assert not eu.prompt(0.501)
+    assert eu.prompt(10.14)
+    assert not eu.prompt(10.501)
 
 
 def test_d4_an_unknown_destination_is_overdue_after_50_ms():
@@ -274,6 +275,59 @@ def test_d4_units_wait_for_an_attempt_they_may_leave_as_long_as_is_usual():
     for _ in range(60):
         health.answered(0.3, 0.0)
     assert health.patience() == 1.0
+
+
+def test_d4_one_straggler_among_answers_is_no_stall():
+    """A result that hangs while others are answered keeps no unit from sending."""
+    eu = lane()
+    eu.admit("hangs", 0, 0.0)
+    for n in range(100):
+        take(eu, now=n * 0.04)
+
+    assert eu.prompt(4.0)
+    assert not eu.prompt(4.1)
+
+
+def test_d4_one_unit_finds_out_and_the_others_leave_that_to_it():
+    """The first of several sends may use the whole inline_timeout, the others only what is usual many times over."""
+    eu = lane(inline_timeout=1.0)
+    take(eu)
+
+    timeouts = [eu.admit(f"k{n}", n, 10.0).timeout for n in range(3)]
+
+    assert timeouts == [1.0, 0.1, 0.1]
+
+
+def test_d4_a_send_that_was_cut_short_says_nothing():
+    """A unit's send that was given little time and used it up is no failure; one that failed before is."""
+    eu = lane(inline_timeout=1.0)
+    take(eu)
+    first, second, third = (eu.admit(f"k{n}", n, 10.0) for n in range(3))
+
+    assert eu.judge(second, BOOM, 10.1) is Report.NEUTRAL
+    settled = eu.settle(second, BOOM, 10.1)
+    assert (settled.kept, settled.events, second.attempts) == (True, (), 0)
+    assert not eu.health.failing
+
+    assert eu.judge(third, BOOM, 10.05) is Report.FAILURE
+    assert eu.settle(third, BOOM, 10.05).events == (DeliveryFailed("eu", "k2", 1, BOOM),)
+    assert eu.judge(first, BOOM, 11.0) is Report.FAILURE
+    assert eu.settle(first, BOOM, 11.0).events == (DeliveryFailed("eu", "k0", 1, BOOM),)
+
+
+def test_d4_an_overdue_destination_gets_single_attempts_too():
+    """A stall seen early does not fill all the relay's places with sends that hang."""
+    eu = lane()
+    take(eu)
+    eu.admit("hangs", 0, 10.0)
+    for n in range(5):
+        waiting(eu, f"k{n}", 10.2)
+
+    [probe] = started(eu, 10.2)
+    assert eu.wake_at(10.2) == pytest.approx(10.7)
+
+    eu.settle(probe, None, 10.21)
+    assert len(started(eu, 10.21)) == 4
 
 
 def test_a_unit_that_leaves_hands_its_attempt_to_the_relay():
@@ -320,7 +374,7 @@ def test_an_attempt_past_its_timeout_may_succeed_late():
 
 
 def test_abandoned_attempts_count_as_in_flight():
-    """Attempts that never end are bounded like all others, and do not make the destination overdue for ever."""
+    """The relay's attempts that never end are bounded like all others, and make no destination overdue for ever."""
     eu = lane(max_in_flight=2)
     hung = [waiting(eu, f"k{n}", 0.0) for n in range(2)]
     assert started(eu, 0.0) == hung
@@ -344,8 +398,8 @@ def test_hanging_probes_of_a_failing_destination_are_started_ever_more_rarely():
     now, gaps = 1.0, []
     for _ in range(6):
         assert eu.start(now) is not None
-        gaps.append(eu.wake_at() - now)
-        now = eu.wake_at()
+        gaps.append(eu.wake_at(now) - now)
+        now = eu.wake_at(now)
 
     assert gaps == pytest.approx([0.5, 1.0, 2.0, 4.0, 5.0, 5.0])
 
@@ -355,14 +409,14 @@ def test_a_throttled_result_waits_and_counts_nothing():
     eu = lane()
     parcel = eu.admit("k", 1, 0.0)
     error = Throttled(7.0)
-    assert eu.judge(parcel, error) is Report.NEUTRAL
+    assert eu.judge(parcel, error, 0.0) is Report.NEUTRAL
 
     assert eu.settle(parcel, error, 0.0).events == (DeliveryFailed("eu", "k", 1, error),)
     eu.release(parcel)
 
     assert parcel.attempts == 0
     assert not eu.prompt(6.9)
-    assert eu.wake_at() == 7.0
+    assert eu.wake_at(6.9) == 7.0
     assert eu.start(7.0) is parcel
     assert eu.settle(parcel, None, 7.1).events == (DeliveryResumed("eu"),)
 
@@ -373,7 +427,7 @@ def test_a_throttling_destination_that_names_no_time_is_paused_ever_longer():
     parcel = fail(eu, "k", error=Throttled(math.nan))
     now, pauses = 0.0, []
     for _ in range(10):
-        at = eu.wake_at()
+        at = eu.wake_at(now)
         pauses.append(at - now)
         now = at
         assert eu.start(now) is parcel
@@ -402,7 +456,7 @@ def test_undeliverable_proves_the_destination_alive():
     eu = lane()
     parcel = fail(eu, "k")
     assert eu.start(1.0) is parcel
-    assert eu.judge(parcel, Undeliverable("no")) is Report.SUCCESS
+    assert eu.judge(parcel, Undeliverable("no"), 1.0) is Report.SUCCESS
 
     settled = eu.settle(parcel, Undeliverable("no"), 1.0)
 
@@ -420,7 +474,7 @@ def test_undeliverable_is_tried_as_often_as_it_says():
         settled = eu.settle(parcel, error, now)
         assert (settled.kept, settled.events) == (True, ())
         assert eu.prompt(now)
-        now = eu.wake_at()
+        now = eu.wake_at(now)
         assert now < math.inf
     eu.start(now)
 
@@ -439,7 +493,7 @@ def test_a_barred_attempt_looks_again_within_retry_maximum(asked, pause):
     assert parcel.attempts == 0
     assert not eu.health.failing
     assert not eu.prompt(pause - 0.001)
-    assert eu.wake_at() == pause
+    assert eu.wake_at(0.0) == pause
 
 
 def test_hurry_gives_every_waiting_result_a_try():
@@ -449,7 +503,7 @@ def test_hurry_gives_every_waiting_result_a_try():
     for now in (10.0, 20.0, 30.0):
         eu.start(now)
         eu.settle(parcel, BOOM, now)
-    assert eu.wake_at() > 30.0
+    assert eu.wake_at(30.0) > 30.0
 
     eu.hurry(30.0)
 
@@ -626,7 +680,7 @@ class DeliveryMachine(RuleBasedStateMachine):
     def condition(self, name):
         """Everything observable of the other lane."""
         other = self.lanes["us" if name == "eu" else "eu"]
-        return other.prompt(self.now), other.wake_at(), other.pending, other.idle
+        return other.prompt(self.now), other.wake_at(self.now), other.pending, other.idle
 
     @invariant()
     def accounts_agree(self):
@@ -649,7 +703,7 @@ class DeliveryMachine(RuleBasedStateMachine):
                     del self.away[name][parcel.number]
                     in_lane.settle(parcel, None, self.now)
                     self.queues[name][parcel.key].pop(0)
-                self.now = max(self.now, min(in_lane.wake_at(), self.now + 60.0))
+                self.now = max(self.now, min(in_lane.wake_at(self.now), self.now + 60.0))
                 while (parcel := in_lane.start(self.now)) is not None:
                     self.sent(name, parcel)
             assert in_lane.idle

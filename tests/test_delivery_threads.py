@@ -1,6 +1,7 @@
 """The relay on threads: what a unit sees, what reaches the destinations, what is told."""
 
 import asyncio
+import os
 import random
 import threading
 from collections import defaultdict
@@ -10,6 +11,7 @@ import pytest
 from resilience.breaker import BreakerConfig
 from resilience.delivery import Destination, MemoryStore, Relay, RelayConfig
 from resilience.delivery.routes import Announcer
+from resilience.delivery.threads import _after_fork
 from resilience.errors import Throttled, Undeliverable
 from resilience.events import BreakerState, DeadLettered, DeliveryFailed, DeliveryResumed, Undelivered
 from resilience.registry import BreakerRegistry
@@ -458,7 +460,8 @@ def test_d7_a_send_that_outlives_the_end_still_settles_its_result():
     store = CountingStore()
     send = ScriptedCall(Held(None))
     relay = Relay([Destination("eu", send)], config=QUICK, store=store, breakers=breakers())
-    relay.deliver("eu", "k", 1)
+    relay.hand_over("eu", "k", 1)
+    send.wait_started()
     assert relay.close(0.0) == 1
     assert len(store) == 1
 
@@ -471,7 +474,7 @@ def test_d7_a_send_that_outlives_the_end_still_settles_its_result():
 def test_a_result_on_its_way_in_while_everything_closes_is_kept():
     """The session is closed between the look and the send: the result waits and is reported."""
     relay = Relay([Destination("eu", ScriptedCall(None))], config=QUICK)
-    relay._session.close()
+    relay._sends.close()
 
     assert not relay.deliver("eu", "k", 1)
     assert relay.pending() == 1
@@ -571,7 +574,7 @@ def test_a_settled_result_leaves_nothing_behind():
 
     for route in relay._routes.values():
         lane = route.lane
-        assert not any([lane._lines, lane._waiting, lane._flying, lane._abandoned, lane.health._struck])
+        assert not any([lane._lines, lane._waiting, lane._flying, lane._relayed, lane.health._struck])
     assert len(store) == 0
 
 
@@ -611,6 +614,58 @@ def test_d3_under_load_every_result_arrives_once_and_in_order():
     assert faults == []
     assert sum(map(len, arrived.values())) == 400
     assert all(line == sorted(line) for line in arrived.values())
+
+
+@pytest.mark.filterwarnings("ignore:.*fork")
+def test_a_forked_child_starts_with_an_empty_relay_that_works():
+    """What waits is the parent's to send; the child's own results are delivered by the child."""
+    send = ScriptedCall(Held(None), None)
+    relay = Relay([Destination("eu", send)], config=QUICK)
+    relay.deliver("eu", "k", 1)
+
+    child = os.fork()
+    if not child:
+        try:
+            fresh = relay.pending() == 0
+            relay.hand_over("eu", "k", 2)
+            os._exit(0 if fresh and relay.close(HANG_GUARD) == 0 else 1)
+        finally:
+            os._exit(2)
+    assert os.waitpid(child, 0)[1] == 0
+
+    assert relay.pending() == 1
+    send.release()
+    until_idle(relay)
+
+
+def test_a_relay_that_starts_afresh_has_nothing_waiting():
+    """What the fork hook does, seen from within one process."""
+    relay = Relay([bounded("eu", ScriptedCall(BOOM))], store=MemoryStore())
+    relay.deliver("eu", "k", 1)
+    old = relay._ledger
+
+    _after_fork()
+
+    assert relay.pending() == 0
+    old.leave()
+    until_idle(relay)
+
+
+def test_a_failing_destination_is_in_the_log_once(caplog):
+    """Not once per attempt, nor per result; when it takes results again that is said, too."""
+    caplog.set_level("INFO", "resilience.delivery")
+    announcer = Announcer(None)
+    announcer.add([DeliveryFailed("eu", "a", 1, BOOM), DeliveryFailed("us", "b", 1, BOOM)])
+    announcer.add([DeliveryFailed("eu", "c", 1, BOOM), DeliveryResumed("eu"), DeliveryFailed("eu", "a", 2, BOOM)])
+    announcer.tell()
+
+    said = [record.getMessage().split(":")[0] for record in caplog.records]
+    assert said == [
+        "eu does not take results",
+        "us does not take results",
+        "eu takes results again",
+        "eu does not take results",
+    ]
 
 
 def test_events_are_told_in_the_order_they_came_about():

@@ -1,7 +1,8 @@
 """Results that must arrive: sent at once where that is quick, else written down and sent until they are taken.
 
-The way of a result: ``threads`` asks ``schedule`` whether the unit that brought it may send it; if not, it goes into
-the store of ``outbox`` and waits in its lane. ``health`` knows how its destination is.
+Decided without I/O: ``schedule`` has a lane per destination, ``health`` knows how that is, ``parcel`` is what travels.
+Kept: the rows of ``outbox``. Done on threads: ``threads`` is what a user sees, ``ledger`` has the accounts, ``sends``
+runs attempts; ``routes`` joins destinations to lanes and tells of events, for every driver.
 """
 
 from resilience.delivery.config import RelayConfig

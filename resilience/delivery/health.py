@@ -1,8 +1,8 @@
 """What is known of a destination, and how fast it may be tried: without clock, lock, thread or I/O.
 
-A destination is **failing** (its last attempt failed), **slow** (its last answer took too long) or **overdue** (the
-oldest attempt in flight is longer out than is usual here), or it is prompt. Any answer proves it alive and says how
-fast it is: that is how a slow destination becomes prompt again, by the relay's attempts.
+A destination is **failing** (its last attempt failed), **slow** (its last answer took too long) or **overdue** (there
+are attempts in flight, and no answer for longer than is usual here), or it is prompt. Any answer proves it alive and
+says how fast it is: that is how a slow destination becomes prompt again, by the relay's attempts.
 """
 
 import math
@@ -17,7 +17,7 @@ __all__ = ["Health"]
 _FEW = 3  # with fewer attempts in flight a stall costs too little to be hasty about
 _LONE_TOLERANCE = 0.05  # seconds; a pause of the garbage collector or of the interpreter is no stall
 _TOLERANCE = 0.005  # seconds; below this a thread's turn is all that is measured
-_PATIENCE = 0.1  # seconds a unit waits at least for an attempt that it may leave at any time
+_PATIENCE = 0.1  # seconds a unit waits at least for an attempt that is not the first to find out
 
 
 class Health:
@@ -39,6 +39,7 @@ class Health:
         self._throttles = 0
         self._retry_at = -math.inf
         self._quiet_until = -math.inf  # asked for by the destination: no sign of life shortens it
+        self._heard_at = -math.inf
         self._usual: float | None = None
         self._deviation = 0.0
 
@@ -46,18 +47,19 @@ class Health:
         """Neither failing nor slow nor in a pause."""
         return not (self.failing or self.slow or now < self._retry_at or now < self._quiet_until)
 
-    def tolerance(self, in_flight: int) -> float:
-        """Seconds after which an attempt is overdue, the oldest of ``in_flight``.
+    def overdue(self, started: float, in_flight: int, now: float) -> bool:
+        """Whether the silence is longer than usual; ``started`` is when the oldest of ``in_flight`` attempts did.
 
-        The usual time and four mean deviations, as for TCP's retransmission timer (RFC 6298). It sees a stall long
-        before anything fails, so that few units find out by hanging.
+        Usual are the mean time and four mean deviations, as for TCP's retransmission timer (RFC 6298): it sees a stall
+        long before anything fails, so that few units find out by hanging. One straggler among answers is no stall.
         """
         usual = 0.0 if self._usual is None else self._usual + 4 * self._deviation
         hasty = in_flight >= _FEW and self._usual is not None
-        return min(max(usual, _TOLERANCE if hasty else _LONE_TOLERANCE), self._config.slow_after)
+        tolerance = max(usual, _TOLERANCE if hasty else _LONE_TOLERANCE)
+        return now - max(started, self._heard_at) > min(tolerance, self._config.slow_after)
 
     def patience(self) -> float:
-        """Seconds a unit should wait for an attempt that goes on without it."""
+        """Seconds a unit should wait for an attempt that others can make in its place."""
         if self._usual is None:
             return self._config.inline_timeout
         return min(self._config.inline_timeout, max(_PATIENCE, 10 * self._usual))
@@ -67,6 +69,7 @@ class Health:
 
         It does not while the destination is in a pause it asked for: that answer was under way before.
         """
+        self._heard_at = now
         self.slow = took > self._config.slow_after
         self._measure(min(took, self._config.slow_after))
         self._struck.clear()
@@ -111,14 +114,15 @@ class Health:
         """Forget the pauses; one that was asked for stands."""
         self._retry_at = -math.inf
 
-    def open_at(self, relayed: Sequence[float]) -> float:
+    def open_at(self, relayed: Sequence[float], *, overdue: bool) -> float:
         """From when on another attempt may be started, beside those of the relay that started at ``relayed``.
 
-        A failing destination gets one at a time. One that hangs must not keep the others from finding out that only
-        their neighbour is ill: the second may start after ``slow_after``, each further one after twice as long.
+        A failing or overdue destination gets one at a time. One that hangs must not keep the others from finding out
+        that only their neighbour is ill: the second may start after ``slow_after``, each further one after twice as
+        long, up to ``retry_maximum``.
         """
         at = max(self._retry_at, self._quiet_until)
-        if not (self.failing and relayed):
+        if not (relayed and (self.failing or overdue)):
             return at
         pause = min(self._config.slow_after * 2.0 ** (len(relayed) - 1), self._config.retry_maximum)
         return max(at, max(relayed) + max(pause, self._config.slow_after))

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import attrs
 
 from resilience.delivery.outbox import Row, Store
+from resilience.delivery.parcel import Parcel, Report, Settled
 from resilience.delivery.routes import Announcer, Route, report
-from resilience.delivery.schedule import Parcel, Report, Settled
 from resilience.events import Undelivered
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class Ledger:
     def settle(self, attempt: Attempt, error: BaseException | None) -> Settled:
         """The attempt has ended: None if the destination took the result, else what was raised."""
         lane, parcel, now = attempt.route.lane, attempt.parcel, self._clock()
-        self._report(attempt, error)
+        self._report(attempt, error, now)
         with self._lock:
             settled = lane.settle(parcel, error, now)
             self._note(attempt, settled)
@@ -144,7 +144,7 @@ class Ledger:
         """The attempt is past its timeout; it runs on."""
         error = TimeoutError(f"no answer within {timeout:.3g} s")
         now = self._clock()
-        self._report(attempt, error)
+        self._report(attempt, error, now)
         with self._lock:
             self._note(attempt, attempt.route.lane.time_out(attempt.parcel, error, now))
         self._announcer.tell()
@@ -153,7 +153,7 @@ class Ledger:
         """Wait until something is due, ``deadline`` has come, or something changed."""
         now = self._clock()
         with self._lock:
-            wake_at = min(route.lane.wake_at() for route in self.routes.values())
+            wake_at = min(route.lane.wake_at(now) for route in self.routes.values())
             seconds = min(wake_at, math.inf if deadline is None else deadline) - now
             if seconds > 0 and not self.closed:
                 self._changed.wait(min(seconds, _LONGEST_SLEEP))
@@ -184,10 +184,10 @@ class Ledger:
             self._lament(left)
         return sum(map(len, left.values()))
 
-    def _report(self, attempt: Attempt, error: BaseException | None) -> None:
+    def _report(self, attempt: Attempt, error: BaseException | None, now: float) -> None:
         """To the breaker, before the lane knows: the relay could ask for the next permit too early."""
         if attempt.permit is not None:
-            report(attempt.permit, attempt.route.lane.judge(attempt.parcel, error), error)
+            report(attempt.permit, attempt.route.lane.judge(attempt.parcel, error, now), error)
 
     def _note(self, attempt: Attempt, settled: Settled) -> None:
         if settled.events:

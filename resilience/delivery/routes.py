@@ -10,7 +10,8 @@ import attrs
 
 from resilience.delivery.config import RelayConfig
 from resilience.delivery.outbox import Row
-from resilience.delivery.schedule import Lane, Parcel, Report
+from resilience.delivery.parcel import Parcel, Report
+from resilience.delivery.schedule import Lane
 from resilience.events import DeadLettered, DeliveryFailed, DeliveryResumed, Event, Listener, notify
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ class Announcer:
         self._lock = threading.Lock()
         self._events: list[Event] = []
         self._telling = False
+        self._failing: set[str] = set()
 
     def add(self, events: Iterable[Event]) -> None:
         """Note ``events``; to be called under the lock that orders them."""
@@ -124,18 +126,22 @@ class Announcer:
                 events, self._events = self._events, []
             try:
                 for event in events:
-                    _log(event)
+                    self._log(event)
                     notify(self._listener, event)
             finally:
                 with self._lock:
                     self._telling = False
 
-
-def _log(event: Event) -> None:
-    """A failure is logged once per result, not once per attempt."""
-    if isinstance(event, DeliveryFailed) and event.attempt == 1:
-        log.warning("%s did not take a result (%r); it will be sent again", event.destination, event.error)
-    elif isinstance(event, DeliveryResumed):
-        log.info("%s takes results again", event.destination)
-    elif isinstance(event, DeadLettered):
-        log.error("%s refused a result for good: %s", event.destination, event.reason)
+    def _log(self, event: Event) -> None:
+        """A failing destination is in the log once, not once per attempt."""
+        if isinstance(event, DeliveryFailed):
+            if event.destination not in self._failing:
+                log.warning(
+                    "%s does not take results: %r; they are kept and sent again", event.destination, event.error
+                )
+            self._failing.add(event.destination)
+        elif isinstance(event, DeliveryResumed):
+            self._failing.discard(event.destination)
+            log.info("%s takes results again", event.destination)
+        elif isinstance(event, DeadLettered):
+            log.error("%s refused a result for good: %s", event.destination, event.reason)

@@ -6,7 +6,6 @@ The lines know nothing of each other. A unit may send by itself while the destin
 everything else is the relay's, up to ``max_in_flight`` at a time, single attempts while the destination fails.
 """
 
-import enum
 import heapq
 import itertools
 import math
@@ -14,76 +13,17 @@ import random
 from collections import deque
 from typing import Any
 
-import attrs
-
 from resilience.delivery.config import RelayConfig
 from resilience.delivery.health import Health
-from resilience.delivery.outbox import Row
+from resilience.delivery.parcel import Parcel, Report, Settled
 from resilience.errors import Throttled, Undeliverable
 from resilience.events import DeadLettered, DeliveryFailed, DeliveryResumed, Event
 
-__all__ = ["Lane", "Parcel", "Report", "Settled"]
-
-
-class Report(enum.Enum):
-    """What an answer tells a circuit breaker; ``REPEAT`` is a failure that only a probe's permit should report."""
-
-    SUCCESS = "success"
-    FAILURE = "failure"
-    REPEAT = "repeat"
-    NEUTRAL = "neutral"
-
-
-@attrs.frozen
-class Settled:
-    """What came of an attempt.
-
-    Attributes:
-        kept: the result is still to be delivered.
-        dead: why it never will be, if so.
-        events: what to tell, in order.
-    """
-
-    kept: bool
-    dead: str | None = None
-    events: tuple[Event, ...] = ()
+__all__ = ["Lane"]
 
 
 _TAKEN = Settled(kept=False)
-
-
-@attrs.define(eq=False)
-class Parcel:
-    """One result on its way. Its ``Lane`` changes it; drivers read it, and set ``row`` once it is written down.
-
-    Attributes:
-        number: its place among the results of its destination.
-        key: its line.
-        payload: the result.
-        due: clock time before which it is not sent.
-        inline: the unit that brought it is waiting for the attempt.
-        away: an attempt is running (also one that is past its timeout: then ``abandoned``).
-        started: clock time at which its last attempt began.
-        released: it is written down, so that the relay may send it.
-        gone: taken, or refused for good.
-        attempts: how many attempts failed.
-        refusals: how many attempts ended in ``Undeliverable``.
-        row: what was written down.
-    """
-
-    number: int
-    key: str
-    payload: Any
-    due: float
-    inline: bool = False
-    away: bool = False
-    abandoned: bool = False
-    started: float = 0.0
-    released: bool = False
-    gone: bool = False
-    attempts: int = 0
-    refusals: int = 0
-    row: Row | None = None
+_USED = 0.9  # of a timeout; those who keep it look at another clock
 
 
 class Lane:
@@ -98,14 +38,14 @@ class Lane:
     def __init__(self, name: str, config: RelayConfig, rng: random.Random) -> None:
         self.name = name
         self.health = Health(config, rng)
-        self._max_in_flight = config.max_in_flight
+        self._config = config
         self._numbers = itertools.count(1)
         self._size = 0
         self._inline = 0
         self._lines: dict[str, deque[Parcel]] = {}
         self._waiting: list[tuple[float, int, Parcel]] = []  # heads of lines, by when they may go
         self._flying: dict[int, Parcel] = {}  # in the order they started
-        self._abandoned: set[int] = set()
+        self._relayed = 0  # attempts of the relay that have not ended
 
     @property
     def pending(self) -> int:
@@ -124,11 +64,7 @@ class Lane:
 
     def prompt(self, now: float) -> bool:
         """Whether a unit may send by itself."""
-        if not self.health.well(now):
-            return False
-        for oldest in self._flying.values():
-            return now - oldest.started <= self.health.tolerance(len(self._flying))
-        return True
+        return self.health.well(now) and not self._overdue(now)
 
     def admit(self, key: str, payload: Any, now: float, *, inline: bool = True) -> Parcel:  # noqa: ANN401 - opaque here
         """Take a result in, at the end of its key's line.
@@ -146,6 +82,8 @@ class Lane:
         self._lines[key] = deque((parcel,))
         if inline and self.prompt(now):
             parcel.inline = True
+            # One unit finds out whether the destination has failed; the others leave that to it.
+            parcel.timeout = self.health.patience() if self._inline else self._config.inline_timeout
             self._inline += 1
             self._launch(parcel, now)
         return parcel
@@ -168,20 +106,20 @@ class Lane:
 
     def start(self, now: float) -> Parcel | None:
         """The next result for the relay to send, now in flight; None if there is none or it is not time."""
-        if self.wake_at() > now:
+        if self.wake_at(now) > now:
             return None
         parcel = heapq.heappop(self._waiting)[2]
+        parcel.relayed = True
+        self._relayed += 1
         self._launch(parcel, now)
         return parcel
 
-    def wake_at(self) -> float:
+    def wake_at(self, now: float) -> float:
         """The clock time from which ``start`` has something; ``inf`` if that takes more than time."""
-        if not self._waiting:
+        if not self._waiting or self._relayed >= self._config.max_in_flight:
             return math.inf
-        relayed = [parcel.started for parcel in self._flying.values() if not parcel.inline]
-        if len(relayed) + len(self._abandoned) >= self._max_in_flight:
-            return math.inf
-        return max(self._waiting[0][0], self.health.open_at(relayed))
+        relayed = [parcel.started for parcel in self._flying.values() if parcel.relayed]
+        return max(self._waiting[0][0], self.health.open_at(relayed, overdue=self._overdue(now)))
 
     def hurry(self, now: float) -> None:
         """The end is near: give every waiting result a try, whatever its pauses; only an asked-for pause stands."""
@@ -202,24 +140,23 @@ class Lane:
     def time_out(self, parcel: Parcel, error: TimeoutError, now: float) -> Settled:
         """The attempt is past its timeout and still running; its parcel stays in flight until it ends."""
         del self._flying[parcel.number]
-        self._abandoned.add(parcel.number)
         parcel.abandoned = True
         return self._fail(parcel, error, now)
 
-    def judge(self, parcel: Parcel, error: BaseException | None) -> Report:
+    def judge(self, parcel: Parcel, error: BaseException | None, now: float) -> Report:
         """What to tell a breaker of an attempt that ended with ``error``; to be asked before ``settle``.
 
         A result that fails again, alone, is no news: it must not open the breaker for all others.
         """
         if error is None or isinstance(error, Undeliverable):
             return Report.SUCCESS
-        if isinstance(error, Throttled):
+        if isinstance(error, Throttled) or self._cut_short(parcel, now):
             return Report.NEUTRAL
         return Report.REPEAT if self.health.known_culprit(parcel.number) else Report.FAILURE
 
     def settle(self, parcel: Parcel, error: BaseException | None, now: float) -> Settled:
         """The attempt has ended: None if the destination took the result, else what was raised."""
-        timed_out = parcel.abandoned
+        told, cut = parcel.abandoned, self._cut_short(parcel, now)
         self._land(parcel)
         if error is None:
             self._drop(parcel)
@@ -229,8 +166,8 @@ class Lane:
             return self._refuse(parcel, error, now)
         if isinstance(error, Throttled):
             settled = self._throttle(parcel, error, now)
-        elif timed_out:
-            settled = Settled(kept=True)  # this attempt's failure was told when it timed out
+        elif told or cut:
+            settled = Settled(kept=True)  # told when it timed out; or ended by ourselves before it could fail
         else:
             settled = self._fail(parcel, error, now)
         self._line_up(parcel)
@@ -258,6 +195,15 @@ class Lane:
         self._line_up(parcel)
         return Settled(kept=True, events=events)
 
+    def _cut_short(self, parcel: Parcel, now: float) -> bool:
+        """Whether the unit's send was given less than ``inline_timeout``, and used all of that."""
+        return parcel.inline and _USED * parcel.timeout <= now - parcel.started < _USED * self._config.inline_timeout
+
+    def _overdue(self, now: float) -> bool:
+        for oldest in self._flying.values():
+            return self.health.overdue(oldest.started, len(self._flying), now)
+        return False
+
     def _answered(self, parcel: Parcel, now: float) -> tuple[Event, ...]:
         resumed = self.health.answered(now - parcel.started, now)
         return (DeliveryResumed(self.name),) if resumed else ()
@@ -270,11 +216,9 @@ class Lane:
     def _land(self, parcel: Parcel) -> None:
         parcel.away = False
         self._leave(parcel)
-        if parcel.abandoned:
-            parcel.abandoned = False
-            self._abandoned.discard(parcel.number)
-        else:
-            del self._flying[parcel.number]
+        self._relayed -= parcel.relayed
+        parcel.relayed = parcel.abandoned = False
+        self._flying.pop(parcel.number, None)
 
     def _leave(self, parcel: Parcel) -> None:
         if parcel.inline:

@@ -5,9 +5,11 @@ threads of a fan-out session. Which result is where is the ``ledger``'s.
 """
 
 import math
+import os
 import random
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, final
@@ -15,11 +17,11 @@ from typing import TYPE_CHECKING, Any, final
 from resilience.delivery.config import RelayConfig
 from resilience.delivery.ledger import Attempt, Ledger
 from resilience.delivery.outbox import DeadLetter, MemoryStore, Store
+from resilience.delivery.parcel import Parcel
 from resilience.delivery.routes import Announcer, Destination, Route, routes
-from resilience.delivery.schedule import Parcel
+from resilience.delivery.sends import Sends
 from resilience.events import Listener
-from resilience.fan_out import FanOutExecutor
-from resilience.outcomes import Cancelled, Failed, Outcome, Rejected, TimedOut
+from resilience.outcomes import Rejected
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -30,6 +32,9 @@ __all__ = ["Relay"]
 
 Told = threading.Event
 _LEAST_TIMEOUT = 0.001  # seconds; what an attempt gets that starts at the very end
+
+
+_relays: "weakref.WeakSet[Relay]" = weakref.WeakSet()
 
 
 @final
@@ -66,15 +71,13 @@ class Relay:
         on_event: Listener | None = None,
     ) -> None:
         self._config = config
-        self._store = MemoryStore() if store is None else store
         self._clock = clock
-        self._routes = routes(destinations, config, breakers, rng or random.Random())
-        self._ledger = Ledger(self._routes, self._store, Announcer(on_event), clock)
-        # A call that hangs keeps its place in its lane, so that the lane's own limit is the tighter one.
-        self._executor = FanOutExecutor(max_abandoned=config.max_in_flight, clock=clock)
-        self._session = self._executor.session()
-        self._driver: threading.Thread | None = None
-        self._driver_lock = threading.Lock()
+        rng, given = rng or random.Random(), tuple(destinations)
+        self._make_routes = partial(routes, given, config, breakers, rng)
+        self._given_store = store
+        self._on_event = on_event
+        self._start_afresh()
+        _relays.add(self)
 
     def deliver(self, destination: str, key: str, payload: Any) -> bool:  # noqa: ANN401 - opaque here
         """Deliver ``payload``; returns soon, at the latest after about ``config.inline_timeout`` seconds.
@@ -165,8 +168,7 @@ class Relay:
         """
         self._ledger.drain(timeout)
         left = self._ledger.leave()
-        self._session.close()
-        self._executor.close()
+        self._sends.close()
         return left
 
     def __enter__(self) -> "Relay":
@@ -176,6 +178,15 @@ class Relay:
         self, kind: "type[BaseException] | None", error: BaseException | None, tb: "TracebackType | None"
     ) -> None:
         self.close(self._config.close_timeout)
+
+    def _start_afresh(self) -> None:
+        """Also in a forked child, which has no driver; the results that wait are its parent's to send."""
+        self._store = MemoryStore() if self._given_store is None else self._given_store
+        self._routes = self._make_routes()
+        self._ledger = Ledger(self._routes, self._store, Announcer(self._on_event), self._clock)
+        self._sends = Sends(self._ledger, self._config.max_in_flight, self._clock)
+        self._driver: threading.Thread | None = None
+        self._driver_lock = threading.Lock()
 
     def _route(self, name: str) -> Route:
         try:
@@ -193,7 +204,7 @@ class Relay:
 
     def _send_here(self, attempt: Attempt) -> bool:
         try:
-            attempt.route.destination.send(attempt.parcel.payload, self._config.inline_timeout)
+            attempt.route.destination.send(attempt.parcel.payload, attempt.parcel.timeout)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the destination's answer
             settled = self._ledger.settle(attempt, error)
         except BaseException:  # somebody ends this thread; the result must live on
@@ -206,7 +217,7 @@ class Relay:
 
     def _send_apart(self, attempt: Attempt) -> bool:
         attempt.told = told = Told()
-        self._submit(attempt, self._config.send_timeout)
+        self._sends.start(attempt, self._config.send_timeout, self._config.inline_timeout)
         try:
             told.wait(attempt.route.lane.health.patience())
         except BaseException:
@@ -236,7 +247,7 @@ class Relay:
         while not self._ledger.closed:
             for route, parcel in self._ledger.due():
                 self._relay(route, parcel)
-            self._ledger.sleep(self._session.expire())
+            self._ledger.sleep(self._sends.expire())
 
     def _relay(self, route: Route, parcel: Parcel) -> None:
         permit = None if route.breaker is None else route.breaker.try_acquire()
@@ -248,27 +259,13 @@ class Relay:
             return
         else:
             attempt = Attempt(route, parcel, None)
-        self._submit(attempt, max(_LEAST_TIMEOUT, min(self._config.send_timeout, left)))
+        timeout = max(_LEAST_TIMEOUT, min(self._config.send_timeout, left))
+        self._sends.start(attempt, timeout, timeout)
 
-    def _submit(self, attempt: Attempt, timeout: float) -> None:
-        destination = attempt.route.destination
-        call = partial(destination.send, attempt.parcel.payload, timeout)
-        arrived, late = partial(self._arrived, attempt), partial(self._late, attempt)
-        try:
-            self._session.submit(destination.name, call, timeout, on_outcome=arrived, on_late=late)
-        except RuntimeError:  # closed while this result was on its way in
-            self._ledger.bar(attempt, None)
 
-    def _arrived(self, attempt: Attempt, key: str, outcome: Outcome[None]) -> None:
-        if isinstance(outcome, TimedOut):
-            self._ledger.time_out(attempt, outcome.timeout)
-        elif not (isinstance(outcome, Cancelled) and self._ledger.closed):
-            self._late(attempt, key, outcome)
-        elif attempt.permit is not None:  # cut off by our closing: it may still run, and then comes late
-            attempt.permit.release()
+def _after_fork() -> None:
+    for relay in list(_relays):
+        relay._start_afresh()  # noqa: SLF001 - its own module
 
-    def _late(self, attempt: Attempt, _: str, outcome: Outcome[None]) -> None:
-        if isinstance(outcome, (Rejected, Cancelled)):
-            self._ledger.bar(attempt, outcome.retry_after if isinstance(outcome, Rejected) else None)
-        else:
-            self._ledger.settle(attempt, outcome.error if isinstance(outcome, Failed) else None)
+
+os.register_at_fork(after_in_child=_after_fork)

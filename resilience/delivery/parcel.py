@@ -1,0 +1,74 @@
+"""One result on its way, what came of an attempt to send it, and what that tells a breaker: values, no decisions."""
+
+import enum
+import math
+from typing import Any
+
+import attrs
+
+from resilience.delivery.outbox import Row
+from resilience.events import Event
+
+__all__ = ["Parcel", "Report", "Settled"]
+
+
+class Report(enum.Enum):
+    """What an answer tells a circuit breaker; ``REPEAT`` is a failure that only a probe's permit should report."""
+
+    SUCCESS = "success"
+    FAILURE = "failure"
+    REPEAT = "repeat"
+    NEUTRAL = "neutral"
+
+
+@attrs.frozen
+class Settled:
+    """What came of an attempt.
+
+    Attributes:
+        kept: the result is still to be delivered.
+        dead: why it never will be, if so.
+        events: what to tell, in order.
+    """
+
+    kept: bool
+    dead: str | None = None
+    events: tuple[Event, ...] = ()
+
+
+@attrs.define(eq=False)
+class Parcel:
+    """One result on its way. Its ``Lane`` changes it; drivers read it, and set ``row`` once it is written down.
+
+    Attributes:
+        number: its place among the results of its destination.
+        key: its line.
+        payload: the result.
+        due: clock time before which it is not sent.
+        inline: the unit that brought it is waiting for the attempt.
+        timeout: seconds its unit should wait.
+        relayed: the running attempt was started by the relay.
+        away: an attempt is running (also one that is past its timeout: then ``abandoned``).
+        started: clock time at which its last attempt began.
+        released: it is written down, so that the relay may send it.
+        gone: taken, or refused for good.
+        attempts: how many attempts failed.
+        refusals: how many attempts ended in ``Undeliverable``.
+        row: what was written down.
+    """
+
+    number: int
+    key: str
+    payload: Any
+    due: float
+    inline: bool = False
+    timeout: float = math.inf
+    relayed: bool = False
+    away: bool = False
+    abandoned: bool = False
+    started: float = 0.0
+    released: bool = False
+    gone: bool = False
+    attempts: int = 0
+    refusals: int = 0
+    row: Row | None = None
