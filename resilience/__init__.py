@@ -1,0 +1,92 @@
+"""Primitives for programs that call or poll several unreliable services at once.
+
+The floors, from the bottom up; each knows only those below it:
+
+* values: `errors`, `outcomes`, `events`
+* decisions: `allocation` (exact shares), `backoff`, `breaker`, `registry`
+* `fan_out`: many calls, one deadline
+* `polling`: many sources, one capacity; `delivery`: results that must arrive
+
+Each folder has one pure core that decides and thin drivers that do. Import from here.
+"""
+
+from resilience.allocation import CapacityAllocator, allocate
+from resilience.backoff import Backoff
+from resilience.breaker import BreakerConfig, CircuitBreaker, Permit
+from resilience.delivery import DeadLetter, Destination, MemoryStore, Relay, RelayConfig, Row, Store
+from resilience.errors import BreakerOpenError, Incomplete, ResilienceError, Throttled, Undeliverable
+from resilience.events import (
+    BreakerChanged,
+    BreakerState,
+    DeadLettered,
+    DeliveryFailed,
+    DeliveryResumed,
+    Event,
+    GaveBack,
+    GiveBackFailed,
+    HandlerFailed,
+    ItemsArrived,
+    ItemsArrivedLate,
+    Listener,
+    PollFailed,
+    PollOverdue,
+    PollTimedOut,
+    Undelivered,
+)
+from resilience.fan_out import FanOutExecutor, Session
+from resilience.outcomes import Cancelled, Failed, Outcome, Rejected, TimedOut, Value
+from resilience.polling import Item, PollConfig, Poller, PollPlanner, PollRequest, Source, SourceView
+from resilience.registry import BreakerRegistry
+
+__all__ = [
+    "Backoff",
+    "BreakerChanged",
+    "BreakerConfig",
+    "BreakerOpenError",
+    "BreakerRegistry",
+    "BreakerState",
+    "Cancelled",
+    "CapacityAllocator",
+    "CircuitBreaker",
+    "DeadLetter",
+    "DeadLettered",
+    "DeliveryFailed",
+    "DeliveryResumed",
+    "Destination",
+    "Event",
+    "Failed",
+    "FanOutExecutor",
+    "GaveBack",
+    "GiveBackFailed",
+    "HandlerFailed",
+    "Incomplete",
+    "Item",
+    "ItemsArrived",
+    "ItemsArrivedLate",
+    "Listener",
+    "MemoryStore",
+    "Outcome",
+    "Permit",
+    "PollConfig",
+    "PollFailed",
+    "PollOverdue",
+    "PollPlanner",
+    "PollRequest",
+    "PollTimedOut",
+    "Poller",
+    "Rejected",
+    "Relay",
+    "RelayConfig",
+    "ResilienceError",
+    "Row",
+    "Session",
+    "Source",
+    "SourceView",
+    "Store",
+    "Throttled",
+    "TimedOut",
+    "Undeliverable",
+    "Undelivered",
+    "Value",
+    "allocate",
+]
