@@ -68,6 +68,14 @@ def test_any_json_is_a_task_or_a_value_error(entry):
     assert task.response_timeout >= 0.0
 
 
+@pytest.mark.parametrize("odd", [pytest.param(10**400, id="huge"), 2**53, -1, True, 1.5, "7", None, [], {}])
+def test_a_nonsensical_number_costs_no_task(odd):
+    """The task has been handed out: a count that makes no sense, or fits no float, is taken for zero."""
+    numbers = dict.fromkeys(("retryCount", "pollCount", "responseTimeoutSeconds", "seq", "iteration"), odd)
+
+    assert Task.from_wire({"taskId": "t", **numbers}) == Task(task_id="t")
+
+
 def test_repr_shows_ids_but_no_data():
     """Logs may hold a task's or result's repr: what a workflow was given stays out of it."""
     task = Task.from_wire({**WIRE, "inputData": {"iban": "DE-private"}, "outputData": {"iban": "DE-private"}})

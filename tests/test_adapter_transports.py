@@ -96,6 +96,11 @@ class Peer:
             "X-Other: 1", "Set-Cookie: a=b; Path=/", status="503 Busy",
         )  # fmt: skip
 
+    def do_interim(self, stream, *_):
+        """An interim answer that asks for a pause, then one that does not."""
+        stream.sendall(b"HTTP/1.1 100 Continue\r\nRetry-After: 99\r\n\r\n")
+        self.say(stream, b"", status="503 Busy")
+
     def do_redirect(self, stream, *_):
         """A redirect to another host."""
         self.say(stream, b"", f"Location: {self.elsewhere}", status="307 Over there")
@@ -132,10 +137,12 @@ class Peer:
             stream.sendall(b"1000\r\n" + b"x" * 0x1000 + b"\r\n")
 
     def do_trickle(self, stream, *_):
-        """Chunks without an end, one after another."""
+        """Chunks one after another for some seconds."""
         stream.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-        while not self.stopping.wait(0.02):
+        for _ in range(200):
             stream.sendall(b"1000\r\n" + b"x" * 0x1000 + b"\r\n")
+            self.stopping.wait(0.02)
+        stream.sendall(b"0\r\n\r\n")
 
     def do_bomb(self, stream, *_):
         """A small answer that is large once unpacked."""
@@ -290,6 +297,11 @@ def test_an_answer_has_status_body_and_the_headers_that_matter(connect, peer):
         {"content-type": "application/json", "date": "Tue, 24 Nov 2026 08:00:00 GMT", "retry-after": "7"},
         b"{}",
     )
+
+
+def test_an_interim_answer_leaves_nothing_behind(connect, peer):
+    """A pause that an interim answer or a proxy asked for is not the server's."""
+    assert connect(peer).send(get("interim"), 5.0) == HttpAnswer(503)
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,8 @@ class _Handle:
             self._curl.perform()
         except pycurl.error as error:
             raise self._failure(*error.args) from None
-        return HttpAnswer(self._curl.getinfo(pycurl.RESPONSE_CODE), self._kept, b"".join(self._body))
+        body, self._body = b"".join(self._body), []  # an idle handle keeps no answer alive
+        return HttpAnswer(self._curl.getinfo(pycurl.RESPONSE_CODE), self._kept, body)
 
     def close(self) -> None:
         self._curl.close()
