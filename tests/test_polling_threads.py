@@ -1,0 +1,530 @@
+"""The poller on threads: real threads and sockets-free sources; nothing here depends on how fast the machine is."""
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from resilience import (
+    BreakerConfig,
+    BreakerRegistry,
+    BreakerState,
+    Event,
+    GaveBack,
+    GiveBackFailed,
+    HandlerFailed,
+    Incomplete,
+    Item,
+    ItemsArrivedLate,
+    PollConfig,
+    Poller,
+    PollFailed,
+    PollOverdue,
+    PollTimedOut,
+    Source,
+    Throttled,
+)
+
+GUARD = 20.0  # seconds until a wrong test fails instead of hanging
+QUICK = PollConfig(poll_wait=0.02, overdue_after=0.02, poll_timeout=0.1, give_up_after=5.0, max_hold=0.2)
+PATIENT = PollConfig(poll_wait=0.02, overdue_after=2.0, poll_timeout=10.0, give_up_after=20.0)
+
+
+class Queue:
+    """A source with values; it can be made to hang and takes back what it is given."""
+
+    def __init__(self, *values: object) -> None:
+        self.values = deque(values)
+        self.back: list[object] = []
+        self.polls = 0
+        self.hangs = False
+        self.thaw = threading.Event()
+        self.hanging = threading.Event()
+
+    def poll(self, count: int, wait: float) -> Sequence[object] | None:
+        """At most ``count`` values; when it hangs, they leave the queue at once and arrive after the thaw."""
+        self.polls += 1
+        taken = [self.values.popleft() for _ in range(min(count, len(self.values)))]
+        if self.hangs:
+            self.hanging.set()
+            assert self.thaw.wait(GUARD)
+        elif not taken:
+            threading.Event().wait(wait)
+        return taken or None
+
+    def give_back(self, values: Sequence[object]) -> None:
+        """Take back what never started."""
+        self.back.extend(values)
+
+    def source(self, name: str = "a", **options: object) -> Source[object]:
+        """What a poller is told of it."""
+        return Source(name, self.poll, give_back=self.give_back, **options)  # type: ignore[arg-type]
+
+
+class Events(list[Event]):
+    """Remembers events, and lets a test wait for one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._changed = threading.Condition()
+
+    def __call__(self, event: Event) -> None:
+        """Hear of ``event``."""
+        with self._changed:
+            self.append(event)
+            self._changed.notify_all()
+
+    def wait_for(self, kind: type, **facts: object) -> Event:
+        """The first event of ``kind`` with these ``facts``."""
+
+        def fits(event: Event) -> bool:
+            return isinstance(event, kind) and all(getattr(event, k) == v for k, v in facts.items())
+
+        with self._changed:
+            assert self._changed.wait_for(lambda: any(map(fits, self)), GUARD), f"no {kind.__name__} in {list(self)}"
+            return next(filter(fits, self))
+
+
+def take(poller: Poller[object], count: int) -> list[Item[object]]:
+    """Take until there are ``count`` items."""
+    items: list[Item[object]] = []
+    while len(items) < count:
+        got = poller.take(GUARD)
+        assert got, f"only {items} came"
+        items += got
+    return items
+
+
+def test_take_returns_what_any_source_brought_while_another_hangs() -> None:
+    """There is no round in which all wait for the slowest."""
+    hung, ready = Queue("never"), Queue("now")
+    hung.hangs = True
+    with Poller([hung.source("hung"), ready.source("ready")], capacity=2, config=PATIENT) as poller:
+        (item,) = take(poller, 1)
+        assert hung.hanging.wait(GUARD)
+
+        assert (item.source, item.value) == ("ready", "now")
+        item.done()
+        hung.thaw.set()
+
+
+def test_take_comes_back_empty_after_its_timeout() -> None:
+    """Nothing to do is no error, and nobody waits for ever."""
+    with Poller([Queue().source()], capacity=1, config=QUICK) as poller:
+        assert poller.take(0.05) == []
+
+
+def test_take_gives_no_more_than_its_limit() -> None:
+    """A caller with room for one item gets one."""
+    with Poller([Queue(*range(5)).source()], capacity=5, config=PATIENT) as poller:
+        items = poller.take(GUARD, limit=1)
+        assert len(items) == 1
+        items[0].done()
+
+
+def test_p2_items_that_execute_never_exceed_the_capacity() -> None:
+    """However many sources there are, at most ``capacity`` handlers run at once, and every item runs once."""
+    queues = {name: Queue(*range(60)) for name in "abc"}
+    lock, now, most, seen = threading.Lock(), [0], [0], []
+    all_seen = threading.Event()
+
+    def handle(item: Item[object]) -> None:
+        with lock:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+            seen.append((item.source, item.value))
+            if len(seen) == 180:
+                all_seen.set()
+        threading.Event().wait(0.001)
+        with lock:
+            now[0] -= 1
+
+    with Poller([queue.source(name) for name, queue in queues.items()], capacity=4, config=PATIENT) as poller:
+        poller.start(handle)
+        assert all_seen.wait(GUARD)
+        assert poller.stop(GUARD)
+
+    assert most[0] <= 4
+    assert sorted(seen) == sorted((name, value) for name in queues for value in range(60))
+
+
+def test_item_is_done_once_whoever_says_so() -> None:
+    """A second `done`, or a `give_back` after it, frees no second unit and returns nothing."""
+    queue = Queue("x")
+    with Poller([queue.source()], capacity=1, config=PATIENT) as poller:
+        with take(poller, 1)[0] as item:
+            item.done()
+        item.give_back()
+
+        assert poller.view()["a"].executing == 0
+    assert queue.back == []
+
+
+def test_items_can_be_iterated_until_the_poller_stops() -> None:
+    """``for item in poller`` sees every item and ends with the poller."""
+    seen = []
+    with Poller([Queue(1, 2, 3).source()], capacity=2, config=PATIENT) as poller:
+        for item in poller:
+            with item:
+                seen.append(item.value)
+            if len(seen) == 3:
+                poller.stop()
+
+    assert seen == [1, 2, 3]
+
+
+def test_item_given_back_by_its_holder_goes_home() -> None:
+    """The value returns to the source it came from and its unit is free."""
+    events, left, right = Events(), Queue("l"), Queue("r")
+    with Poller([left.source("left"), right.source("right")], capacity=2, config=PATIENT, on_event=events) as poller:
+        for item in take(poller, 2):
+            item.give_back()
+        events.wait_for(GaveBack, source="left")
+        events.wait_for(GaveBack, source="right")
+
+    assert (left.back, right.back) == (["l"], ["r"])
+
+
+def test_handler_that_raises_frees_its_unit_and_is_told_of() -> None:
+    """A unit outlives whatever a handler raises, SystemExit included."""
+    events, done = Events(), threading.Event()
+
+    def handle(item: Item[object]) -> None:
+        if item.value == "last":
+            done.set()
+        elif item.value == "exit":
+            raise SystemExit(1)
+        else:
+            raise ValueError(item.value)
+
+    with Poller([Queue("bad", "exit", "last").source()], capacity=1, config=PATIENT, on_event=events) as poller:
+        poller.start(handle)
+        assert done.wait(GUARD)
+
+    assert [type(e.error) for e in events if isinstance(e, HandlerFailed)] == [ValueError, SystemExit]
+
+
+def test_handler_that_ends_its_item_itself_frees_one_unit() -> None:
+    """An explicit `done` in the handler is not counted twice."""
+    events, executing = Events(), []
+
+    def handle(item: Item[object]) -> None:
+        item.done()
+        executing.append(poller.view()["a"].executing)
+        if item.value == 2:
+            both.set()
+
+    both = threading.Event()
+    with Poller([Queue(1, 2).source()], capacity=1, config=PATIENT, on_event=events) as poller:
+        poller.start(handle)
+        assert both.wait(GUARD)
+
+    assert all(count >= 0 for count in executing)
+    assert poller.view()["a"].executing == 0
+
+
+def test_run_returns_when_somebody_stops_the_poller() -> None:
+    """``run`` blocks its caller until another thread calls `stop`."""
+    with ThreadPoolExecutor(1) as pool, Poller([Queue(1).source()], capacity=1, config=QUICK) as poller:
+        ran = threading.Event()
+        running = pool.submit(poller.run, lambda _: ran.set())
+        assert ran.wait(GUARD)
+        assert not running.done()
+
+        poller.stop()
+
+        running.result(GUARD)
+
+
+def test_poller_runs_one_handler() -> None:
+    """A second `start` is refused: it would run items twice as wide as the capacity."""
+    with Poller([Queue().source()], capacity=1, config=QUICK) as poller:
+        poller.start(print)
+        with pytest.raises(RuntimeError, match="running already"):
+            poller.start(print)
+
+
+def test_p8_item_held_too_long_is_given_back() -> None:
+    """What cannot start within ``max_hold`` returns to its own source."""
+    events, other = Events(), Queue("waits")
+    config = PollConfig(poll_wait=0.02, overdue_after=2.0, poll_timeout=10.0, give_up_after=20.0, max_hold=0.05)
+    busy = Queue("runs")
+    sources = [busy.source("busy"), other.source("other")]
+    with Poller(sources, capacity=1, config=config, on_event=events) as poller:
+        (first,) = take(poller, 1)
+        held = events.wait_for(GaveBack, reason="held too long")
+        assert {first.source, held.source} == {"busy", "other"}
+        first.done()
+
+    assert [held.source] == [name for name, queue in (("busy", busy), ("other", other)) if queue.back]
+
+
+def test_late_answer_of_an_abandoned_poll_is_taken_in() -> None:
+    """What a poll brings after its timeout is real work: it runs."""
+    events, queue = Events(), Queue("late")
+    queue.hangs = True
+    with Poller([queue.source()], capacity=1, config=QUICK, on_event=events) as poller:
+        assert poller.take(0.01) == []
+        events.wait_for(PollOverdue, source="a")
+        events.wait_for(PollTimedOut, source="a")
+        queue.thaw.set()
+
+        (item,) = take(poller, 1)
+
+        assert item.value == "late"
+        assert ItemsArrivedLate("a", 1) in events
+        item.done()
+
+
+def test_stop_gives_back_what_polls_in_flight_bring_until_they_are_overdue() -> None:
+    """A poll under way at the stop is waited for, and its items go home."""
+    events, queue = Events(), Queue("un-started")
+    queue.hangs = True
+    poller: Poller[object] = Poller([queue.source()], capacity=1, config=PATIENT, on_event=events)
+    assert poller.take(0.01) == []
+    assert queue.hanging.wait(GUARD)
+    with ThreadPoolExecutor(1) as pool:
+        stopping = pool.submit(poller.stop, GUARD)
+        queue.thaw.set()
+
+        assert stopping.result(GUARD)
+
+    assert queue.back == ["un-started"]
+    assert GaveBack("a", 1, "stopping") in events
+
+
+def test_stop_lets_a_running_item_finish() -> None:
+    """`stop` returns True once the handler that was running has returned."""
+    started, release, finished = threading.Event(), threading.Event(), []
+
+    def handle(item: Item[object]) -> None:
+        started.set()
+        assert release.wait(GUARD)
+        finished.append(item.value)
+
+    poller = Poller([Queue(1).source()], capacity=1, config=QUICK)
+    poller.start(handle)
+    assert started.wait(GUARD)
+    with ThreadPoolExecutor(1) as pool:
+        stopping = pool.submit(poller.stop, GUARD)
+        release.set()
+
+        assert stopping.result(GUARD)
+    assert finished == [1]
+
+
+def test_stop_ends_with_its_grace_and_says_that_something_still_runs() -> None:
+    """A handler that hangs does not keep `stop` longer than it was given."""
+    started, release = threading.Event(), threading.Event()
+
+    def handle(_: Item[object]) -> None:
+        started.set()
+        assert release.wait(GUARD)
+
+    poller = Poller([Queue(1).source()], capacity=1, config=QUICK)
+    poller.start(handle)
+    assert started.wait(GUARD)
+
+    assert poller.stop(0.05) is False
+    release.set()
+
+
+def test_stop_reports_values_that_nobody_takes_back() -> None:
+    """A source without ``give_back`` keeps its values, and that is said."""
+    events, queue = Events(), Queue("x")
+    queue.hangs = True
+    poller: Poller[object] = Poller([Source("a", queue.poll)], capacity=1, config=PATIENT, on_event=events)
+    assert poller.take(0.01) == []
+    assert queue.hanging.wait(GUARD)
+    with ThreadPoolExecutor(1) as pool:
+        stopping = pool.submit(poller.stop, GUARD)
+        queue.thaw.set()
+
+        assert stopping.result(GUARD) is False
+    failed = events.wait_for(GiveBackFailed, source="a")
+    assert "no give_back" in str(failed.error)  # type: ignore[union-attr]
+
+
+def test_values_that_arrive_after_the_stop_are_reported() -> None:
+    """An answer that comes when the poller has ended is not silently dropped."""
+    events, queue = Events(), Queue("x")
+    queue.hangs = True
+    poller: Poller[object] = Poller([queue.source()], capacity=1, config=QUICK, on_event=events)
+    assert poller.take(0.01) == []
+    assert queue.hanging.wait(GUARD)
+    poller.stop(GUARD)
+
+    queue.thaw.set()
+
+    failed = events.wait_for(GiveBackFailed, source="a")
+    assert "had stopped" in str(failed.error)  # type: ignore[union-attr]
+
+
+def failing(*errors: Exception | list[object]) -> Callable[[int, float], list[object]]:
+    """A poll that raises or returns each of these in turn, then is empty."""
+    script = deque(errors)
+
+    def poll(_: int, wait: float) -> list[object]:
+        if not script:
+            threading.Event().wait(wait)
+            return []
+        step = script.popleft()
+        if isinstance(step, Exception):
+            raise step
+        return step
+
+    return poll
+
+
+def test_failure_is_told_and_the_source_is_polled_again() -> None:
+    """One failed poll costs a pause, not the source."""
+    events = Events()
+    with Poller([Source("a", failing(OSError("down"), ["up"]))], capacity=1, config=PATIENT, on_event=events) as poller:
+        (item,) = take(poller, 1)
+        item.done()
+
+    assert item.value == "up"
+    assert [str(e.error) for e in events if isinstance(e, PollFailed)] == ["down"]
+
+
+def test_repeated_failures_open_the_sources_breaker_and_no_other() -> None:
+    """A source that fails fail_max times is left alone; its neighbour is not."""
+    changes, opened = Events(), threading.Event()
+    breakers = BreakerRegistry(
+        BreakerConfig(fail_max=2, reset_timeout=60.0),
+        on_event=lambda e: (changes(e), opened.set())[0],  # type: ignore[func-returns-value]
+    )
+    sources = [Source("bad", failing(*[OSError("down")] * 9)), Source("good", failing())]
+    with Poller(sources, capacity=1, config=QUICK, breakers=breakers) as poller:
+        assert poller.take(0.01) == []
+        assert opened.wait(GUARD)
+
+        assert breakers.get("bad").state is BreakerState.OPEN
+        assert breakers.get("good").state is BreakerState.CLOSED
+
+
+def test_source_that_asks_for_a_pause_counts_nothing() -> None:
+    """`Throttled` pauses the source for at least as long as it says, and its breaker hears no failure."""
+    breakers = BreakerRegistry(BreakerConfig(fail_max=1))
+    events = Events()
+    poll = failing(Throttled(0.05), ["after"])
+    with Poller([Source("a", poll)], capacity=1, config=PATIENT, breakers=breakers, on_event=events) as poller:
+        (item,) = take(poller, 1)
+        item.done()
+
+        assert breakers.get("a").state is BreakerState.CLOSED
+    events.wait_for(PollFailed, source="a")
+
+
+def test_good_part_of_a_damaged_answer_runs_and_the_failure_counts() -> None:
+    """`Incomplete` brings its values and counts against its source."""
+    breakers = BreakerRegistry(BreakerConfig(fail_max=1))
+    poll = failing(Incomplete("half of it", ["good"]))
+    with Poller([Source("a", poll)], capacity=1, config=PATIENT, breakers=breakers) as poller:
+        (item,) = take(poller, 1)
+        item.done()
+
+        assert item.value == "good"
+        assert breakers.get("a").state is BreakerState.OPEN
+
+
+@pytest.mark.parametrize("answer", ["text", b"bytes", {1, 2}, 7])
+def test_answer_that_is_no_sequence_teaches(answer: object) -> None:
+    """A poll that returns something else fails with a word about what it should return."""
+    events = Events()
+    with Poller([Source("a", lambda *_: answer)], capacity=1, config=PATIENT, on_event=events) as poller:  # type: ignore[arg-type, return-value]
+        assert poller.take(0.01) == []
+        failed = events.wait_for(PollFailed, source="a")
+
+    assert "returns a list, or None" in str(failed.error)  # type: ignore[union-attr]
+
+
+def test_cancelled_poll_is_a_failure_like_any_other() -> None:
+    """A poll that ends with a cancellation of its own is tried again."""
+    calls = []
+
+    def poll(_: int, wait: float) -> list[object]:
+        calls.append(1)
+        if len(calls) == 1:
+            raise asyncio.CancelledError
+        threading.Event().wait(wait)
+        return ["x"] if len(calls) == 2 else []
+
+    with Poller([Source("a", poll)], capacity=1, config=PATIENT) as poller:
+        take(poller, 1)[0].done()
+
+
+def test_p13_source_whose_delivery_failed_is_not_polled_until_one_succeeds() -> None:
+    """Results that cannot get home stop the polls; one that can starts them again."""
+    queue = Queue("first", "second")
+    with Poller([queue.source()], capacity=1, config=PATIENT) as poller:
+        (item,) = take(poller, 1)
+        poller.deliveries("a", ok=False)
+        item.done()
+        polls = queue.polls
+
+        assert poller.take(0.1) == []
+        assert queue.polls == polls
+
+        poller.deliveries("a", ok=True)
+        (item,) = take(poller, 1)
+        assert item.value == "second"
+        item.done()
+
+
+def test_p9_idle_poller_polls_once_per_wait() -> None:
+    """Nothing spins: while nobody has anything, a source that uses its wait is asked again only after it."""
+    queue = Queue()
+    with Poller([queue.source()], capacity=4, config=PATIENT) as poller:
+        assert poller.take(0.2) == []
+
+    assert queue.polls <= 0.2 / 0.02 + 2
+
+
+def test_two_sources_of_one_name_are_refused() -> None:
+    """Items and breakers go by name."""
+    with pytest.raises(ValueError, match="two sources are called 'a'"):
+        Poller([Queue().source("a"), Queue().source("a")], capacity=1)
+
+
+def test_poller_needs_a_source() -> None:
+    """Polling nothing would wait for ever."""
+    with pytest.raises(ValueError, match="at least one source"):
+        Poller([], capacity=1)
+
+
+def test_repr_says_what_it_polls() -> None:
+    """A poller and an item show what they are about."""
+    with Poller([Queue("x").source()], capacity=1, config=PATIENT) as poller:
+        assert repr(poller) == "<Poller of a: 0 executing, 0 held>"
+        (item,) = take(poller, 1)
+        assert repr(item) == "Item('a', 'x')"
+        item.done()
+
+
+@pytest.mark.parametrize(
+    "timing",
+    [
+        {"poll_wait": 5.0},
+        {"overdue_after": 4.5},
+        {"poll_timeout": 30.0},
+        {"poll_wait": 0.0},
+        {"max_hold": float("nan")},
+        {"poll_wait": True},
+        {"max_abandoned": 0},
+    ],
+)
+def test_timing_that_cannot_work_is_refused(timing: dict[str, float]) -> None:
+    """The order of the times is checked, and each is a positive number; the error names what is wrong."""
+    with pytest.raises(ValueError, match=next(iter(timing))):
+        PollConfig(**timing)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("options", [{"weight": 0}, {"max_batch": 0}, {"max_units": True}])
+def test_source_with_impossible_numbers_is_refused(options: dict[str, int]) -> None:
+    """Weights and limits are whole numbers from 1; the error names the option."""
+    with pytest.raises(ValueError, match=next(iter(options))):
+        Queue().source(**options)
