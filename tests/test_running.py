@@ -1,0 +1,447 @@
+"""Workers on several servers: the embedded server over real sockets, real signals in real processes."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conductor_adapter import (
+    Credentials,
+    DevServer,
+    RunnerConfig,
+    ServerSettings,
+    StopReport,
+    WorkerRunner,
+    run_workers,
+    task_context,
+    worker,
+)
+from conductor_adapter.answers import PollAnswer
+from conductor_adapter.dev_server import DevServerProcess
+from conductor_adapter.running import links
+from conductor_adapter.running.lifecycle import Phase, advance, share_of_grace
+from resilience import BreakerChanged, BreakerConfig, DeliveryFailed, DeliveryResumed, Event, PollConfig, RelayConfig
+
+GUARD = 20.0  # seconds until a wrong test fails instead of hanging
+QUICK = RunnerConfig(
+    transport="requests",
+    grace=GUARD,
+    poll=PollConfig(poll_wait=0.1, overdue_after=0.2, poll_timeout=0.5, give_up_after=5.0),
+    breaker=BreakerConfig(reset_timeout=0.2),
+    relay=RelayConfig(inline_timeout=0.2),
+)
+
+
+@worker("where", threads=4)
+def where(number: int = 0) -> dict[str, object]:
+    """Says which server its task came from."""
+    return {"server": task_context().server, "number": number}
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[DevServer, DevServer]]:
+    """Two embedded servers."""
+    with DevServer(name="eu") as eu, DevServer(name="us") as us:
+        yield eu, us
+
+
+class Seen(list[Event]):
+    """Remembers events, and lets a test wait for one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._changed = threading.Condition()
+
+    def __call__(self, event: Event) -> None:
+        """Hear of ``event``."""
+        with self._changed:
+            self.append(event)
+            self._changed.notify_all()
+
+    def wait_for(self, kind: type) -> None:
+        """Wait until an event of ``kind`` was heard."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: any(isinstance(e, kind) for e in self), GUARD), list(self)
+
+
+@pytest.mark.parametrize("transport", ["requests", "curl"])
+def test_each_result_goes_to_the_server_its_task_came_from(pair: tuple[DevServer, DevServer], transport: str) -> None:
+    """Tasks of both servers run, and each server gets the results of its own and no other."""
+    runs = [(server, server.start_task("where", {"number": n})) for n in range(10) for server in pair]
+    with WorkerRunner([where], [s.settings for s in pair], config=RunnerConfig(transport=transport)) as runner:
+        for server, run in runs:
+            assert server.wait(run, GUARD).output["server"] == server.name
+        report = runner.stop(GUARD)
+
+    assert report == StopReport()
+    assert report.clean
+    assert not any(name.startswith("404") for server in pair for name in server.counts())
+
+
+def test_servers_that_want_credentials_get_their_own() -> None:
+    """Each server's key goes to that server alone, and tasks run behind it."""
+    key = Credentials("k1", "s1")
+    with DevServer(name="locked", credentials=key) as locked, DevServer(name="open") as free:
+        settings = [ServerSettings("locked", locked.url, auth=key), free.settings]
+        runs = [(locked, locked.start_task("where")), (free, free.start_task("where"))]
+        with WorkerRunner([where], settings, config=QUICK):
+            for server, run in runs:
+                assert server.wait(run, GUARD).status == "COMPLETED"
+
+
+def test_several_workers_run_side_by_side_with_their_own_threads(pair: tuple[DevServer, DevServer]) -> None:
+    """A worker that is busy takes no thread of another one."""
+    release = threading.Event()
+
+    @worker("stuck", threads=1)
+    def stuck() -> None:
+        assert release.wait(GUARD)
+
+    eu, us = pair
+    held = eu.start_task("stuck")
+    with WorkerRunner([stuck, where], [eu.settings, us.settings], config=QUICK):
+        assert us.wait(us.start_task("where"), GUARD).status == "COMPLETED"
+        release.set()
+        assert eu.wait(held, GUARD).status == "COMPLETED"
+
+
+def test_p13_server_that_takes_no_results_is_not_polled_until_it_does(pair: tuple[DevServer, DevServer]) -> None:
+    """A failed delivery stops the polls of its server; once it takes results again, everything is delivered."""
+    eu, us = pair
+    seen, pausing = Seen(), threading.Event()
+
+    @worker("steady", threads=2)
+    def steady() -> None:
+        return None
+
+    eu.faults.set(error=503, only="updates")
+    runs = [eu.start_task("steady") for _ in range(50)]
+    with WorkerRunner([steady], [eu.settings, us.settings], config=QUICK, on_event=seen) as runner:
+        seen.wait_for(DeliveryFailed)
+        pausing.wait(0.3)
+        before = runner.view()["eu"].started
+        pausing.wait(0.3)
+        assert runner.view()["eu"].started == before < 50
+
+        assert us.wait(us.start_task("steady"), GUARD).status == "COMPLETED"
+        eu.faults.clear()
+        seen.wait_for(DeliveryResumed)
+        for run in runs:
+            assert eu.wait(run, GUARD).status == "COMPLETED"
+
+        assert max(eu.handed_out().values()) == 1
+
+
+def test_dead_server_opens_its_breaker_and_is_served_when_it_is_back(tmp_path: Path) -> None:
+    """A killed server is left alone; after its restart on its state its tasks run."""
+    seen = Seen()
+    with DevServerProcess(name="eu", state=tmp_path / "eu.db") as eu, DevServer(name="us") as us:
+        eu.start_tasks("where", 3)
+        eu.kill()
+        with WorkerRunner([where], [eu.settings, us.settings], config=QUICK, on_event=seen) as runner:
+            seen.wait_for(BreakerChanged)
+            assert us.wait(us.start_task("where"), GUARD).status == "COMPLETED"
+            assert runner.view()["eu"].state == "suspect"
+
+            eu.restart()
+
+            done = threading.Event()
+            for _ in range(200):
+                if eu.runs("where").get("COMPLETED") == 3:
+                    break
+                done.wait(0.1)
+            assert eu.runs("where")["COMPLETED"] == 3
+
+
+def test_stop_gives_unstarted_tasks_back_with_their_output(pair: tuple[DevServer, DevServer]) -> None:
+    """What was polled and never ran is pollable again at once, and the running task finishes."""
+    eu, us = pair
+    started, release = threading.Event(), threading.Event()
+
+    @worker("slow", threads=1)
+    def slow() -> None:
+        started.set()
+        assert release.wait(GUARD)
+
+    runs = [eu.start_task("slow"), us.start_task("slow")]
+    runner = WorkerRunner([slow], [eu.settings, us.settings], config=QUICK)
+    runner.start()
+    assert started.wait(GUARD)
+    with ThreadPoolExecutor(1) as pool:
+        stopping = pool.submit(runner.stop)
+        release.set()
+        assert stopping.result(GUARD).clean
+
+    with WorkerRunner([slow], [eu.settings, us.settings], config=QUICK):
+        for server, run in zip(pair, runs, strict=True):
+            assert server.wait(run, GUARD).status == "COMPLETED"
+
+
+def test_stop_reports_results_that_nobody_took(pair: tuple[DevServer, DevServer]) -> None:
+    """A result whose server does not answer is counted, not forgotten."""
+    eu, us = pair
+    seen = Seen()
+    eu.faults.set(error=503, only="updates")
+    eu.start_task("where")
+    runner = WorkerRunner([where], [eu.settings, us.settings], config=QUICK, on_event=seen)
+    runner.start()
+    seen.wait_for(DeliveryFailed)
+
+    report = runner.stop(0.5)
+
+    assert (report.left, report.clean) == (1, False)
+
+
+def test_stop_counts_tasks_that_do_not_finish(pair: tuple[DevServer, DevServer]) -> None:
+    """A task that outlives the grace is said to be unfinished."""
+    started, release = threading.Event(), threading.Event()
+
+    @worker("endless", threads=1)
+    def endless() -> None:
+        started.set()
+        release.wait(GUARD)
+
+    pair[0].start_task("endless")
+    runner = WorkerRunner([endless], [pair[0].settings], config=QUICK)
+    runner.start()
+    assert started.wait(GUARD)
+
+    assert runner.stop(0.1).unfinished == 1
+    release.set()
+
+
+def test_stop_counts_tasks_that_could_not_be_given_back(pair: tuple[DevServer, DevServer]) -> None:
+    """An un-started task whose server refuses to take it back is reported: its server will time it out."""
+    eu, us = pair
+    started, release = threading.Event(), threading.Event()
+
+    @worker("one", threads=1)
+    def one() -> None:
+        started.set()
+        assert release.wait(GUARD)
+
+    for server in (*pair, *pair):
+        server.start_task("one")
+    runner = WorkerRunner([one], [eu.settings, us.settings], config=QUICK)
+    runner.start()
+    assert started.wait(GUARD)
+    held = threading.Event()
+    while not sum(view.held for view in runner.view().values()):
+        held.wait(0.01)
+    for server in pair:
+        server.faults.set(error=503, only="updates")
+    with ThreadPoolExecutor(1) as pool:
+        stopping = pool.submit(runner.stop, 1.0)
+        release.set()
+        report = stopping.result(GUARD)
+
+    assert (report.kept, report.left, report.clean) == (1, 1, False)
+
+
+def test_first_signal_stops_and_the_second_reports_what_is_left(pair: tuple[DevServer, DevServer]) -> None:
+    """In the main thread both signals are heard while the runner waits, and the second ends the waiting."""
+    started, release = threading.Event(), threading.Event()
+
+    @worker("hangs", threads=1)
+    def hangs() -> None:
+        started.set()
+        release.wait(GUARD)
+
+    def signal_twice() -> None:
+        assert started.wait(GUARD)
+        os.kill(os.getpid(), signal.SIGTERM)
+        threading.Event().wait(0.2)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    pair[0].start_task("hangs")
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(signal_twice)
+        report = run_workers([hangs], [pair[0].settings], config=QUICK)
+        release.set()
+
+    assert report.unfinished == 1
+
+
+def test_runner_runs_once(pair: tuple[DevServer, DevServer]) -> None:
+    """A stopped runner cannot be started again, nor a running one twice; the error says what to do."""
+    runner = WorkerRunner([where], [pair[0].settings], config=QUICK)
+    with runner, pytest.raises(RuntimeError, match="make a new one"):
+        runner.start()
+    with pytest.raises(RuntimeError, match="make a new one"):
+        runner.start()
+
+
+def test_runner_that_never_started_stops_cleanly(pair: tuple[DevServer, DevServer]) -> None:
+    """Stopping before starting leaves nothing and is no error."""
+    assert WorkerRunner([where], [pair[0].settings], config=QUICK).stop().clean
+
+
+def test_threads_of_the_runner_override_those_of_workers(pair: tuple[DevServer, DevServer]) -> None:
+    """``threads`` counts for every worker, and its name shows what it serves."""
+    together, most, lock = [0], [0], threading.Lock()
+
+    @worker("wide", threads=1)
+    def wide() -> None:
+        with lock:
+            together[0] += 1
+            most[0] = max(most[0], together[0])
+        both.wait(GUARD)
+
+    both = threading.Barrier(2)
+    runs = [pair[0].start_task("wide") for _ in range(2)]
+    config = RunnerConfig(threads=2, transport="requests", poll=QUICK.poll)
+    with WorkerRunner([wide], [pair[0].settings], config=config) as runner:
+        for run in runs:
+            assert pair[0].wait(run, GUARD).status == "COMPLETED"
+        assert repr(runner) == "<WorkerRunner of wide on eu>"
+
+    assert most == [2]
+
+
+def test_half_damaged_poll_answer_costs_no_task(
+    pair: tuple[DevServer, DevServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The good tasks of an answer with a damaged entry run."""
+    original = links.drive
+
+    def damaged(operation: object, transport: object, timeout: float) -> object:
+        answer = original(operation, transport, timeout)  # type: ignore[arg-type]
+        if isinstance(answer, PollAnswer) and answer.tasks:
+            return PollAnswer(answer.tasks, "one entry has no task id")
+        return answer
+
+    monkeypatch.setattr(links, "drive", damaged)
+    with WorkerRunner([where], [pair[0].settings], config=QUICK):
+        assert pair[0].wait(pair[0].start_task("where"), GUARD).status == "COMPLETED"
+
+
+def test_servers_come_from_the_environment_when_none_are_named(
+    pair: tuple[DevServer, DevServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without ``servers`` the lists in the environment count."""
+    monkeypatch.setenv("CONDUCTOR_SERVER_URL", ",".join(server.url for server in pair))
+    monkeypatch.setenv("CONDUCTOR_SERVER_NAME", "eu,us")
+    runs = [(server, server.start_task("where")) for server in pair]
+    with WorkerRunner([where], config=QUICK):
+        for server, run in runs:
+            assert server.wait(run, GUARD).output["server"] == server.name
+
+
+def test_run_workers_ends_after_its_duration(pair: tuple[DevServer, DevServer]) -> None:
+    """``duration`` stops and drains, also outside the main thread, where no signal can be handled."""
+    run = pair[0].start_task("where")
+    with ThreadPoolExecutor(1) as pool:
+        report = pool.submit(run_workers, [where], [pair[0].settings], config=QUICK, duration=0.5).result(GUARD)
+
+    assert report.clean
+    assert pair[0].wait(run, GUARD).status == "COMPLETED"
+
+
+def test_run_workers_restores_the_signal_handlers(pair: tuple[DevServer, DevServer]) -> None:
+    """The handlers of before are back afterwards."""
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+
+    run_workers([where], [pair[0].settings], config=QUICK, duration=0.01)
+
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+PROGRAM = """
+import sys, threading
+from conductor_adapter import RunnerConfig, ServerSettings, run_workers, worker
+
+@worker("task", threads=2)
+def task(seconds: float) -> None:
+    print("started", flush=True)
+    threading.Event().wait(seconds)
+
+report = run_workers([task], [ServerSettings("eu", sys.argv[1])], config=RunnerConfig(transport="requests", grace=30))
+print(report, flush=True)
+"""
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Iterator[ExitStack]:
+    """A place for a worker process, which is ended whatever happens."""
+    (tmp_path / "program.py").write_text(textwrap.dedent(PROGRAM))
+    with ExitStack() as stack:
+        yield stack
+
+
+def start(stack: ExitStack, folder: Path, url: str) -> "subprocess.Popen[str]":
+    """The worker as a process of its own."""
+    command = [sys.executable, str(folder / "program.py"), url]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONWARNINGS": ""})  # noqa: S603 - ours
+    stack.enter_context(process)
+    stack.callback(process.kill)
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_lets_running_tasks_finish_and_delivers_their_results(
+    pair: tuple[DevServer, DevServer], program: ExitStack, tmp_path: Path, number: signal.Signals
+) -> None:
+    """After one SIGTERM or SIGINT the running task ends, its result arrives, and the process is done."""
+    run = pair[0].start_task("task", {"seconds": 0.5})
+    process = start(program, tmp_path, pair[0].url)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "started\n"
+    process.send_signal(number)
+
+    assert process.stdout.readline() == "StopReport(left=0, unfinished=0, kept=0)\n"
+    assert process.wait(GUARD) == 0
+    assert pair[0].wait(run, GUARD).status == "COMPLETED"
+
+
+def test_second_signal_ends_at_once(pair: tuple[DevServer, DevServer], program: ExitStack, tmp_path: Path) -> None:
+    """Whoever signals twice does not want to wait: the process ends although a task still runs, and says so."""
+    pair[0].start_task("task", {"seconds": 600})
+    process = start(program, tmp_path, pair[0].url)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "started\n"
+    process.send_signal(signal.SIGTERM)
+    threading.Event().wait(0.3)
+    process.send_signal(signal.SIGTERM)
+
+    assert "unfinished=1" in process.stdout.readline()
+    assert process.wait(GUARD) == 0
+
+
+def test_wait_longer_than_a_server_allows_is_refused() -> None:
+    """Conductor refuses waits above 5 s, so the configuration does, at once and with the value."""
+    poll = PollConfig(poll_wait=5.5, poll_timeout=8.0)
+    with pytest.raises(ValueError, match=r"poll_wait is 5\.5 s"):
+        RunnerConfig(poll=poll)
+
+
+@pytest.mark.parametrize("options", [{"threads": 0}, {"threads": True}, {"grace": -1.0}, {"grace": float("nan")}])
+def test_impossible_options_are_refused(options: dict[str, float]) -> None:
+    """The error names the option."""
+    with pytest.raises(ValueError, match=next(iter(options))):
+        RunnerConfig(**options)  # type: ignore[arg-type]
+
+
+@given(st.sampled_from(Phase), st.sampled_from(Phase))
+def test_phases_only_go_forward(phase: Phase, to: Phase) -> None:
+    """A runner's life has one direction, and what is over stays over."""
+    order = list(Phase)
+    try:
+        assert order.index(advance(phase, to)) > order.index(phase)
+    except RuntimeError:
+        assert order.index(to) != order.index(phase) + 1
+
+
+@given(st.floats(0, 1e6), st.floats(0, 1e6))
+def test_results_always_get_a_part_of_the_grace(grace: float, used: float) -> None:
+    """However long running tasks took, a fifth of the grace is left for results, and never more than all of it."""
+    assert grace * 0.2 <= share_of_grace(grace, used) <= grace
