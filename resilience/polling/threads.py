@@ -6,7 +6,7 @@ One lock guards the planner. It is held for decisions only: polls, handlers, giv
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, Generic, TypeVar
@@ -72,6 +72,7 @@ class Poller(Generic[V]):
         self._wake_at = float("-inf")
         self._keeper: threading.Thread | None = None
         self._units: list[threading.Thread] = []
+        self._handing_back = 0  # items that have left the planner and not yet begun to go back
         self._stopping = False
         self._closed = threading.Event()
 
@@ -183,27 +184,27 @@ class Poller(Generic[V]):
             requests = self._planner.plan(now, gates)
             started = [] if self._stopping else self._planner.start(limit)
             back = self._planner.drain() if self._stopping else self._planner.overheld(now)
-            self._wake(limit, now)
+            self._handing_back += len(back)
+            self._wake(limit, now, gates)
             events = self._planner.drain_events()
         for request in requests:
             self._poll(request)
         if back:
-            self._returns.send([(held.track.name, held.value) for held in back], self._why())
+            self._hand_back([(held.track.name, held.value) for held in back])
         for event in events:
             notify(self._on_event, event)
         return [Item(held.track.name, held.value, self._finish) for held in started]  # type: ignore[arg-type]
 
-    def _wake(self, limit: int, now: float) -> None:
+    def _wake(self, limit: int, now: float, gates: Mapping[str, float]) -> None:
         if self._stopping:
             self._changed.notify_all()
         elif limit == 0 and (startable := self._planner.startable()):
             self._changed.notify(startable)
-        wakeup = self._next_wakeup(now)
-        if wakeup < self._wake_at:
+        if self._wake_at > now and self._next_wakeup(now, gates) < self._wake_at:
             self._earlier.notify()
 
-    def _next_wakeup(self, now: float) -> float:
-        wakeup = self._planner.next_wakeup(now, self._gates())
+    def _next_wakeup(self, now: float, gates: Mapping[str, float]) -> float:
+        wakeup = self._planner.next_wakeup(now, gates)
         return float("inf") if wakeup is None else wakeup
 
     def _gates(self) -> dict[str, float]:
@@ -213,7 +214,7 @@ class Poller(Generic[V]):
         return {name: at for name, at in retry_at.items() if at is not None}
 
     def _is_busy(self) -> bool:
-        return bool(self._planner.executing or self._planner.awaited or self._returns.pending)
+        return bool(self._planner.executing or self._planner.awaited or self._handing_back or self._returns.pending)
 
     def _wait_for_items(self, timeout: float | None) -> bool:
         """Wait until items may start; False once the poller has stopped."""
@@ -236,8 +237,10 @@ class Poller(Generic[V]):
             error = RuntimeError("the poller had stopped when they arrived")
             notify(self._on_event, GiveBackFailed(request.source, len(outcome.value), error))
 
-    def _why(self) -> str:
-        return "stopping" if self._stopping else "held too long"
+    def _hand_back(self, items: Sequence[tuple[str, object]]) -> None:
+        self._returns.send(items, "stopping" if self._stopping else "held too long")
+        with self._lock:
+            self._handing_back -= len(items)
 
     def _returned(self) -> None:
         with self._lock:
@@ -283,7 +286,7 @@ class Poller(Generic[V]):
             self._step(None, 0)
             with self._lock:
                 now = self._clock()
-                self._wake_at = min([self._next_wakeup(now), *deadlines])
+                self._wake_at = min([self._next_wakeup(now, self._gates()), *deadlines])
                 if not self._closed.is_set() and self._wake_at > now:
                     self._earlier.wait(min(self._wake_at - now, threading.TIMEOUT_MAX))
                 self._wake_at = float("-inf")
