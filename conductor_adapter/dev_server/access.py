@@ -1,4 +1,4 @@
-"""Who may call: nobody is asked by default, as with the open-source server; with credentials, tokens are."""
+"""Who may call a server that asks for tokens, as the commercial one does."""
 
 from collections.abc import Mapping
 from uuid import uuid4
@@ -14,20 +14,18 @@ class Access:
     """Hands out tokens and checks them; they are lost with the process. ``now`` is milliseconds.
 
     Args:
-        credentials: the key that is good; None lets everybody in and has no tokens.
+        credentials: the key that is good.
         token_seconds: how long a token is good.
     """
 
-    def __init__(self, credentials: Credentials | None, token_seconds: float = 3600.0) -> None:
+    def __init__(self, credentials: Credentials, token_seconds: float = 3600.0) -> None:
         self._credentials = credentials
         self._token_ms = 1000 * token_seconds
         self._tokens: dict[str, float] = {}
 
     def token(self, call: Call, now: int) -> Answer:
-        """Answer a request for a token; ApiError if the key is wrong, or if this server has none."""
+        """Answer a request for a token; ApiError (401) if the key is wrong."""
         known = self._credentials
-        if known is None:
-            raise ApiError(404, "No static resource api/token.")
         asked = call.mapping()
         if (asked.get("keyId"), asked.get("keySecret")) != (known.key, known.secret):
             raise ApiError(401, "Invalid access key or secret", error="INVALID_CREDENTIALS")
@@ -37,8 +35,6 @@ class Access:
 
     def check(self, headers: Mapping[str, str], now: int) -> None:
         """Let a call pass, or raise the ApiError (401) it gets."""
-        if self._credentials is None:
-            return
         until = self._tokens.get(headers.get("X-Authorization", ""))
         if until is None:
             raise ApiError(401, "Token is missing or not known", error="INVALID_TOKEN")

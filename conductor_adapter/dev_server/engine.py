@@ -164,6 +164,9 @@ class Engine:
 
         Fields (Conductor's own: ``responseTimeoutSeconds``) replace a definition that exists.
         """
+        known = task_type in self.store.task_defs and self.store.find_plan(task_type, None) is not None
+        if known and not fields:
+            return
         with self.store.transaction():
             if fields or task_type not in self.store.task_defs:
                 self.store.put_task_def(TaskDef.from_wire({"name": task_type, "retryDelaySeconds": 0, **fields}))

@@ -87,7 +87,7 @@ class Api:
     Args:
         engine: what the calls change.
         polling: the long polls.
-        access: who may call.
+        access: who may call; None asks for nothing and has no tokens, like the open-source server.
         now: milliseconds since the epoch.
         update_v2: False for a server as old as not to have ``update-v2``.
     """
@@ -96,7 +96,7 @@ class Api:
         self,
         engine: Engine,
         polling: Polling,
-        access: Access,
+        access: Access | None = None,
         *,
         now: Callable[[], int] = wall_clock_ms,
         update_v2: bool = True,
@@ -110,6 +110,8 @@ class Api:
         table = {**self._task_routes(), **self._workflow_routes(), **metadata.routes()}
         if not update_v2:
             del table["POST /api/tasks/update-v2"]
+        if access is not None:
+            table["POST /api/token"] = lambda call: access.token(call, self._now())
         self._router = Router(table)
 
     async def answer(self, call: Call) -> Answer:
@@ -128,7 +130,7 @@ class Api:
         return answer
 
     def _check_access(self, call: Call) -> None:
-        if call.path.startswith("/api/") and call.path != "/api/token":
+        if self._access is not None and call.path.startswith("/api/") and call.path != "/api/token":
             self._access.check(call.headers, self._now())
 
     def _task_routes(self) -> dict[str, Handler]:
@@ -143,7 +145,6 @@ class Api:
             "GET /api/tasks/{id}": self._task,
             "POST /api/tasks/{id}/log": self._add_log,
             "GET /api/tasks/{id}/log": self._logs,
-            "POST /api/token": lambda call: self._access.token(call, self._now()),
             "GET /health": lambda _: json_answer(_HEALTH),
             "GET /api/health": lambda _: json_answer(_HEALTH),
             "GET /api/version": lambda _: text_answer(VERSION),

@@ -218,8 +218,8 @@ class DevServer:
         self._do_async(lambda site: site.put_faults(faults))
 
     def expire_tokens(self) -> None:
-        """Let every token handed out so far be expired."""
-        self._do(lambda site: site.access.expire_all())
+        """Let every token handed out so far be expired; RuntimeError if this server asks for none."""
+        self._do(_expire_tokens)
 
     # -- what happened ----------------------------------------------------------------------------------------
 
@@ -304,6 +304,12 @@ class FaultControl:
     def clear(self) -> None:
         """Let nothing go wrong any more."""
         self._put(Faults())
+
+
+def _expire_tokens(site: Site) -> None:
+    if site.access is None:
+        raise RuntimeError("this dev server asks for no tokens: start it with credentials=Credentials(key, secret)")
+    site.access.expire_all()
 
 
 def _workflow(site: Site, run: str) -> Workflow:

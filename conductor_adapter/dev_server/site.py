@@ -60,7 +60,7 @@ class Site:
         self.store = Store(config.state)
         self.waiting = Waiting()
         self.engine = Engine(self.store, self.waiting.notify)
-        self.access = Access(config.credentials, config.token_seconds)
+        self.access = Access(config.credentials, config.token_seconds) if config.credentials else None
         polling = Polling(self.engine, self.waiting, wall_clock_ms)
         self.api = Api(self.engine, polling, self.access, update_v2=config.update_v2)
         self._switch = FaultSwitch(config.faults)
