@@ -2,9 +2,10 @@
 
 from conductor_adapter.settings import Credentials
 
-from .faults import Faults
+from .faults import FaultControl, Faults
+from .outcome import FinishedRun
 from .process import DevServerProcess
 from .serve import serve
-from .server import DevServer, FaultControl, FinishedRun
+from .server import DevServer
 
 __all__ = ["Credentials", "DevServer", "DevServerProcess", "FaultControl", "Faults", "FinishedRun", "serve"]

@@ -5,7 +5,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from .answers import EMPTY, Answer, ApiError, Call, json_answer
 from .engine import Engine
 from .faults import Faults, FaultSwitch
-from .routes import Api, Handler, Router
+from .router import Handler, Router
+from .routes import Api
 from .seed import Seed
 
 __all__ = ["Control"]

@@ -1,11 +1,11 @@
 """What can be made to go wrong: faults as one value, and the switch that holds the one in force."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
 
-__all__ = ["SCOPES", "FaultSwitch", "Faults"]
+__all__ = ["SCOPES", "FaultControl", "FaultSwitch", "Faults"]
 
 SCOPES = ("all", "tasks", "polls", "updates")
 """Which calls a fault can hit: every call, polls and updates, or one of the two."""
@@ -149,3 +149,24 @@ class FaultSwitch:
                 return None
             self._left -= 1
         return faults
+
+
+class FaultControl:
+    """What goes wrong on a server that runs. Thread-safe."""
+
+    def __init__(self, get: Callable[[], Faults], put: Callable[[Faults], None]) -> None:
+        self._get = get
+        self._put = put
+
+    @property
+    def current(self) -> Faults:
+        """The faults in force."""
+        return self._get()
+
+    def set(self, **faults: Any) -> None:  # noqa: ANN401 - the fields of Faults
+        """Put these faults in force instead of the former ones; the arguments are those of ``Faults``."""
+        self._put(Faults(**faults))
+
+    def clear(self) -> None:
+        """Let nothing go wrong any more."""
+        self._put(Faults())

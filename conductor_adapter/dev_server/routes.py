@@ -1,84 +1,24 @@
 """The API's paths: from a call to an answer. It knows neither sockets nor an HTTP library."""
 
-import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
-from urllib.parse import unquote
 
 from .access import Access
 from .answers import EMPTY, NO_CONTENT, Answer, ApiError, Call, json_answer, text_answer
-from .bodies import read_start, read_update
+from .bodies import read_update
 from .engine import Engine, Missing
 from .metadata import Metadata
 from .model import queue_name
 from .polling import Polling
+from .router import Handler, Router
+from .running import Workflows
+from .times import wall_clock_ms
 
-__all__ = ["Api", "Router", "call_kind", "wall_clock_ms"]
+__all__ = ["Api"]
 
 VERSION = "3.32.1"
 _HEALTH = {"healthResults": [], "suppressedHealthResults": [], "healthy": True}
-Handler = Callable[..., "Answer | Awaitable[Answer]"]
-
-
-def wall_clock_ms() -> int:
-    """Milliseconds since the epoch: times go onto the wire and outlive the process."""
-    return time.time_ns() // 1_000_000
-
-
-def call_kind(method: str, path: str) -> str:
-    """Tell a ``poll`` and an ``update`` from every ``other`` call."""
-    if path.startswith("/api/tasks"):
-        if method == "GET" and path.startswith("/poll/", 10):
-            return "poll"
-        if method == "POST" and path in {"/api/tasks", "/api/tasks/update-v2"}:
-            return "update"
-    return "other"
-
-
-class Router:
-    """Finds the handler of a call; what it does not find is refused the way Spring refuses it."""
-
-    def __init__(self, table: dict[str, Handler]) -> None:
-        self._exact: dict[tuple[str, str], Handler] = {}
-        self._patterns: dict[int, list[tuple[str, list[str], Handler]]] = {}
-        for line, handler in table.items():
-            method, path = line.split()
-            if "{" in path:
-                parts = path.split("/")
-                self._patterns.setdefault(len(parts), []).append((method, parts, handler))
-            else:
-                self._exact[method, path] = handler
-
-    def find(self, method: str, path: str) -> tuple[Handler, list[str]]:
-        """Return the handler and the values of the path's parameters; ApiError (404, 405) if there is none."""
-        exact = self._exact.get((method, path))
-        if exact is not None:
-            return exact, []
-        parts = path.split("/")
-        others = any(known == path for _, known in self._exact)
-        for known_method, pattern, handler in self._patterns.get(len(parts), ()):
-            values = _match(pattern, parts)
-            if values is None:
-                continue
-            if known_method == method:
-                return handler, values
-            others = True
-        if others:
-            raise ApiError(405, f"Request method '{method}' is not supported")
-        raise ApiError(404, f"No static resource {path.lstrip('/')}.")
-
-
-def _match(pattern: list[str], parts: list[str]) -> list[str] | None:
-    values = []
-    for known, part in zip(pattern, parts, strict=True):
-        if known.startswith("{"):
-            if not part:
-                return None
-            values.append(unquote(part))
-        elif known != part:
-            return None
-    return values
 
 
 class Api:
@@ -106,8 +46,7 @@ class Api:
         self._polling = polling
         self._access = access
         self._now = now
-        metadata = Metadata(engine)
-        table = {**self._task_routes(), **self._workflow_routes(), **metadata.routes()}
+        table = {**self._task_routes(), **Workflows(engine, now).routes(), **Metadata(engine).routes()}
         if not update_v2:
             del table["POST /api/tasks/update-v2"]
         if access is not None:
@@ -149,20 +88,6 @@ class Api:
             "GET /api/health": lambda _: json_answer(_HEALTH),
             "GET /api/version": lambda _: text_answer(VERSION),
         }
-
-    def _workflow_routes(self) -> dict[str, Handler]:
-        return {
-            "POST /api/workflow": self._start,
-            "POST /api/workflow/{name}": self._start_named,
-            "GET /api/workflow/{id}": self._workflow,
-            "DELETE /api/workflow/{id}": self._terminate,
-            "GET /api/workflow/{id}/status": self._workflow_status,
-            "GET /api/workflow/running/{name}": self._running,
-            "PUT /api/workflow/decide/{id}": self._decide,
-            "POST /api/workflow/bulk/search": self._bulk_search,
-        }
-
-    # -- tasks ------------------------------------------------------------------------------------------------
 
     async def _poll_batch(self, call: Call, task_type: str) -> Answer:
         self.counts["polls"] += 1
@@ -226,62 +151,3 @@ class Api:
     def _logs(self, _call: Call, task_id: str) -> Answer:
         logs = self._engine.store.logs(task_id)
         return json_answer(logs) if logs else NO_CONTENT
-
-    # -- workflows --------------------------------------------------------------------------------------------
-
-    def _start(self, call: Call) -> Answer:
-        request = read_start(call.mapping())
-        try:
-            return text_answer(self._engine.start(request, self._now()))
-        except Missing:
-            version = "null" if request.version is None else request.version
-            raise ApiError(404, f"No such workflow defined. name={request.name}, version={version}") from None
-
-    def _start_named(self, call: Call, name: str) -> Answer:
-        wire = {
-            "name": name,
-            "input": call.mapping(),
-            "version": call.number("version", 0) or None,
-            "correlationId": call.text("correlationId"),
-            "priority": call.number("priority", 0),
-        }
-        return text_answer(self._engine.start(read_start(wire), self._now()))
-
-    def _workflow(self, call: Call, workflow_id: str) -> Answer:
-        text = self._engine.run_json(workflow_id, tasks=call.flag("includeTasks", default=True))
-        return Answer(200, text.encode(), "application/json")
-
-    def _workflow_status(self, _call: Call, workflow_id: str) -> Answer:
-        workflow = self._engine.store.workflow(workflow_id)
-        if workflow is None:
-            raise Missing(f"No such workflow found by id: {workflow_id}")
-        status = {"workflowId": workflow_id, "status": workflow.state.value}
-        if workflow.correlation_id is not None:
-            status["correlationId"] = workflow.correlation_id
-        return json_answer(status)
-
-    def _running(self, call: Call, name: str) -> Answer:
-        return json_answer(self._engine.store.running(name, call.number("version", 1)))
-
-    def _decide(self, _call: Call, workflow_id: str) -> Answer:
-        self._engine.decide(workflow_id, self._now())
-        return EMPTY
-
-    def _terminate(self, call: Call, workflow_id: str) -> Answer:
-        self._engine.terminate(workflow_id, call.text("reason"), self._now())
-        return EMPTY
-
-    def _bulk_search(self, call: Call) -> Answer:
-        tasks = call.flag("includeTasks", default=True)
-        found, errors = [], []
-        for workflow_id in map(str, call.json()):
-            try:
-                found.append(self._engine.run_json(workflow_id, tasks=tasks))
-            except Missing as error:  # noqa: PERF203 - each id is answered for itself
-                errors.append((workflow_id, str(error)))
-        body = f'{{"bulkErrorResults": {_object(errors)}, "bulkSuccessfulResults": [{", ".join(found)}]}}'
-        return Answer(200, body.encode(), "application/json")
-
-
-def _object(pairs: list[tuple[str, str]]) -> str:
-    return json_answer(dict(pairs)).body.decode()

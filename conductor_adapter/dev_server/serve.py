@@ -11,9 +11,9 @@ from pathlib import Path
 from conductor_adapter.settings import Credentials
 
 from .faults import Faults
-from .routes import wall_clock_ms
 from .seed import Seed
 from .site import Site, SiteConfig
+from .times import wall_clock_ms
 
 __all__ = ["serve"]
 

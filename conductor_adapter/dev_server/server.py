@@ -6,40 +6,21 @@ from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import attrs
-
 from conductor_adapter.settings import Credentials, ServerSettings
 
-from .faults import Faults
-from .model import RunState, Workflow
-from .routes import wall_clock_ms
+from .faults import FaultControl, Faults
+from .outcome import FinishedRun, find_run, finished_run, standing
 from .seed import Seed
 from .site import Site, SiteConfig
+from .times import wall_clock_ms
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["DevServer", "FaultControl", "FinishedRun"]
+__all__ = ["DevServer"]
 
 T = TypeVar("T")
 _NOT_RUNNING = "the dev server is not running: use it as a context manager, or call start()"
-
-
-@attrs.frozen(kw_only=True)
-class FinishedRun:
-    """A run that has ended.
-
-    Attributes:
-        run_id: its workflow id.
-        status: ``COMPLETED``, ``FAILED``, ``TIMED_OUT`` or ``TERMINATED``.
-        output: what it gave.
-        reason: why it did not complete, None if it did.
-    """
-
-    run_id: str
-    status: str
-    output: Any
-    reason: str | None = None
 
 
 class DevServer:
@@ -189,12 +170,12 @@ class DevServer:
         async def wait(site: Site) -> FinishedRun:
             until = asyncio.get_running_loop().time() + timeout
             while True:
-                workflow = _workflow(site, run)
+                workflow = find_run(site.store, run)
                 if workflow.finished:
-                    return _finished(workflow)
+                    return finished_run(workflow)
                 left = until - asyncio.get_running_loop().time()
                 if left <= 0:
-                    raise TimeoutError(_standing(site, run, timeout))
+                    raise TimeoutError(standing(site.store, run, timeout))
                 await site.waiting.wait(run, left)
 
         return self._do_async(wait)
@@ -206,7 +187,7 @@ class DevServer:
     # -- what goes wrong --------------------------------------------------------------------------------------
 
     @property
-    def faults(self) -> "FaultControl":
+    def faults(self) -> FaultControl:
         """What goes wrong: read it, ``set`` it, ``clear`` it, or assign a ``Faults``."""
         return FaultControl(lambda: self._do(lambda site: site.faults), self._put_faults)
 
@@ -285,52 +266,7 @@ class DevServer:
         return asyncio.run_coroutine_threadsafe(action(site), self._loop).result()
 
 
-class FaultControl:
-    """What goes wrong on a server that runs. Thread-safe."""
-
-    def __init__(self, get: Callable[[], Faults], put: Callable[[Faults], None]) -> None:
-        self._get = get
-        self._put = put
-
-    @property
-    def current(self) -> Faults:
-        """The faults in force."""
-        return self._get()
-
-    def set(self, **faults: Any) -> None:  # noqa: ANN401 - the fields of Faults
-        """Put these faults in force instead of the former ones; the arguments are those of ``Faults``."""
-        self._put(Faults(**faults))
-
-    def clear(self) -> None:
-        """Let nothing go wrong any more."""
-        self._put(Faults())
-
-
 def _expire_tokens(site: Site) -> None:
     if site.access is None:
         raise RuntimeError("this dev server asks for no tokens: start it with credentials=Credentials(key, secret)")
     site.access.expire_all()
-
-
-def _workflow(site: Site, run: str) -> Workflow:
-    workflow = site.store.workflow(run)
-    if workflow is None:
-        raise KeyError(f"there is no run {run!r} on this server")
-    return workflow
-
-
-def _finished(workflow: Workflow) -> FinishedRun:
-    return FinishedRun(
-        run_id=workflow.workflow_id, status=workflow.state.value, output=workflow.output, reason=workflow.reason
-    )
-
-
-def _standing(site: Site, run: str, timeout: float) -> str:
-    found = site.store.run(run)
-    if found is None or not found.tasks:
-        return f"run {run} has not ended after {timeout:g} s"
-    task = found.tasks[-1]
-    return (
-        f"run {run} is still {RunState.RUNNING.value} after {timeout:g} s: its task {task.reference!r} is "
-        f"{task.state.value} and was polled {task.poll_count} times (queue {task.queue!r})"
-    )

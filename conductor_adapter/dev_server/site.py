@@ -15,8 +15,10 @@ from .engine import Engine
 from .faults import Faults, FaultSwitch
 from .listener import Listener
 from .polling import Polling
-from .routes import Api, call_kind, wall_clock_ms
+from .router import call_kind
+from .routes import Api
 from .state import Store
+from .times import wall_clock_ms
 from .waiting import Waiting
 
 __all__ = ["Site", "SiteConfig"]
