@@ -45,7 +45,9 @@ def allocate(capacity: int, weights: Mapping[K, int], caps: Mapping[K, int] | No
     for name, limit in limits.items():
         # At the water level's divisor rounding gives a Webster division of nearly the right size.
         grants[name] = min(limit, (2 * weights[name] * left + weight) // (2 * weight)) if weight else limit
-    _settle(total - sum(grants.values()), grants, weights, limits)
+    missing = total - sum(grants.values())
+    if missing:
+        _settle(missing, grants, weights, limits)
     return grants
 
 
