@@ -13,6 +13,8 @@ from resilience.errors import BreakerOpenError, Throttled
 from resilience.testing import ManualClock
 
 NEUTRAL = [asyncio.CancelledError(), KeyboardInterrupt(), Throttled(9.0), BreakerOpenError("other", 1.0)]
+HINTS = st.sampled_from([None, None, None, 3.0, 500.0, 0.0, math.nan, math.inf, -1.0])
+ROUNDING = 1e-6
 CONFIGS = st.builds(
     BreakerConfig,
     fail_max=st.integers(1, 4),
@@ -38,7 +40,7 @@ class Call:
 class BreakerMachine(RuleBasedStateMachine):
     """Rules B1 to B5, B7 and B8, told a second time in the plainest words."""
 
-    calls = Bundle("calls")
+    calls, reported = Bundle("calls"), Bundle("reported")
 
     @initialize(config=CONFIGS)
     def begin(self, config):
@@ -50,6 +52,7 @@ class BreakerMachine(RuleBasedStateMachine):
         self.steps = 0
         self.state, self.generation, self.forced = "closed", 0, False
         self.failures = self.successes = self.episodes = 0
+        self.failing = False
         self.seen = -1
         self.open_until = 0.0
         self.probe = None
@@ -65,6 +68,7 @@ class BreakerMachine(RuleBasedStateMachine):
         self.probe = None
         if state == "closed":
             self.failures = self.episodes = 0
+            self.failing = False
 
     def probe_is_out(self):
         """A probe was let out and is still good."""
@@ -76,9 +80,8 @@ class BreakerMachine(RuleBasedStateMachine):
             return True
         return not self.forced and self.clock() >= self.open_until and not self.probe_is_out()
 
-    @rule(target=calls)
-    def acquire(self):
-        """Somebody asks to call."""
+    def ask(self):
+        """Ask for a permit and compare what came; None when the model says no."""
         self.steps += 1
         allowed = self.may_call()
         permit = self.breaker.try_acquire()
@@ -86,13 +89,40 @@ class BreakerMachine(RuleBasedStateMachine):
         if not allowed:
             until = self.probe.probe_until if self.probe_is_out() else self.open_until
             assert permit.retry_after == until - self.clock()
-            return multiple()
+            return None
         if self.state == "open":
             self.enter("half-open")
         trial = self.state == "half-open"
         call = Call(permit, self.steps, self.generation, self.clock() + self.config.probe_timeout if trial else None)
         self.probe = call if trial else None
         assert (permit.generation, permit.probe, permit.expiry) == (call.generation, trial, call.probe_until)
+        return call
+
+    @rule(target=calls)
+    def acquire(self):
+        """Somebody asks to call; how it goes is told later, or never."""
+        call = self.ask()
+        return multiple() if call is None else call
+
+    @rule(count=st.integers(1, 4), hint=HINTS)
+    def fail_at_once(self, count, hint):
+        """Calls fail one after another."""
+        for _ in range(count):
+            call = self.ask()
+            if call is not None:
+                self.fail(call, hint)
+
+    @rule(target=reported, how=st.sampled_from(["succeed", "fail", "end_neutrally"]), hint=HINTS)
+    def probe_when_due(self, how, hint):
+        """Somebody waits until a call may be had, makes it, and reports."""
+        self.wait_until_due()
+        call = self.ask()
+        if call is None:
+            return multiple()
+        if how == "fail":
+            self.fail(call, hint)
+        else:
+            getattr(self, how)(call)
         return call
 
     def counts(self, call):
@@ -104,28 +134,51 @@ class BreakerMachine(RuleBasedStateMachine):
         call.reported = True
         return good
 
-    @rule(call=calls)
-    def succeed(self, call):
+    @rule(target=reported, call=consumes(calls))
+    def report_success(self, call):
         """A call reports success."""
+        self.succeed(call)
+        return call
+
+    @rule(target=reported, call=consumes(calls), hint=HINTS)
+    def report_failure(self, call, hint):
+        """A call reports failure."""
+        self.fail(call, hint)
+        return call
+
+    @rule(target=reported, call=consumes(calls), error=st.sampled_from([None, *NEUTRAL]))
+    def report_nothing(self, call, error):
+        """A call reports that it means nothing."""
+        self.end_neutrally(call, error)
+        return call
+
+    @rule(call=reported, how=st.sampled_from(["succeed", "fail", "end_neutrally"]))
+    def report_again(self, call, how):
+        """A call reports a second time."""
+        getattr(self, how)(call)
+
+    def succeed(self, call):
+        """What a success means."""
         good = self.counts(call)
         assert call.permit.success() is good
         if not good:
             return
         self.failures = 0
+        self.failing = self.state != "closed"
         if self.state == "half-open":
             self.probe = None
             self.successes += 1
             if self.successes == self.config.success_threshold:
                 self.enter("closed")
 
-    @rule(call=calls, hint=st.sampled_from([None, None, None, 3.0, 500.0, 0.0, math.nan, math.inf, -1.0]))
-    def fail(self, call, hint):
-        """A call reports failure."""
+    def fail(self, call, hint=None):
+        """What a failure means."""
         good = self.counts(call)
         assert call.permit.failure(OSError(), retry_after=hint) is good
         if not good or self.forced or (self.state == "closed" and call.began < self.seen):
             return
         self.failures += 1
+        self.failing = True
         self.seen = self.steps
         if self.state == "half-open" or self.failures == self.config.fail_max:
             self.enter("open")
@@ -136,23 +189,18 @@ class BreakerMachine(RuleBasedStateMachine):
         pause = self.breaker.retry_at - self.clock()
         base = min(self.config.reset_timeout * 2**self.episodes, self.config.max_reset_timeout)
         if hint in (3.0, 500.0):
-            assert pause == hint
+            assert math.isclose(pause, hint)
         else:
-            assert base <= pause <= base * (1 + self.config.jitter)
+            assert base - ROUNDING <= pause <= base * (1 + self.config.jitter) + ROUNDING
         self.episodes += 1
         self.open_until = self.breaker.retry_at
 
-    @rule(call=calls, error=st.sampled_from([None, *NEUTRAL]))
-    def end_neutrally(self, call, error):
-        """A call reports that it means nothing."""
+    def end_neutrally(self, call, error=None):
+        """What a neutral end means."""
         good = self.counts(call)
         assert (call.permit.release() if error is None else call.permit.failure(error)) is good
         if good:
             self.probe = None
-
-    @rule(call=consumes(calls))
-    def lose(self, call):
-        """Its caller never reports."""
 
     @rule(seconds=st.sampled_from([0.0, 0.5, 1.0, 10.0, 15.0, 30.0, 600.0]))
     def wait(self, seconds):
@@ -166,29 +214,13 @@ class BreakerMachine(RuleBasedStateMachine):
         if due is not None and math.isfinite(due) and due > self.clock():
             self.clock.advance(due - self.clock())
 
-    @rule()
-    def force_open(self):
-        """Somebody forces it open."""
+    @rule(command=st.sampled_from(["force_open", "force_closed", "reset", "reset", "reset"]))
+    def command(self, command):
+        """Somebody takes the breaker into their own hands, or lets go of it."""
         self.steps += 1
-        self.breaker.force_open()
-        self.enter("open")
-        self.forced, self.open_until = True, math.inf
-
-    @rule()
-    def force_closed(self):
-        """Somebody forces it closed."""
-        self.steps += 1
-        self.breaker.force_closed()
-        self.enter("closed")
-        self.forced = True
-
-    @rule()
-    def reset(self):
-        """Somebody resets it."""
-        self.steps += 1
-        self.breaker.reset()
-        self.enter("closed")
-        self.forced = False
+        getattr(self.breaker, command)()
+        self.enter("open" if command == "force_open" else "closed")
+        self.forced, self.open_until = command != "reset", math.inf
 
     @invariant()
     def agree(self):
@@ -198,6 +230,7 @@ class BreakerMachine(RuleBasedStateMachine):
         assert (breaker.failures, breaker.is_forced) == (self.failures, self.forced)
         assert (breaker.retry_at is None) is (self.state == "closed")
         assert self.state == "closed" or (breaker.retry_at <= self.clock()) is self.may_call()
+        assert (breaker.last_error is not None) is self.failing
         assert breaker.is_clean is (self.state == "closed" and not self.failures and not self.forced)
         assert [(e.before.value, e.after.value) for e in self.events] == self.expected_events
 
