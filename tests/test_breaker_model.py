@@ -112,13 +112,19 @@ class BreakerMachine(RuleBasedStateMachine):
             if call is not None:
                 self.fail(call, hint)
 
-    @rule(target=reported, how=st.sampled_from(["succeed", "fail", "end_neutrally"]), hint=HINTS)
-    def probe_when_due(self, how, hint):
-        """Somebody waits until a call may be had, makes it, and reports."""
+    @rule(
+        target=reported,
+        how=st.sampled_from(["succeed", "fail", "end_neutrally"]),
+        hint=HINTS,
+        duration=st.sampled_from([0.0, 0.0, 0.5, 1.0, 30.0]),
+    )
+    def probe_when_due(self, how, hint, duration):
+        """Somebody waits until a call may be had, makes it, and reports, possibly at its expiry or later."""
         self.wait_until_due()
         call = self.ask()
         if call is None:
             return multiple()
+        self.clock.advance(duration)
         if how == "fail":
             self.fail(call, hint)
         else:
