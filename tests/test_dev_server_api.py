@@ -349,7 +349,8 @@ def gather(api, *calls):
     """Make several calls at once and return their answers in order."""
 
     async def together():
-        return await asyncio.gather(*(api.api.answer(Call(*call)) for call in calls))
+        # The bound is below the five seconds of a long poll that nobody wakes.
+        return await asyncio.wait_for(asyncio.gather(*(api.api.answer(Call(*call)) for call in calls)), 3)
 
     return [split(answer)[1] for answer in asyncio.run(together())]
 
@@ -403,6 +404,6 @@ def test_a_long_poll_sees_a_retry_become_due(api):
         await asyncio.sleep(0)
         api.now += 1_000
         api.waiting.notify("t")
-        return await waiting
+        return await asyncio.wait_for(waiting, 3)
 
     assert len(split(asyncio.run(poll_while_time_passes()))[1]) == 1

@@ -134,13 +134,8 @@ class Engine:
         Raises:
             Missing: there is no definition of that name and version.
         """
-        number = None if request.plan else self.store.find_plan(request.name, request.version)
-        if number is None and request.plan is None:
-            raise Missing(f"No such workflow found by name: {request.name}, version: {_or_null(request.version)}")
         with self.store.transaction():
-            if request.plan is not None:
-                number = self.store.put_plan(request.plan, listed=False)
-            run = self._begin(request, number or 0, now)
+            run = self._begin(request, self._plan_number(request), now)
             self.store.add_run(run)
         self._tell(None, run)
         return run.workflow.workflow_id
@@ -151,10 +146,7 @@ class Engine:
         Raises:
             Missing: there is no definition of that name and version.
         """
-        number = self.store.find_plan(request.name, request.version)
-        if number is None:
-            raise Missing(f"No such workflow found by name: {request.name}, version: {_or_null(request.version)}")
-        run = self._begin(request, number, now)
+        run = self._begin(request, self._plan_number(request), now)
         with self.store.transaction():
             self.store.add_copies(run, ((new_id(), new_id()) for _ in range(count)))
         self._tell(None, run)
@@ -231,6 +223,16 @@ class Engine:
             step_text = self._wires[key] = f", {json.dumps(added)[1:]}"
         return body[:-1] + step_text
 
+    def _plan_number(self, request: StartRequest) -> int:
+        """Find the definition that is asked for, or keep the one that came along."""
+        if request.plan is not None:
+            return self.store.put_plan(request.plan, listed=False)
+        number = self.store.find_plan(request.name, request.version)
+        if number is None:
+            version = "null" if request.version is None else request.version
+            raise Missing(f"No such workflow found by name: {request.name}, version: {version}")
+        return number
+
     def _begin(self, request: StartRequest, number: int, now: int) -> Run:
         plan = self.store.plan(number)
         workflow = Workflow(
@@ -277,7 +279,3 @@ def _one_task_plan(task_type: str) -> Plan:
 
 def _log_entries(logs: Sequence[Mapping[str, Any]], now: int) -> list[tuple[int, str]]:
     return [(int(entry.get("createdTime") or now), str(entry.get("log", ""))) for entry in logs[:_MAX_LOGS]]
-
-
-def _or_null(version: int | None) -> str:
-    return "null" if version is None else str(version)

@@ -34,6 +34,7 @@ class Listener:
         self._answer = answer
         self._http = web.Server(self._handle, access_log=None, keepalive_timeout=3600)
         self._socket: asyncio.Server | None = None
+        self._in_flight: set[asyncio.Task[object] | None] = set()
 
     async def open(self) -> None:
         """Listen, if it does not already; OSError if the port is taken."""
@@ -54,10 +55,22 @@ class Listener:
     async def close(self) -> None:
         """Stop listening, and drop what is in flight at once."""
         self.refuse()
+        calls = [task for task in self._in_flight if task is not None]
+        for task in calls:
+            task.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
         # Not 0: aiohttp takes that for "without end".
         await self._http.shutdown(timeout=0.01)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        task = asyncio.current_task()
+        self._in_flight.add(task)
+        try:
+            return await self._respond(request)
+        finally:
+            self._in_flight.discard(task)
+
+    async def _respond(self, request: web.BaseRequest) -> web.StreamResponse:
         path, _, query = request.raw_path.partition("?")
         body = await request.read() if request.body_exists else b""
         answer = await self._answer(Call(request.method, path, query, request.headers, body))

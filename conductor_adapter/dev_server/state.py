@@ -17,6 +17,11 @@ from .workflows import Run
 
 __all__ = ["Store"]
 
+# Exclusive: two servers on one file would hand out each other's tasks, and a lock dies with its process.
+_PRAGMAS = """
+PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF;
+PRAGMA cache_size = -65536; PRAGMA temp_store = MEMORY;
+"""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS task_defs (name TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS plans (id INTEGER PRIMARY KEY, name TEXT, version INTEGER, listed INTEGER, body TEXT);
@@ -37,15 +42,17 @@ _HELD = "HELD"
 
 
 class Store:
-    """Workflows, tasks, definitions and logs. Not thread-safe: it belongs to one event loop's thread."""
+    """Workflows, tasks, definitions and logs. Not thread-safe: it belongs to one event loop's thread.
+
+    Args:
+        path: the file, which no other process may have open; None keeps everything in memory.
+
+    Raises:
+        OSError: the file cannot be used; the text names it.
+    """
 
     def __init__(self, path: Path | None = None) -> None:
-        self._db = sqlite3.connect(path or ":memory:", isolation_level=None, check_same_thread=False)
-        self._db.executescript(
-            "PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF; PRAGMA cache_size=-65536; PRAGMA temp_store=MEMORY;"
-        )
-        self._db.executescript(_SCHEMA)
-        self._db.execute("UPDATE tasks SET state = 'SCHEDULED' WHERE state = ?", (_HELD,))
+        self._db = _open(path)
         self._plans: dict[int, Plan] = {}
         self.task_defs: dict[str, TaskDef] = {
             name: TaskDef.from_wire(json.loads(body)) for name, body in self._db.execute("SELECT * FROM task_defs")
@@ -241,6 +248,22 @@ class Store:
         """Return the log lines of a task as the server answers them."""
         rows = self._db.execute("SELECT created, text FROM logs WHERE task = ? ORDER BY rowid", (task_id,))
         return [{"log": text, "taskId": task_id, "createdTime": created} for created, text in rows]
+
+
+def _open(path: Path | None) -> sqlite3.Connection:
+    """Open the database and let go of what long polls held when it was closed."""
+    db = sqlite3.connect(":memory:", isolation_level=None)
+    try:
+        if path is not None:
+            db.close()
+            db = sqlite3.connect(path, isolation_level=None, timeout=1.0)
+        db.executescript(_PRAGMAS)
+        db.executescript(_SCHEMA)
+        db.execute("UPDATE tasks SET state = 'SCHEDULED' WHERE state = ?", (_HELD,))
+    except sqlite3.Error as error:
+        db.close()
+        raise OSError(f"cannot keep the state in {path}: {error}") from error
+    return db
 
 
 def _workflow_row(flow: Workflow) -> tuple[Any, ...]:
