@@ -115,7 +115,10 @@ def test_the_process_ends_with_its_parent():
     ) as child:
         assert child.stdout.readline().startswith(b"dev-server ready: http://127.0.0.1:")
         child.stdin.close()
-        assert child.wait(20) == 0
+        try:
+            assert child.wait(20) == 0
+        finally:
+            child.kill()
 
 
 def stop_when_ready(lines):
