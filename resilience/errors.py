@@ -7,7 +7,17 @@ __all__ = ["BreakerOpenError", "Incomplete", "ResilienceError", "Throttled", "Un
 
 
 class ResilienceError(Exception):
-    """Root of every error this package raises on its own account."""
+    """Root of every error this package raises on its own account. They can be pickled, whatever they carry can."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuilt, (type(self), self.args, self.__dict__)
+
+
+def _rebuilt(kind: type[ResilienceError], args: tuple[Any, ...], facts: dict[str, Any]) -> ResilienceError:
+    """An error as it was; its constructor takes other arguments than those that Python would repeat."""
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(facts)
+    return error
 
 
 class BreakerOpenError(ResilienceError):
@@ -22,9 +32,6 @@ class BreakerOpenError(ResilienceError):
         super().__init__(f"circuit breaker {name!r} is open; try again in {retry_after:.3g} s")
         self.name = name
         self.retry_after = retry_after
-
-    def __reduce__(self) -> tuple[type["BreakerOpenError"], tuple[str, float]]:
-        return type(self), (self.name, self.retry_after)
 
 
 class Incomplete(ResilienceError):  # noqa: N818 - says what the answer was
