@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from hearing import GUARD, Heard
 
 from resilience import (
     BreakerConfig,
     BreakerRegistry,
     BreakerState,
-    Event,
     GaveBack,
     GiveBackFailed,
     HandlerFailed,
@@ -24,11 +24,11 @@ from resilience import (
     PollFailed,
     PollOverdue,
     PollTimedOut,
+    Rejected,
     Source,
     Throttled,
 )
 
-GUARD = 20.0  # seconds until a wrong test fails instead of hanging
 QUICK = PollConfig(poll_wait=0.02, overdue_after=0.02, poll_timeout=0.1, give_up_after=5.0, max_hold=0.2)
 PATIENT = PollConfig(poll_wait=0.02, overdue_after=2.0, poll_timeout=10.0, give_up_after=20.0)
 
@@ -62,30 +62,6 @@ class Queue:
     def source(self, name: str = "a", **options: object) -> Source[object]:
         """What a poller is told of it."""
         return Source(name, self.poll, give_back=self.give_back, **options)  # type: ignore[arg-type]
-
-
-class Events(list[Event]):
-    """Remembers events, and lets a test wait for one."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._changed = threading.Condition()
-
-    def __call__(self, event: Event) -> None:
-        """Hear of ``event``."""
-        with self._changed:
-            self.append(event)
-            self._changed.notify_all()
-
-    def wait_for(self, kind: type, **facts: object) -> Event:
-        """The first event of ``kind`` with these ``facts``."""
-
-        def fits(event: Event) -> bool:
-            return isinstance(event, kind) and all(getattr(event, k) == v for k, v in facts.items())
-
-        with self._changed:
-            assert self._changed.wait_for(lambda: any(map(fits, self)), GUARD), f"no {kind.__name__} in {list(self)}"
-            return next(filter(fits, self))
 
 
 def take(poller: Poller[object], count: int) -> list[Item[object]]:
@@ -178,7 +154,7 @@ def test_items_can_be_iterated_until_the_poller_stops() -> None:
 
 def test_item_given_back_by_its_holder_goes_home() -> None:
     """The value returns to the source it came from and its unit is free."""
-    events, left, right = Events(), Queue("l"), Queue("r")
+    events, left, right = Heard(), Queue("l"), Queue("r")
     with Poller([left.source("left"), right.source("right")], capacity=2, config=PATIENT, on_event=events) as poller:
         for item in take(poller, 2):
             item.give_back()
@@ -190,7 +166,7 @@ def test_item_given_back_by_its_holder_goes_home() -> None:
 
 def test_handler_that_raises_frees_its_unit_and_is_told_of() -> None:
     """A unit outlives whatever a handler raises, SystemExit included."""
-    events, done = Events(), threading.Event()
+    events, done = Heard(), threading.Event()
 
     def handle(item: Item[object]) -> None:
         if item.value == "last":
@@ -209,7 +185,7 @@ def test_handler_that_raises_frees_its_unit_and_is_told_of() -> None:
 
 def test_handler_that_ends_its_item_itself_frees_one_unit() -> None:
     """An explicit `done` in the handler is not counted twice."""
-    events, executing = Events(), []
+    events, executing = Heard(), []
 
     def handle(item: Item[object]) -> None:
         item.done()
@@ -249,7 +225,7 @@ def test_poller_runs_one_handler() -> None:
 
 def test_p8_item_held_too_long_is_given_back() -> None:
     """What cannot start within ``max_hold`` returns to its own source."""
-    events, other = Events(), Queue("waits")
+    events, other = Heard(), Queue("waits")
     config = PollConfig(poll_wait=0.02, overdue_after=2.0, poll_timeout=10.0, give_up_after=20.0, max_hold=0.05)
     busy = Queue("runs")
     sources = [busy.source("busy"), other.source("other")]
@@ -264,7 +240,7 @@ def test_p8_item_held_too_long_is_given_back() -> None:
 
 def test_late_answer_of_an_abandoned_poll_is_taken_in() -> None:
     """What a poll brings after its timeout is real work: it runs."""
-    events, queue = Events(), Queue("late")
+    events, queue = Heard(), Queue("late")
     queue.hangs = True
     with Poller([queue.source()], capacity=1, config=QUICK, on_event=events) as poller:
         assert poller.take(0.01) == []
@@ -281,7 +257,7 @@ def test_late_answer_of_an_abandoned_poll_is_taken_in() -> None:
 
 def test_stop_gives_back_what_polls_in_flight_bring_until_they_are_overdue() -> None:
     """A poll under way at the stop is waited for, and its items go home."""
-    events, queue = Events(), Queue("un-started")
+    events, queue = Heard(), Queue("un-started")
     queue.hangs = True
     poller: Poller[object] = Poller([queue.source()], capacity=1, config=PATIENT, on_event=events)
     assert poller.take(0.01) == []
@@ -334,7 +310,7 @@ def test_stop_ends_with_its_grace_and_says_that_something_still_runs() -> None:
 
 def test_stop_reports_values_that_nobody_takes_back() -> None:
     """A source without ``give_back`` keeps its values, and that is said."""
-    events, queue = Events(), Queue("x")
+    events, queue = Heard(), Queue("x")
     queue.hangs = True
     poller: Poller[object] = Poller([Source("a", queue.poll)], capacity=1, config=PATIENT, on_event=events)
     assert poller.take(0.01) == []
@@ -350,7 +326,7 @@ def test_stop_reports_values_that_nobody_takes_back() -> None:
 
 def test_values_that_arrive_after_the_stop_are_reported() -> None:
     """An answer that comes when the poller has ended is not silently dropped."""
-    events, queue = Events(), Queue("x")
+    events, queue = Heard(), Queue("x")
     queue.hangs = True
     poller: Poller[object] = Poller([queue.source()], capacity=1, config=QUICK, on_event=events)
     assert poller.take(0.01) == []
@@ -381,7 +357,7 @@ def failing(*errors: Exception | list[object]) -> Callable[[int, float], list[ob
 
 def test_failure_is_told_and_the_source_is_polled_again() -> None:
     """One failed poll costs a pause, not the source."""
-    events = Events()
+    events = Heard()
     with Poller([Source("a", failing(OSError("down"), ["up"]))], capacity=1, config=PATIENT, on_event=events) as poller:
         (item,) = take(poller, 1)
         item.done()
@@ -392,7 +368,7 @@ def test_failure_is_told_and_the_source_is_polled_again() -> None:
 
 def test_repeated_failures_open_the_sources_breaker_and_no_other() -> None:
     """A source that fails fail_max times is left alone; its neighbour is not."""
-    changes, opened = Events(), threading.Event()
+    changes, opened = Heard(), threading.Event()
     breakers = BreakerRegistry(
         BreakerConfig(fail_max=2, reset_timeout=60.0),
         on_event=lambda e: (changes(e), opened.set())[0],  # type: ignore[func-returns-value]
@@ -409,7 +385,7 @@ def test_repeated_failures_open_the_sources_breaker_and_no_other() -> None:
 def test_source_that_asks_for_a_pause_counts_nothing() -> None:
     """`Throttled` pauses the source for at least as long as it says, and its breaker hears no failure."""
     breakers = BreakerRegistry(BreakerConfig(fail_max=1))
-    events = Events()
+    events = Heard()
     poll = failing(Throttled(0.05), ["after"])
     with Poller([Source("a", poll)], capacity=1, config=PATIENT, breakers=breakers, on_event=events) as poller:
         (item,) = take(poller, 1)
@@ -434,7 +410,7 @@ def test_good_part_of_a_damaged_answer_runs_and_the_failure_counts() -> None:
 @pytest.mark.parametrize("answer", ["text", b"bytes", {1, 2}, 7])
 def test_answer_that_is_no_sequence_teaches(answer: object) -> None:
     """A poll that returns something else fails with a word about what it should return."""
-    events = Events()
+    events = Heard()
     with Poller([Source("a", lambda *_: answer)], capacity=1, config=PATIENT, on_event=events) as poller:  # type: ignore[arg-type, return-value]
         assert poller.take(0.01) == []
         failed = events.wait_for(PollFailed, source="a")
@@ -484,6 +460,46 @@ def test_p9_idle_poller_polls_once_per_wait() -> None:
     assert queue.polls <= 0.2 / 0.02 + 2
 
 
+class Busy:
+    """A registry and its breaker in one; somebody else is always quicker to take the first permits."""
+
+    retry_at = None
+
+    def __init__(self, rejections: int) -> None:
+        self.rejections = rejections
+
+    def get(self, _: str) -> "Busy":
+        """The breaker."""
+        return self
+
+    def try_acquire(self) -> "Rejected | Busy":
+        """A permit, after so many rejections."""
+        self.rejections -= 1
+        return Rejected("taken", 0.01) if self.rejections >= 0 else self
+
+    def success(self) -> bool:
+        """Report."""
+        return True
+
+
+def test_poll_that_its_breaker_rejects_is_sent_again_later() -> None:
+    """Between planning and sending, another user of the breaker may take the only permit: that is no failure."""
+    events, breakers = Heard(), Busy(rejections=2)
+    poller: Poller[object] = Poller(
+        [Queue("x").source()],
+        capacity=1,
+        config=PATIENT,
+        breakers=breakers,  # type: ignore[arg-type]
+        on_event=events,
+    )
+    with poller:
+        (item,) = take(poller, 1)
+        item.done()
+
+    assert not [event for event in events if isinstance(event, PollFailed)]
+    assert breakers.rejections < 0
+
+
 def test_two_sources_of_one_name_are_refused() -> None:
     """Items and breakers go by name."""
     with pytest.raises(ValueError, match="two sources are called 'a'"):
@@ -528,3 +544,37 @@ def test_source_with_impossible_numbers_is_refused(options: dict[str, int]) -> N
     """Weights and limits are whole numbers from 1; the error names the option."""
     with pytest.raises(ValueError, match=next(iter(options))):
         Queue().source(**options)
+
+
+def test_empty_answer_after_the_stop_is_no_loss() -> None:
+    """A poll that was abandoned at the stop and brings nothing is not reported."""
+    events, queue = Heard(), Queue()
+    queue.hangs = True
+    poller: Poller[object] = Poller([queue.source()], capacity=1, config=QUICK, on_event=events)
+    assert poller.take(0.01) == []
+    assert queue.hanging.wait(GUARD)
+    poller.stop(GUARD)
+
+    queue.thaw.set()
+    for thread in threading.enumerate():
+        if thread.name == "fan-out a":
+            thread.join(GUARD)
+
+    assert not [event for event in events if isinstance(event, GiveBackFailed)]
+
+
+def test_probe_that_somebody_else_has_is_waited_for() -> None:
+    """A breaker that gives its only probe to another user of it costs the source a pause, not a failure."""
+    breakers = BreakerRegistry(BreakerConfig(fail_max=1, reset_timeout=0.02, jitter=0.0, probe_timeout=0.2))
+    breaker = breakers.get("a")
+    permit = breaker.try_acquire()
+    assert permit
+    permit.failure(OSError("down"))
+    threading.Event().wait(0.05)
+    assert breaker.try_acquire()  # the probe is ours, and we never report
+
+    with Poller([Queue("x").source()], capacity=1, config=PATIENT, breakers=breakers) as poller:
+        (item,) = take(poller, 1)
+        item.done()
+
+        assert breaker.state is BreakerState.CLOSED

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from hearing import GUARD, Heard
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,9 +31,8 @@ from conductor_adapter.answers import PollAnswer
 from conductor_adapter.dev_server import DevServerProcess
 from conductor_adapter.running import links
 from conductor_adapter.running.lifecycle import Phase, advance, share_of_grace
-from resilience import BreakerChanged, BreakerConfig, DeliveryFailed, DeliveryResumed, Event, PollConfig, RelayConfig
+from resilience import BreakerChanged, BreakerConfig, DeliveryFailed, DeliveryResumed, PollConfig, RelayConfig
 
-GUARD = 20.0  # seconds until a wrong test fails instead of hanging
 QUICK = RunnerConfig(
     transport="requests",
     grace=GUARD,
@@ -53,25 +53,6 @@ def pair() -> Iterator[tuple[DevServer, DevServer]]:
     """Two embedded servers."""
     with DevServer(name="eu") as eu, DevServer(name="us") as us:
         yield eu, us
-
-
-class Seen(list[Event]):
-    """Remembers events, and lets a test wait for one."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._changed = threading.Condition()
-
-    def __call__(self, event: Event) -> None:
-        """Hear of ``event``."""
-        with self._changed:
-            self.append(event)
-            self._changed.notify_all()
-
-    def wait_for(self, kind: type) -> None:
-        """Wait until an event of ``kind`` was heard."""
-        with self._changed:
-            assert self._changed.wait_for(lambda: any(isinstance(e, kind) for e in self), GUARD), list(self)
 
 
 @pytest.mark.parametrize("transport", ["requests", "curl"])
@@ -118,7 +99,7 @@ def test_several_workers_run_side_by_side_with_their_own_threads(pair: tuple[Dev
 def test_p13_server_that_takes_no_results_is_not_polled_until_it_does(pair: tuple[DevServer, DevServer]) -> None:
     """A failed delivery stops the polls of its server; once it takes results again, everything is delivered."""
     eu, us = pair
-    seen, pausing = Seen(), threading.Event()
+    seen, pausing = Heard(), threading.Event()
 
     @worker("steady", threads=2)
     def steady() -> None:
@@ -144,7 +125,7 @@ def test_p13_server_that_takes_no_results_is_not_polled_until_it_does(pair: tupl
 
 def test_dead_server_opens_its_breaker_and_is_served_when_it_is_back(tmp_path: Path) -> None:
     """A killed server is left alone; after its restart on its state its tasks run."""
-    seen = Seen()
+    seen = Heard()
     with DevServerProcess(name="eu", state=tmp_path / "eu.db") as eu, DevServer(name="us") as us:
         eu.start_tasks("where", 3)
         eu.kill()
@@ -190,7 +171,7 @@ def test_stop_gives_unstarted_tasks_back_with_their_output(pair: tuple[DevServer
 def test_stop_reports_results_that_nobody_took(pair: tuple[DevServer, DevServer]) -> None:
     """A result whose server does not answer is counted, not forgotten."""
     eu, us = pair
-    seen = Seen()
+    seen = Heard()
     eu.faults.set(error=503, only="updates")
     eu.start_task("where")
     runner = WorkerRunner([where], [eu.settings, us.settings], config=QUICK, on_event=seen)

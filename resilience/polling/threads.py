@@ -281,15 +281,22 @@ class Poller(Generic[V]):
         self._keeper.start()
 
     def _watch(self) -> None:
-        while not self._closed.is_set():
+        resting = True
+        while resting:
             deadlines = [at for at in (self._polling.expire(), self._returns.expire()) if at is not None]
             self._step(None, 0)
-            with self._lock:
-                now = self._clock()
-                self._wake_at = min([self._next_wakeup(now, self._gates()), *deadlines])
-                if not self._closed.is_set() and self._wake_at > now:
-                    self._earlier.wait(min(self._wake_at - now, threading.TIMEOUT_MAX))
-                self._wake_at = float("-inf")
+            resting = self._rest(deadlines)
+
+    def _rest(self, deadlines: Iterable[float]) -> bool:
+        """Wait until something is due, or somebody says that it is due earlier; False once the poller is closed."""
+        with self._lock:
+            if self._closed.is_set():
+                return False
+            now = self._clock()
+            self._wake_at = min([self._next_wakeup(now, self._gates()), *deadlines])
+            self._earlier.wait(max(0.0, min(self._wake_at - now, threading.TIMEOUT_MAX)))
+            self._wake_at = float("-inf")
+            return True
 
 
 def _call(source: Source[V], request: PollRequest) -> Sequence[V]:
