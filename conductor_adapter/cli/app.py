@@ -1,0 +1,109 @@
+"""The commands and their options; what each does is in the file of its name."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from conductor_adapter.cli.check import check as check_servers
+from conductor_adapter.cli.lines import NORMAL, Printer
+from conductor_adapter.cli.run import RunOptions
+from conductor_adapter.cli.run import run as run_workers
+from conductor_adapter.cli.usage import refusing
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="conductor-adapter",
+    help="One worker, several Conductor servers.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+Servers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--server",
+        metavar="NAME=URL",
+        help="A server; repeat it. Credentials: CONDUCTOR_AUTH_KEY_<NAME>, CONDUCTOR_AUTH_SECRET_<NAME>.",
+    ),
+]
+Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="A TOML file with [[servers]] tables.")]
+Transport = Annotated[str, typer.Option(metavar="auto|requests|curl", help="The HTTP library.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+
+
+@app.command()
+def run(  # noqa: PLR0913, PLR0917 - the options of a command
+    target: Annotated[str, typer.Argument(help="A Python file or a module that holds @worker functions.")],
+    server: Servers = None,
+    config: Config = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of every worker, instead of its own.")] = None,
+    poll_wait: Annotated[float | None, typer.Option(metavar="S", help="Seconds a poll waits for a task.")] = None,
+    poll_timeout: Annotated[
+        float | None, typer.Option(metavar="S", help="Seconds after which a poll counts as failed.")
+    ] = None,
+    transport: Transport = "auto",
+    grace: Annotated[float, typer.Option(metavar="S", help="Seconds that stopping may take.")] = 10.0,
+    duration: Annotated[float | None, typer.Option(metavar="S", help="Stop after so many seconds.")] = None,
+    json: Json = False,  # noqa: FBT002 - a switch of the command line
+    verbose: Annotated[int, typer.Option("-v", "--verbose", count=True, help="Say more.")] = 0,
+    quiet: Annotated[int, typer.Option("-q", "--quiet", count=True, help="Say less.")] = 0,
+) -> None:
+    """Run workers until SIGTERM or SIGINT: running tasks finish, un-started ones go back. A second signal ends at once.
+
+    Servers come from --server, --config, or CONDUCTOR_SERVER_URL (several: separated by commas).
+    """
+    with refusing():
+        options = RunOptions(
+            target=target,
+            servers=server or [],
+            config=config,
+            threads=threads,
+            poll_wait=poll_wait,
+            poll_timeout=poll_timeout,
+            transport=transport,
+            grace=grace,
+            duration=duration,
+        )
+        status = run_workers(options, Printer(as_json=json, level=NORMAL + verbose - quiet))
+    raise typer.Exit(status)
+
+
+@app.command()
+def check(
+    server: Servers = None,
+    config: Config = None,
+    task: Annotated[list[str] | None, typer.Option(metavar="TYPE", help="A task type to look at; repeat it.")] = None,
+    transport: Transport = "auto",
+    json: Json = False,  # noqa: FBT002 - a switch of the command line
+) -> None:
+    """Say for each server whether it is reachable, its version, latency, auth, and what waits; changes nothing."""
+    with refusing():
+        status = check_servers(server or [], config, task or [], transport, as_json=json)
+    raise typer.Exit(status)
+
+
+@app.command("dev-server")
+def dev_server(
+    port: Annotated[int, typer.Option(help="0 lets the system choose.")] = 8080,
+    state: Annotated[Path | None, typer.Option(metavar="FILE", help="Keeps everything, also over a crash.")] = None,
+    faults: Annotated[str, typer.Option(metavar="FAULTS", help='For example "latency=1,only=polls" or "hang".')] = "",
+    seed_tasks: Annotated[
+        list[str] | None, typer.Option(metavar="TYPE=N", help="Start N one-task workflows; repeat it.")
+    ] = None,
+) -> None:
+    """Run the embedded Conductor-compatible server alone, with faults."""
+    with refusing():
+        from conductor_adapter.dev_server import serve  # noqa: PLC0415 - needs the extra "dev-server"
+
+        status = serve(port, state=state, faults=faults, seed=dict(map(_seed, seed_tasks or [])))
+    raise typer.Exit(status)
+
+
+def _seed(text: str) -> tuple[str, int]:
+    task_type, equals, count = text.partition("=")
+    if not equals or not task_type or not count.isdecimal():
+        raise ValueError(f"--seed-tasks {text!r} must be TYPE=N, for example charge=100")
+    return task_type, int(count)

@@ -1,0 +1,23 @@
+"""Which servers a command talks to: named by options, by a file, or by the environment."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from conductor_adapter.settings import ServerSettings, servers_from_env, servers_from_options, servers_from_toml
+
+__all__ = ["find_servers"]
+
+
+def find_servers(options: Sequence[str], config: Path | None) -> tuple[ServerSettings, ...]:
+    """The servers of ``--server``, else of ``--config``, else of the environment.
+
+    Raises:
+        ValueError: there is none, one is wrong, or both options were given.
+    """
+    if options and config is not None:
+        raise ValueError(f"--server and --config {config} both name servers: give one of them")
+    if options:
+        return servers_from_options(options)
+    if config is not None:
+        return servers_from_toml(config)
+    return servers_from_env()
