@@ -1,5 +1,8 @@
 """The commands and their options; what each does is in the file of its name."""
 
+import logging
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -9,9 +12,11 @@ from conductor_adapter.cli.check import check as check_servers
 from conductor_adapter.cli.lines import NORMAL, Printer
 from conductor_adapter.cli.run import RunOptions
 from conductor_adapter.cli.run import run as run_workers
-from conductor_adapter.cli.usage import refusing
+from conductor_adapter.cli.usage import BAD_USAGE, count, refusing, seconds
 
-__all__ = ["app"]
+__all__ = ["app", "command"]
+
+INTERRUPTED = 130
 
 app = typer.Typer(
     name="conductor-adapter",
@@ -39,14 +44,21 @@ def run(  # noqa: PLR0913, PLR0917 - the options of a command
     target: Annotated[str, typer.Argument(help="A Python file or a module that holds @worker functions.")],
     server: Servers = None,
     config: Config = None,
-    threads: Annotated[int | None, typer.Option(help="Threads of every worker, instead of its own.")] = None,
-    poll_wait: Annotated[float | None, typer.Option(metavar="S", help="Seconds a poll waits for a task.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(parser=count, metavar="N", help="Threads of every worker, instead of its own.")
+    ] = None,
+    poll_wait: Annotated[
+        float | None, typer.Option(parser=seconds, metavar="S", help="Seconds a poll waits for a task.")
+    ] = None,
     poll_timeout: Annotated[
-        float | None, typer.Option(metavar="S", help="Seconds after which a poll counts as failed.")
+        float | None,
+        typer.Option(parser=seconds, metavar="S", help="Seconds after which a poll counts as failed."),
     ] = None,
     transport: Transport = "auto",
-    grace: Annotated[float, typer.Option(metavar="S", help="Seconds that stopping may take.")] = 10.0,
-    duration: Annotated[float | None, typer.Option(metavar="S", help="Stop after so many seconds.")] = None,
+    grace: Annotated[float, typer.Option(parser=seconds, metavar="S", help="Seconds that stopping may take.")] = 10.0,
+    duration: Annotated[
+        float | None, typer.Option(parser=seconds, metavar="S", help="Stop after so many seconds.")
+    ] = None,
     json: Json = False,  # noqa: FBT002 - a switch of the command line
     verbose: Annotated[int, typer.Option("-v", "--verbose", count=True, help="Say more.")] = 0,
     quiet: Annotated[int, typer.Option("-q", "--quiet", count=True, help="Say less.")] = 0,
@@ -55,20 +67,18 @@ def run(  # noqa: PLR0913, PLR0917 - the options of a command
 
     Servers come from --server, --config, or CONDUCTOR_SERVER_URL (several: separated by commas).
     """
-    with refusing():
-        options = RunOptions(
-            target=target,
-            servers=server or [],
-            config=config,
-            threads=threads,
-            poll_wait=poll_wait,
-            poll_timeout=poll_timeout,
-            transport=transport,
-            grace=grace,
-            duration=duration,
-        )
-        status = run_workers(options, Printer(as_json=json, level=NORMAL + verbose - quiet))
-    raise typer.Exit(status)
+    options = RunOptions(
+        target=target,
+        servers=server or [],
+        config=config,
+        threads=threads,
+        poll_wait=poll_wait,
+        poll_timeout=poll_timeout,
+        transport=transport,
+        grace=grace,
+        duration=duration,
+    )
+    raise typer.Exit(run_workers(options, Printer(as_json=json, level=NORMAL + verbose - quiet)))
 
 
 @app.command()
@@ -80,9 +90,21 @@ def check(
     json: Json = False,  # noqa: FBT002 - a switch of the command line
 ) -> None:
     """Say for each server whether it is reachable, its version, latency, auth, and what waits; changes nothing."""
+    raise typer.Exit(check_servers(server or [], config, task or [], transport, as_json=json))
+
+
+@app.command()
+def demo(
+    real: Annotated[
+        list[str] | None, typer.Option(metavar="URL", help="Work on real servers instead (nothing is broken there).")
+    ] = None,
+    seconds: Annotated[float, typer.Option(parser=seconds, metavar="S", help="How long the story takes.")] = 24.0,
+    json: Json = False,  # noqa: FBT002 - a switch of the command line
+) -> None:
+    """Watch three embedded servers: one hangs, one is killed and comes back, and no task is lost."""
     with refusing():
-        status = check_servers(server or [], config, task or [], transport, as_json=json)
-    raise typer.Exit(status)
+        from conductor_adapter.cli.demo import tell  # noqa: PLC0415 - needs the extra "dev-server"
+    raise typer.Exit(tell(real or [], seconds, as_json=json))
 
 
 @app.command("dev-server")
@@ -98,8 +120,8 @@ def dev_server(
     with refusing():
         from conductor_adapter.dev_server import serve  # noqa: PLC0415 - needs the extra "dev-server"
 
-        status = serve(port, state=state, faults=faults, seed=dict(map(_seed, seed_tasks or [])))
-    raise typer.Exit(status)
+        seed = dict(map(_seed, seed_tasks or []))
+    raise typer.Exit(serve(port, state=state, faults=faults, seed=seed))
 
 
 def _seed(text: str) -> tuple[str, int]:
@@ -107,3 +129,22 @@ def _seed(text: str) -> tuple[str, int]:
     if not equals or not task_type or not count.isdecimal():
         raise ValueError(f"--seed-tasks {text!r} must be TYPE=N, for example charge=100")
     return task_type, int(count)
+
+
+def command(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit status; bad usage is one line on standard error."""
+    quiet = logging.getLogger("resilience")
+    quiet.addHandler(logging.NullHandler())  # what it logs are events too, and those the commands tell themselves
+    quiet.propagate = False
+    try:
+        return int(app(list(arguments), standalone_mode=False) or 0)
+    except typer.Abort:
+        return INTERRUPTED
+    except Exception as error:
+        # typer's own usage errors: which module they come from depends on its version
+        told = getattr(error, "format_message", None)
+        if told is None:
+            raise
+        if text := told().strip():
+            sys.stderr.write(f"conductor-adapter: {text.rstrip('.')}; see conductor-adapter --help\n")
+        return BAD_USAGE

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from conductor_adapter.cli.health import Health, ask_all
 from conductor_adapter.cli.servers import find_servers
+from conductor_adapter.cli.usage import refusing
 from conductor_adapter.transports import choose
 
 __all__ = ["check"]
@@ -22,12 +23,10 @@ COLUMNS = ("server", "url", "state", "version", "latency", "auth", "waiting")
 def check(
     servers: Sequence[str], config: Path | None, task_types: Sequence[str], transport: str, *, as_json: bool
 ) -> int:
-    """Ask every server, say how it is, and return the exit status: 1 if one cannot be worked with.
-
-    Raises:
-        ValueError: bad usage, with the text for the user; also ImportError.
-    """
-    asked = ask_all(find_servers(servers, config), task_types, choose(transport), TIMEOUT)
+    """Ask every server, say how it is, and return the exit status: 1 if one cannot be worked with."""
+    with refusing():
+        settings, make_transport = find_servers(servers, config), choose(transport)
+    asked = ask_all(settings, task_types, make_transport, TIMEOUT)
     console = Console(soft_wrap=True)
     if as_json:
         for health in asked:

@@ -83,15 +83,19 @@ def _of_deliveries(event: Event) -> Line | None:
 def _of_tasks(event: Event) -> Line | None:
     match event:
         case ItemsArrivedLate(source, count) if count:
-            return Line("late tasks", source, f"{count} tasks arrived late and are taken in")
+            return Line("late tasks", source, f"{_tasks(count)} arrived late, taken in")
         case GaveBack(source, count, reason):
-            return Line("gave back", source, f"{count} un-started tasks given back ({reason})")
+            return Line("gave back", source, f"{_tasks(count)} given back un-started ({reason})")
         case GiveBackFailed(source, count, error):
-            text = f"{count} un-started tasks could not be given back, the server times them out: {_text(error)}"
+            text = f"{_tasks(count)} could not be given back, the server times them out: {_text(error)}"
             return Line("give-back failed", source, text)
         case HandlerFailed(source, error):
             return Line("task failed", source, f"a task could not be handled: {_text(error)}", QUIET)
     return None
+
+
+def _tasks(count: int) -> str:
+    return "1 task" if count == 1 else f"{count} tasks"
 
 
 def _text(error: BaseException) -> str:

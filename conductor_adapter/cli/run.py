@@ -9,6 +9,7 @@ import attrs
 from conductor_adapter.cli.health import Health, ask_all
 from conductor_adapter.cli.lines import Printer
 from conductor_adapter.cli.servers import find_servers
+from conductor_adapter.cli.usage import refusing
 from conductor_adapter.declaring import WorkerSpec
 from conductor_adapter.running import RunnerConfig, ServerView, StopReport, WorkerRunner
 from conductor_adapter.running.threads import run_until_signal
@@ -52,17 +53,14 @@ class RunOptions:
 
 
 def run(options: RunOptions, printer: Printer) -> int:
-    """Run the workers and return the exit status.
-
-    Raises:
-        ValueError: bad usage, with the text for the user; also TypeError, ImportError and TargetError.
-    """
-    if options.duration is not None and not 0 < options.duration < threading.TIMEOUT_MAX:
-        raise ValueError(f"--duration must be more than 0 seconds, not {options.duration!r}")
-    servers = find_servers(options.servers, options.config)
-    config = options.runner_config()
-    specs = load_target(options.target)
-    runner = WorkerRunner(specs, servers, config=config, on_event=printer.hear)
+    """Run the workers and return the exit status; bad usage ends with one line that says what to change."""
+    with refusing():
+        if options.duration is not None and options.duration > threading.TIMEOUT_MAX:
+            raise ValueError(f"--duration is {options.duration:g} s; leave it out to run without end")
+        servers = find_servers(options.servers, options.config)
+        config = options.runner_config()
+        specs = load_target(options.target)
+        runner = WorkerRunner(specs, servers, config=config, on_event=printer.hear)
     _say_start(printer, specs, servers)
     look = threading.Timer(_first_look(options.duration), _look, (printer, servers, specs, options.transport))
     look.daemon = True
