@@ -42,7 +42,7 @@ class PlainShow:
 
     def servers(self, at: float, views: Mapping[str, ServerView], rates: Mapping[str, float]) -> None:
         """Say how the servers stand."""
-        parts = [f"{name} {rates[name]:.0f}/s ({view.polls}, {view.state})" for name, view in views.items()]
+        parts = [f"{name} {rates[name]:.0f}/s ({_worse(view)}, {view.state})" for name, view in views.items()]
         self._printer.say("servers", f"{at:5.1f} s  " + "   ".join(parts), rates=dict(rates))
 
 
@@ -86,6 +86,11 @@ class LiveShow:
 
 
 Show = PlainShow | LiveShow
+
+
+def _worse(view: ServerView) -> str:
+    """The state of the worse of a server's two breakers."""
+    return max(view.polls, view.updates, key=list(COLOURS).index)
 
 
 def _coloured(line: Line, text: str) -> Text:

@@ -1,0 +1,145 @@
+"""``check`` and ``dev-server``: what a server is like, and one to try against."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from test_cli_run import COMMAND, GUARD, URL, command, refused
+
+from conductor_adapter import Credentials, DevServer
+
+
+@pytest.fixture
+def server() -> Iterator[DevServer]:
+    """An embedded server with two tasks waiting."""
+    with DevServer(name="eu") as server:
+        server.start_tasks("greet", 2)
+        yield server
+
+
+def test_check_tells_what_waits_and_takes_nothing(server: DevServer) -> None:
+    """A server that works is ok, with its version, latency and queues, and no task is assigned by asking."""
+    done = command("check", "--server", f"eu={server.url}", "--task", "greet")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(r"eu  http://\S+  ok  3\.32\.1  [\d.]+ ms  none  greet=2\n", done.stdout)
+    assert server.counts()["handed out"] == 0
+
+
+def test_check_without_task_types_shows_every_queue(server: DevServer) -> None:
+    """Nothing has to be named to see what waits."""
+    assert "greet=2" in command("check", "--server", f"eu={server.url}").stdout
+
+
+def test_check_speaks_json(server: DevServer) -> None:
+    """One object per server."""
+    done = command("check", "--server", f"eu={server.url}", "--task", "nope", "--json")
+
+    (row,) = map(json.loads, done.stdout.splitlines())
+    assert (row["name"], row["problem"], row["waiting"], row["unknown"]) == ("eu", None, {"nope": 0}, ["nope"])
+
+
+def test_check_draws_a_table_on_a_terminal(server: DevServer) -> None:
+    """A person at a terminal gets columns."""
+    done = command("check", "--server", f"eu={server.url}", FORCE_COLOR="1", TTY_COMPATIBLE="1")
+
+    assert "latency" in done.stdout
+    assert "━" in done.stdout
+
+
+def test_check_fails_when_one_server_does_and_names_it(server: DevServer) -> None:
+    """Exit status 1, the problem in words, and the others are told all the same."""
+    done = command("check", "--server", f"eu={server.url}", "--server", f"dead={URL}")
+
+    assert done.returncode == 1
+    assert re.search(r"^eu .* ok ", done.stdout, re.MULTILINE)
+    assert re.search(r"^dead .*Failed to connect|^dead .*refused", done.stdout, re.MULTILINE)
+
+
+def test_check_is_not_held_up_by_a_server_that_hangs(server: DevServer) -> None:
+    """A hung server costs five seconds, not the answer."""
+    with DevServer(name="hung") as hung:
+        hung.faults.set(hang=True)
+        done = command("check", "--server", f"eu={server.url}", "--server", f"hung={hung.url}")
+
+    assert done.returncode == 1
+    assert "no answer within 5 s" in done.stdout or "timed out" in done.stdout
+
+
+def test_check_says_that_credentials_are_rejected() -> None:
+    """Wrong credentials are a problem of their own, and never shown."""
+    with DevServer(name="eu", credentials=Credentials("key", "right")) as locked:
+        options = ("check", "--server", f"eu={locked.url}", "--json")
+        wrong = command(*options, CONDUCTOR_AUTH_KEY_EU="key", CONDUCTOR_AUTH_SECRET_EU="wrong-one")  # noqa: S106 - made up
+        right = command(*options, CONDUCTOR_AUTH_KEY_EU="key", CONDUCTOR_AUTH_SECRET_EU="right")  # noqa: S106 - made up
+
+    assert (wrong.returncode, json.loads(wrong.stdout)["auth"]) == (1, "rejected")
+    assert "wrong-one" not in wrong.stdout + wrong.stderr
+    assert (right.returncode, json.loads(right.stdout)["auth"]) == (0, "ok")
+
+
+def test_check_hints_at_a_missing_api(server: DevServer) -> None:
+    """Where /api is missing, the way out is in the answer."""
+    done = command("check", "--server", f"eu={server.url.removesuffix('/api')}")
+
+    assert done.returncode == 1
+    assert "does not end in /api" in done.stdout
+
+
+def test_check_without_servers_is_one_line() -> None:
+    """No server is bad usage."""
+    assert "no server is configured" in refused(command("check"))
+
+
+def test_dev_server_serves_until_it_is_told_to_stop() -> None:
+    """The command alone is a Conductor-compatible server with work on it."""
+    arguments = [COMMAND, "dev-server", "--port", "0", "--seed-tasks", "greet=3"]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - our own command
+        assert process.stdout is not None
+        url = re.search(r"http://\S+/api", process.stdout.readline())
+        assert url is not None
+        assert "greet=3" in command("check", "--server", f"eu={url[0]}").stdout
+        process.send_signal(signal.SIGTERM)
+
+        assert process.wait(GUARD) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--faults", "flood"], "there is no fault 'flood'"),
+        (["--faults", "latency=soon"], "neither a number"),
+        (["--seed-tasks", "greet"], "must be TYPE=N"),
+        (["--seed-tasks", "greet=many"], "must be TYPE=N"),
+        (["--port", "eighty"], "--port"),
+    ],
+)
+def test_bad_options_of_the_dev_server_get_one_line(options: list[str], expected: str) -> None:
+    """What is wrong is named, and nothing is served."""
+    assert expected in refused(command("dev-server", "--port", "0", *options))
+
+
+def test_port_in_use_gets_one_line(server: DevServer) -> None:
+    """The port is named, and the way out."""
+    line = refused(command("dev-server", "--port", server.port))
+
+    assert f"port {server.port} " in line
+    assert "in use" in line
+
+
+def test_python_m_names_the_command() -> None:
+    """The package can be run as a module as well."""
+    done = subprocess.run(
+        [sys.executable, "-m", "conductor_adapter", "--help"],
+        capture_output=True,
+        text=True,
+        timeout=GUARD,
+        check=False,
+    )
+
+    assert done.returncode == 0
+    assert "dev-server" in done.stdout

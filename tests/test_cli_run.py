@@ -1,0 +1,296 @@
+"""The command line as a user has it: the installed console command in processes of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conductor_adapter import Credentials, DevServer
+
+COMMAND = Path(sys.executable).with_name("conductor-adapter")
+GUARD = 60.0  # seconds until a wrong test fails instead of hanging
+URL = "http://127.0.0.1:9/api"  # nobody is there, and nobody needs to be
+WORKER = """
+from conductor_adapter import worker
+
+@worker("greet", threads=2)
+def greet(name: str = "you") -> str:
+    return f"hello {name}"
+"""
+
+
+def command(*arguments: object, folder: Path | None = None, **environ: str) -> "subprocess.CompletedProcess[str]":
+    """Run the command to its end, without any Conductor variable of this process's environment."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("CONDUCTOR_")}
+    return subprocess.run(  # noqa: S603 - our own command
+        [COMMAND, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=GUARD,
+        check=False,
+        cwd=folder,
+        env={**clean, "COLUMNS": "200", **environ},
+    )
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    """A file with one worker."""
+    file = tmp_path / "workers.py"
+    file.write_text(WORKER)
+    return file
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[DevServer, DevServer]]:
+    """Two embedded servers."""
+    with DevServer(name="eu") as eu, DevServer(name="us") as us:
+        yield eu, us
+
+
+def refused(done: "subprocess.CompletedProcess[str]") -> str:
+    """The one line on standard error, after checking that it is all there is."""
+    assert done.returncode == 2, done
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def test_run_works_on_all_servers_and_ends_after_its_duration(pair: tuple[DevServer, DevServer], target: Path) -> None:
+    """Tasks of both servers run; the end says how many, and that nothing was left."""
+    for server in pair:
+        server.start_tasks("greet", 5)
+
+    done = command("run", target, "--server", f"eu={pair[0].url}", "--server", f"us={pair[1].url}", "--duration", "1.5")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "eu: reachable; waiting: 0 greet" in done.stdout
+    assert "eu: 5 tasks ran\nus: 5 tasks ran\nstopped; nothing was left\n" in done.stdout
+    assert [server.runs("greet")["COMPLETED"] for server in pair] == [5, 5]
+
+
+def test_run_speaks_json_to_machines(pair: tuple[DevServer, DevServer], target: Path) -> None:
+    """With --json every line is an object, and the last one says what was left."""
+    done = command("run", target, "--server", f"eu={pair[0].url}", "--duration", "0.4", "--json")
+
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert rows[0]["kind"] == "worker"
+    assert {"kind": "stopped", "left": 0, "unfinished": 0, "kept": 0}.items() <= rows[-1].items()
+
+
+def test_run_takes_servers_from_the_environment(pair: tuple[DevServer, DevServer], target: Path) -> None:
+    """Lists in the environment need no option."""
+    done = command(
+        "run",
+        "workers",
+        "--duration",
+        "0.4",
+        folder=target.parent,
+        CONDUCTOR_SERVER_URL=f"{pair[0].url},{pair[1].url}",
+        CONDUCTOR_SERVER_NAME="eu,us",
+    )
+
+    assert done.returncode == 0
+    assert "polling eu, us" in done.stdout
+
+
+def test_run_takes_servers_from_a_file_with_credentials_from_the_environment(target: Path) -> None:
+    """A TOML file names the servers and need hold no secret."""
+    with DevServer(name="eu", credentials=Credentials("k", "s3cret")) as locked:
+        locked.start_tasks("greet", 2)
+        file = target.parent / "servers.toml"
+        file.write_text(f'[[servers]]\nname = "eu"\nurl = "{locked.url}"\n')
+        options = ("run", target, "--config", file, "--duration", "0.8", "-v")
+
+        done = command(*options, CONDUCTOR_AUTH_KEY_EU="k", CONDUCTOR_AUTH_SECRET_EU="s3cret")  # noqa: S106 - made up
+
+        assert done.returncode == 0
+        assert "eu: 2 tasks ran" in done.stdout
+        assert "s3cret" not in done.stdout + done.stderr
+
+
+def test_run_says_what_is_wrong_with_a_server_and_goes_on(pair: tuple[DevServer, DevServer], target: Path) -> None:
+    """A server that is not there is named, its breaker opens, repeated errors are sampled, and the other one works."""
+    pair[0].start_tasks("greet", 3)
+    options = ("--server", f"eu={pair[0].url}", "--server", f"dead={URL}")
+
+    done = command("run", target, *options, "--duration", "3")
+
+    assert done.returncode == 0
+    assert "dead: not reachable: " in done.stdout
+    assert "dead: breaker closed -> open" in done.stdout
+    assert "eu: 3 tasks ran" in done.stdout
+    assert done.stdout.count("dead: poll failed") <= 4
+
+
+def test_run_hints_at_a_missing_api(pair: tuple[DevServer, DevServer], target: Path) -> None:
+    """A URL without /api is probably a mistake, so it is said, but it is not refused."""
+    done = command("run", target, "--server", f"eu={pair[0].url.removesuffix('/api')}", "--duration", "0.3", "-q")
+
+    assert done.returncode == 0
+    assert "does not end in /api" in done.stdout
+
+
+def test_run_says_that_a_task_type_is_unknown(pair: tuple[DevServer, DevServer], target: Path) -> None:
+    """A task type that no server knows may be a typing error."""
+    done = command("run", target, "--server", f"eu={pair[0].url}", "--duration", "1")
+
+    assert "task type 'greet' is unknown there" in done.stdout
+
+
+def test_run_exits_with_1_when_results_were_left(pair: tuple[DevServer, DevServer], target: Path) -> None:
+    """What no server took is counted at the end, and the exit status says so."""
+    pair[0].start_tasks("greet", 1)
+    pair[0].faults.set(error=503, only="updates")
+
+    done = command("run", target, "--server", f"eu={pair[0].url}", "--duration", "0.6", "--grace", "0.3")
+
+    assert done.returncode == 1
+    assert "stopped; left: 1 results not delivered" in done.stdout
+    assert "eu: result of task" in done.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_stops_run_cleanly(pair: tuple[DevServer, DevServer], target: Path, number: signal.Signals) -> None:
+    """One signal drains and ends with 0."""
+    arguments = [COMMAND, "run", target, "--server", f"eu={pair[0].url}"]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - our own command
+        assert process.stdout is not None
+        assert "polling eu" in process.stdout.readline()
+        while pair[0].counts()["polls"] == 0:
+            pass
+        process.send_signal(number)
+
+        assert "stopped; nothing was left" in process.stdout.read()
+        assert process.wait(GUARD) == 0
+
+
+BAD_WORKERS = {
+    "no_worker": ("x = 1", "no worker in"),
+    "twice": (f"{WORKER}\n@worker('greet')\ndef other(): ...\n", "two workers for task type 'greet'"),
+    "bad_threads": ("from conductor_adapter import worker\nworker('a', threads=0)(lambda: None)", "threads is 0"),
+    "coroutine": ("from conductor_adapter import worker\n@worker('a')\nasync def a(): ...", "is async def"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_WORKERS)
+def test_target_that_gives_no_workers_is_told(case: str, tmp_path: Path) -> None:
+    """No worker, two for one type, bad threads, a coroutine function: the error names it and the way out."""
+    text, expected = BAD_WORKERS[case]
+    (tmp_path / "workers.py").write_text(text)
+
+    done = command("run", tmp_path / "workers.py", "--server", f"eu={URL}")
+
+    assert done.returncode == 2
+    assert expected in done.stderr
+
+
+def test_target_that_does_not_import_shows_the_users_own_traceback(tmp_path: Path) -> None:
+    """The user's frames are shown, and none of ours."""
+    (tmp_path / "workers.py").write_text("def f():\n    return 1 / 0\nf()\n")
+
+    done = command("run", tmp_path / "workers.py", "--server", f"eu={URL}")
+
+    assert done.returncode == 2
+    assert "ZeroDivisionError" in done.stderr
+    assert "return 1 / 0" in done.stderr
+    assert "conductor_adapter/" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], "no server is configured"),
+        (["--server", f"eu={URL}", "--server", "eu=http://b/api"], "two servers are called 'eu'"),
+        (["--server", f"eu={URL}", "--server", f"us={URL}/"], "have the same URL"),
+        (["--server", URL], "has no name"),
+        (["--server", "eu=127.0.0.1:8080/api"], "must begin with http://"),
+        (["--server", "eu=http:///api"], "no usable host"),
+        (["--server", f"eu={URL}", "--config", "x.toml"], "give one of them"),
+        (["--config", "missing.toml"], "missing.toml cannot be read"),
+        (["--server", f"eu={URL}", "--threads", "0"], "'0' must be a whole number"),
+        (["--server", f"eu={URL}", "--threads", "-2"], "'-2' must be a whole number"),
+        (["--server", f"eu={URL}", "--threads", "1.5"], "'1.5' must be a whole number"),
+        (["--server", f"eu={URL}", "--threads", "true"], "'true' must be a whole number"),
+        (["--server", f"eu={URL}", "--poll-wait", "nan"], "'nan' must be more than 0"),
+        (["--server", f"eu={URL}", "--poll-wait", "0"], "'0' must be more than 0"),
+        (["--server", f"eu={URL}", "--poll-wait", "soon"], "no number of seconds"),
+        (["--server", f"eu={URL}", "--poll-wait", "6"], "shorten poll_wait"),
+        (["--server", f"eu={URL}", "--poll-wait", "6", "--poll-timeout", "9"], "poll_wait is 6.0 s"),
+        (["--server", f"eu={URL}", "--poll-timeout", "-1"], "'-1' must be more than 0"),
+        (["--server", f"eu={URL}", "--grace", "inf"], "'inf' must be more than 0"),
+        (["--server", f"eu={URL}", "--duration", "1e300"], "leave it out"),
+        (["--server", f"eu={URL}", "--transport", "ftp"], "transport 'ftp' is not known"),
+        (["--sever", f"eu={URL}"], "No such option: --sever"),
+    ],
+)
+def test_bad_options_get_one_line_that_names_the_value(target: Path, options: list[str], expected: str) -> None:
+    """Every mistake is one line on standard error and exit status 2."""
+    assert expected in refused(command("run", target, *options))
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({"CONDUCTOR_SERVER_URL": f"{URL},http://b/api", "CONDUCTOR_AUTH_KEY": "k"}, "CONDUCTOR_AUTH_KEY"),
+        (
+            {"CONDUCTOR_SERVER_URL": f"{URL},http://b/api", "CONDUCTOR_AUTH_KEY": "a,b", "CONDUCTOR_AUTH_SECRET": "s"},
+            "CONDUCTOR_AUTH_SECRET",
+        ),
+        ({"CONDUCTOR_SERVER_URL": "b/api"}, "must begin with http://"),
+    ],
+)
+def test_bad_environment_gets_one_line(target: Path, environ: dict[str, str], expected: str) -> None:
+    """Counts that differ and URLs that cannot work are named, and no secret is shown."""
+    assert expected in refused(command("run", target, **environ))
+
+
+@pytest.mark.parametrize("weight", ["0", "-1", "nan", "true", '"2"'])
+def test_bad_weight_in_a_file_gets_one_line(target: Path, weight: str) -> None:
+    """The file, the server and the value are named."""
+    file = target.parent / "servers.toml"
+    file.write_text(f'[[servers]]\nname = "eu"\nurl = "{URL}"\nweight = {weight}\n')
+
+    line = refused(command("run", target, "--config", file))
+
+    assert "servers.toml" in line
+    assert "weight" in line
+
+
+@pytest.mark.parametrize("target_name", ["missing.py", "no.such.module"])
+def test_missing_target_gets_one_line(tmp_path: Path, target_name: str) -> None:
+    """A file or module that is not there is named, with where it was looked for."""
+    assert target_name in refused(command("run", target_name, "--server", f"eu={URL}", folder=tmp_path))
+
+
+def test_no_command_shows_the_help() -> None:
+    """Whoever calls the command alone is told what it can do."""
+    done = command()
+
+    assert "dev-server" in done.stdout
+    assert done.returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("extra", "missing", "arguments"),
+    [("cli", "typer", ["run", "x.py"]), ("cli", "rich", ["check"]), ("dev-server", "aiohttp", ["demo"])],
+)
+def test_missing_extra_is_named_with_the_command_that_installs_it(
+    tmp_path: Path, extra: str, missing: str, arguments: list[str]
+) -> None:
+    """A bare install says in one line which extra a command needs."""
+    program = tmp_path / "bare.py"
+    program.write_text(
+        f"import sys\nsys.modules[{missing!r}] = None\nsys.argv = ['conductor-adapter', *{arguments!r}]\n"
+        "from conductor_adapter.cli import main\nmain()\n"
+    )
+
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=GUARD, check=False)  # noqa: S603 - ours
+
+    assert f"pip install 'conductor-resilience[{extra}]'" in refused(done)
