@@ -10,7 +10,9 @@ from collections.abc import Iterator
 import pytest
 from test_cli_run import COMMAND, GUARD, URL, command, refused
 
-from conductor_adapter import Credentials, DevServer
+from conductor_adapter import Credentials, DevServer, ServerSettings
+from conductor_adapter.cli.health import ask_all
+from conductor_adapter.wire import HttpAnswer, HttpCall
 
 
 @pytest.fixture
@@ -88,6 +90,39 @@ def test_check_hints_at_a_missing_api(server: DevServer) -> None:
 
     assert done.returncode == 1
     assert "does not end in /api" in done.stdout
+
+
+def test_check_hints_at_a_missing_api_of_a_server_that_is_not_there() -> None:
+    """The hint is given whatever the problem is."""
+    assert "does not end in /api" in command("check", "--server", "dead=http://127.0.0.1:9").stdout
+
+
+class Versionless:
+    """A transport to a server that has everything but a version."""
+
+    bounded = True
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self.settings = settings
+
+    def send(self, call: HttpCall, timeout: float) -> HttpAnswer:  # noqa: ARG002 - a transport's signature
+        """Answer as Conductor does."""
+        if call.path == "/version":
+            return HttpAnswer(
+                405, {"content-type": "application/json"}, b'{"status":405,"message":"no","retryable":false}'
+            )
+        body = b"{}" if "queue" in call.path else b"[]"
+        return HttpAnswer(200, {"content-type": "application/json"}, body)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def test_server_that_does_not_tell_its_version_is_still_ok() -> None:
+    """A version is nice to know, and no reason to call a server broken."""
+    (health,) = ask_all([ServerSettings("eu", URL)], [], Versionless, GUARD)
+
+    assert (health.problem, health.version) == (None, None)
 
 
 def test_check_without_servers_is_one_line() -> None:

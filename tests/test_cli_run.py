@@ -77,7 +77,7 @@ def test_run_works_on_all_servers_and_ends_after_its_duration(pair: tuple[DevSer
 
 def test_run_speaks_json_to_machines(pair: tuple[DevServer, DevServer], target: Path) -> None:
     """With --json every line is an object, and the last one says what was left."""
-    done = command("run", target, "--server", f"eu={pair[0].url}", "--duration", "0.4", "--json")
+    done = command("run", target, "--server", f"eu={pair[0].url}", "--duration", "0.4", "--json", "--threads", "3")
 
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert rows[0]["kind"] == "worker"
@@ -275,6 +275,18 @@ def test_no_command_shows_the_help() -> None:
 
     assert "dev-server" in done.stdout
     assert done.returncode == 2
+
+
+def test_broken_import_of_ours_is_not_called_a_missing_extra(tmp_path: Path) -> None:
+    """Only libraries of an extra are advised to be installed; anything else keeps its stack trace."""
+    program = tmp_path / "broken.py"
+    program.write_text(
+        "import sys\nfrom conductor_adapter import cli\nsys.modules['conductor_adapter.cli.run'] = None\ncli.main()\n"
+    )
+
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=GUARD, check=False)  # noqa: S603 - ours
+
+    assert "ModuleNotFoundError" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,34 +1,40 @@
 """Where the demo plays: embedded servers, which can be broken, or real ones, which are only worked on."""
 
 import json
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any, Protocol
 from urllib.parse import quote
 
-from conductor_adapter.cli.demo.story import PER_SECOND, TASK, Chapter
+from conductor_adapter.cli.demo.story import PER_SECOND, TASK, Chapter, chapters
 from conductor_adapter.dev_server import DevServerProcess
-from conductor_adapter.settings import ServerSettings
+from conductor_adapter.settings import ServerSettings, check_servers
 from conductor_adapter.transports import choose
-from conductor_adapter.wire import HttpAnswer, HttpCall
+from conductor_adapter.wire import HttpAnswer, HttpCall, TransportError
 
-__all__ = ["Embedded", "Real", "Stage"]
+__all__ = ["Embedded", "Real", "RefusedError", "Scene", "Stage"]
+
+Scene = tuple[Chapter, Callable[[], None]]
 
 CALL_TIMEOUT = 20.0
 REAL_TASKS = 100  # on each real server: enough to see, little enough to be quick
 TASK_DEF: dict[str, Any] = {"retryCount": 5, "retryDelaySeconds": 0, "responseTimeoutSeconds": 5, "timeoutSeconds": 600}
 
 
+class RefusedError(Exception):
+    """A real server cannot be worked on; the text is for the user."""
+
+
 class Stage(Protocol):
     """Servers with work on them. A context manager."""
 
     settings: list[ServerSettings]
-    can_break: bool
 
     def seed(self, seconds: float) -> dict[str, int]:
         """Start the work for a story of ``seconds``; how much on each server."""
 
-    def perform(self, chapter: Chapter) -> None:
-        """Do what a chapter says."""
+    def script(self, seconds: float) -> list[Scene]:
+        """What is done to its servers in a story of ``seconds``; nothing, if they are not ours to break."""
 
     def unfinished(self, server: str) -> int:
         """Tasks of a server that have not ended."""
@@ -46,8 +52,6 @@ class Stage(Protocol):
 
 class Embedded:
     """Three embedded servers, each a process that keeps its state in a file."""
-
-    can_break = True
 
     def __init__(self) -> None:
         self._stack = ExitStack()
@@ -72,10 +76,9 @@ class Embedded:
             self._servers[name].start_tasks(TASK, count, **TASK_DEF)
         return counts
 
-    def perform(self, chapter: Chapter) -> None:
+    def script(self, seconds: float) -> list[Scene]:
         """See `Stage`."""
-        server = self._servers[chapter.server]
-        {"freeze": server.freeze, "thaw": server.thaw, "kill": server.kill, "restart": server.restart}[chapter.act]()
+        return [(chapter, getattr(self._servers[chapter.server], chapter.act)) for chapter in chapters(seconds)]
 
     def unfinished(self, server: str) -> int:
         """See `Stage`."""
@@ -93,10 +96,9 @@ class Embedded:
 class Real:
     """Real Conductor servers: a workflow of one task is registered and started there, and nothing is broken."""
 
-    can_break = False
-
-    def __init__(self, urls: list[str], transport: str) -> None:
-        self.settings = [ServerSettings(f"real-{number}", url) for number, url in enumerate(urls, start=1)]
+    def __init__(self, urls: Sequence[str], transport: str) -> None:
+        named = (ServerSettings(f"real-{number}", url) for number, url in enumerate(urls, start=1))
+        self.settings = list(check_servers(named))
         self._transports = {settings.name: choose(transport)(settings) for settings in self.settings}
         self._started: dict[str, list[str]] = {}
 
@@ -118,9 +120,9 @@ class Real:
             self._started[settings.name] = [self._start(settings.name) for _ in range(REAL_TASKS)]
         return {name: len(ids) for name, ids in self._started.items()}
 
-    def perform(self, chapter: Chapter) -> None:
+    def script(self, seconds: float) -> list[Scene]:  # noqa: ARG002 - nothing is broken, however long it takes
         """See `Stage`."""
-        raise AssertionError(f"a real server is not broken: {chapter}")
+        return []
 
     def unfinished(self, server: str) -> int:
         """See `Stage`."""
@@ -145,7 +147,10 @@ class Real:
     def _ask(self, server: str, method: str, path: str, body: object = None, *, query: str = "") -> HttpAnswer:
         headers = (("Content-Type", "application/json"), ("Accept", "*/*"))
         text = None if body is None else json.dumps(body).encode()
-        answer = self._transports[server].send(HttpCall(method, path, query, headers, text), CALL_TIMEOUT)
+        try:
+            answer = self._transports[server].send(HttpCall(method, path, query, headers, text), CALL_TIMEOUT)
+        except TransportError as error:
+            raise RefusedError(f"{error}: is a Conductor server there?") from error
         if answer.status >= 300:  # noqa: PLR2004 - anything but success
-            raise RuntimeError(f"{server} refused {method} {path}: HTTP {answer.status} {answer.body[:200]!r}")
+            raise RefusedError(f"{server} refused {method} {path}: HTTP {answer.status} {answer.body[:200]!r}")
         return answer

@@ -1,5 +1,6 @@
 """Runs the story: the worker goes on, things are done to its servers, and in the end every task is accounted for."""
 
+import sys
 import threading
 import time
 from collections import Counter
@@ -10,16 +11,16 @@ import attrs
 from rich.console import Console
 
 from conductor_adapter.cli.demo.showing import LiveShow, PlainShow, Show
-from conductor_adapter.cli.demo.stages import Embedded, Real, Stage
-from conductor_adapter.cli.demo.story import DRAIN_TIMEOUT, POLICY, TASK, TASK_SECONDS, Tally, chapters, policy_text
+from conductor_adapter.cli.demo.stages import Embedded, Real, RefusedError, Scene, Stage
+from conductor_adapter.cli.demo.story import DRAIN_TIMEOUT, POLICY, TASK, TASK_SECONDS, Tally, policy_text
 from conductor_adapter.cli.lines import Printer
-from conductor_adapter.cli.usage import refusing
+from conductor_adapter.cli.usage import BAD_USAGE, refusing
 from conductor_adapter.declaring import WorkerSpec
 from conductor_adapter.running import WorkerRunner
 from conductor_adapter.worker import task_context
-from resilience import Event, GaveBack
+from resilience import Event, GaveBack, Listener
 
-__all__ = ["tell"]
+__all__ = ["GivenBack", "say_end", "tell"]
 
 LOST = 1
 INTERRUPTED = 130
@@ -40,6 +41,18 @@ class Work:
         threading.Event().wait(TASK_SECONDS)
 
 
+class GivenBack(Counter[str]):
+    """Counts the tasks that went back, by server, and passes events on."""
+
+    tell: Listener = staticmethod(lambda _: None)
+
+    def hear(self, event: Event) -> None:
+        """Count it if tasks went back."""
+        if isinstance(event, GaveBack):
+            self[event.source] += event.count
+        self.tell(event)
+
+
 def tell(real: Sequence[str], seconds: float, *, as_json: bool) -> int:
     """Tell the story and return the exit status: 1 if a task was lost, 130 if interrupted.
 
@@ -50,34 +63,32 @@ def tell(real: Sequence[str], seconds: float, *, as_json: bool) -> int:
     """
     printer = Printer(as_json=as_json)
     with refusing():
-        stage: Stage = Real(list(real), POLICY.transport) if real else Embedded()
+        stage: Stage = Real(real, POLICY.transport) if real else Embedded()
     printer.say("policy", policy_text())
     try:
         with stage:
             tallies = _play(stage, seconds, printer, as_json=as_json)
+    except RefusedError as error:
+        sys.stderr.write(f"conductor-adapter: {error}\n")
+        return BAD_USAGE
     except KeyboardInterrupt:
         printer.say("interrupted", "interrupted; the servers are stopped")
         return INTERRUPTED
-    return _say_end(printer, tallies)
+    return say_end(printer, tallies)
 
 
 def _play(stage: Stage, seconds: float, printer: Printer, *, as_json: bool) -> list[Tally]:
     started = stage.seed(seconds)
     printer.say("seeded", "tasks waiting: " + ", ".join(f"{count} on {name}" for name, count in started.items()))
-    if not stage.can_break:
+    script = stage.script(seconds)
+    if not script:
         printer.say("real", "these servers are real: they are worked on, and nothing is broken there")
-    work, given_back = Work(), Counter[str]()
+    work, given_back = Work(), GivenBack()
     spec = WorkerSpec(task_type=TASK, function=work)
     with _show(printer, as_json=as_json) as show:
-
-        def hear(event: Event) -> None:
-            if isinstance(event, GaveBack):
-                given_back[event.source] += event.count
-            show.hear(event)
-
-        runner = WorkerRunner([spec], stage.settings, config=POLICY, on_event=hear)
-        with runner:
-            _watch(stage, runner, show, seconds)
+        given_back.tell = show.hear
+        with WorkerRunner([spec], stage.settings, config=POLICY, on_event=given_back.hear) as runner:
+            _watch(stage, script, runner, show, seconds)
     return [
         Tally(
             server=name,
@@ -98,18 +109,18 @@ def _show(printer: Printer, *, as_json: bool) -> Iterator[Show]:
         yield show
 
 
-def _watch(stage: Stage, runner: WorkerRunner, show: Show, seconds: float) -> None:
+def _watch(stage: Stage, script: list[Scene], runner: WorkerRunner, show: Show, seconds: float) -> None:
     """Perform the chapters when it is time, and show the servers every second, until all work is done."""
     began, tick = time.monotonic(), threading.Event()
-    coming = chapters(seconds) if stage.can_break else []
+    coming = list(script)
     before: Mapping[str, int] = dict.fromkeys(runner.view(), 0)
     last = began
     while True:
         now = time.monotonic()
-        if coming and now - began >= coming[0].at:
-            chapter = coming.pop(0)
+        if coming and now - began >= coming[0][0].at:
+            chapter, act = coming.pop(0)
             show.chapter(now - began, chapter.text)
-            stage.perform(chapter)
+            act()
         if now - last >= TICK:
             views = runner.view()
             rates = {name: (view.started - before[name]) / (now - last) for name, view in views.items()}
@@ -124,7 +135,8 @@ def _is_over(stage: Stage, runner: WorkerRunner, overtime: float) -> bool:
     return overtime > DRAIN_TIMEOUT or not any(stage.unfinished(name) for name in runner.view())
 
 
-def _say_end(printer: Printer, tallies: Sequence[Tally]) -> int:
+def say_end(printer: Printer, tallies: Sequence[Tally]) -> int:
+    """Say what came of every server's tasks, and return the exit status."""
     for tally in tallies:
         text = (
             f"{tally.started} started, {tally.finished} finished, {tally.lost} lost; ran {tally.executed} times,"
