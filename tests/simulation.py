@@ -1,4 +1,4 @@
-"""Discrete events in virtual time that drive the real planner: sources, tasks and faults as values, no thread, no sleep."""
+"""Discrete events in virtual time that drive the real planner: sources, tasks and faults as values, no threads."""
 
 import heapq
 import itertools
@@ -44,8 +44,8 @@ class Simulated:
         return (self.taken + 1 - self.backlog) / self.rate if self.rate else NEVER
 
     def source(self) -> Source[object]:
-        """What the planner is told of it."""
-        return Source(self.name, lambda count, wait: None, weight=self.weight, max_units=self.max_units)
+        """What the planner is told of it; the simulation polls instead of it."""
+        return Source(self.name, print, weight=self.weight, max_units=self.max_units)
 
 
 @attrs.define(eq=False, slots=False)
@@ -99,7 +99,10 @@ class Simulation:
             name = held.track.name
             self.starts[name] += 1
             self.order.append(name)
-            self._at(self.now + self.by_name[name].task * self._draw.uniform(0.5, 1.5), lambda name=name: self.planner.finished(name))
+            self._at(
+                self.now + self.by_name[name].task * self._draw.uniform(0.5, 1.5),
+                lambda name=name: self.planner.finished(name),
+            )
         for held in self.planner.overheld(self.now):
             self.given_back[held.track.name] += 1
             self.by_name[held.track.name].taken -= 1
