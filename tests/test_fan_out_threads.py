@@ -74,6 +74,23 @@ def hung():
     call.release()
 
 
+def asleep(session, found, count):
+    """Threads that wait in next, for longer than the test would, and add what they are told to ``found``."""
+    sleepers = [threading.Thread(target=lambda: found.append(session.next(1000.0)), daemon=True) for _ in range(count)]
+    for sleeper in sleepers:
+        sleeper.start()
+    while session._sleepers < count:
+        assert all(sleeper.is_alive() for sleeper in sleepers)
+    return sleepers
+
+
+def join(threads):
+    """Wait for threads that are to end by themselves."""
+    for thread in threads:
+        thread.join(GUARD)
+        assert not thread.is_alive()
+
+
 def python(script):
     """Run a script in a process of its own, which must end by itself, and return what it printed."""
     done = subprocess.run(  # noqa: S603 - our own interpreter, our own script
@@ -316,12 +333,9 @@ def test_f7_next_wakes_for_a_deadline_that_was_submitted_while_it_slept(hung):
     """A sleeper learns of a deadline earlier than the one it sleeps for."""
     with FanOutExecutor() as executor, executor.session() as session:
         found = []
-        sleeper = threading.Thread(target=lambda: found.append(session.next(GUARD)))
-        sleeper.start()
-        while not session._sleepers:
-            assert sleeper.is_alive()
+        sleepers = asleep(session, found, 1)
         session.submit("a", hung, 0.02)
-        sleeper.join(GUARD)
+        join(sleepers)
 
     assert found == [("a", TimedOut(0.02))]
 
@@ -330,15 +344,10 @@ def test_f7_sleepers_wake_each_other(hung):
     """Whoever leaves next with something passes on the care for the next deadline."""
     with FanOutExecutor() as executor, executor.session() as session:
         found = []
-        sleepers = [threading.Thread(target=lambda: found.append(session.next(GUARD))) for _ in range(3)]
-        for sleeper in sleepers:
-            sleeper.start()
-        while session._sleepers < 3:
-            assert all(sleeper.is_alive() for sleeper in sleepers)
+        sleepers = asleep(session, found, 3)
         for timeout in (0.06, 0.04, 0.02):
             session.submit("a", hung, timeout)
-        for sleeper in sleepers:
-            sleeper.join(GUARD)
+        join(sleepers)
 
     assert sorted(outcome.timeout for _, outcome in found) == [0.02, 0.04, 0.06]
 
@@ -501,16 +510,11 @@ def test_closing_a_session_wakes_who_waits_in_next(executor):
     """Nothing can come any more, so nobody is left waiting."""
     session = executor.session()
     found = []
-    sleepers = [threading.Thread(target=lambda: found.append(session.next(GUARD))) for _ in range(2)]
-    for sleeper in sleepers:
-        sleeper.start()
-    while session._sleepers < 2:
-        assert all(sleeper.is_alive() for sleeper in sleepers)
+    sleepers = asleep(session, found, 5)
     session.close()
-    for sleeper in sleepers:
-        sleeper.join(GUARD)
+    join(sleepers)
 
-    assert found == [None, None]
+    assert found == [None] * 5
 
 
 def test_a_closed_session_or_executor_takes_no_calls():
@@ -674,6 +678,21 @@ def test_f8_a_timeout_is_reported_at_the_deadline(guarded, breakers, clock, hung
         hung.release()
         late.wait()
         assert breakers.get("a").failures == 1
+
+
+def test_f8_the_breaker_hears_of_a_timeout_before_anybody_else_and_of_nothing_later(clock, hung):
+    """Whoever is told of it finds the breaker informed; what is late is not reported at all."""
+    breakers, seen, late = _Asking(), [], Told()
+    with FanOutExecutor(breakers=breakers, clock=clock) as executor, executor.session() as session:
+        session.submit("a", hung, 1.0, on_outcome=lambda *_: seen.extend(breakers.reports), on_late=late)
+        hung.wait_started()
+        clock.advance(1.0)
+        session.expire()
+        hung.release()
+        late.wait()
+
+    assert [type(report) for report in seen] == [TimeoutError]
+    assert breakers.reports == seen
 
 
 def test_f8_closing_a_session_is_neutral(clock, hung):
@@ -1013,8 +1032,8 @@ def test_a_key_that_timed_out_has_its_thread_again(clock, hung):
         clock.advance(1.0)
         session.expire()
 
-        assert executor._crew().hire_locked("a") is not None
         assert not executor._crew().is_brief_locked("a")
+        assert executor._crew().hire_locked("a") is not None
 
 
 def test_f4_a_call_behind_a_hung_one_keeps_no_place():
