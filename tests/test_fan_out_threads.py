@@ -25,11 +25,12 @@ GUARD = 30.0  # seconds after which a wrong test fails rather than hangs
 
 
 class Told:
-    """A callback that collects what it is told, and in which thread."""
+    """A callback that collects what it is told, and in which thread; raises ``then`` each time, if given."""
 
-    def __init__(self):
+    def __init__(self, then=None):
         self.outcomes = []
         self.threads = []
+        self._then = then
         self._news = threading.Condition()
 
     def __call__(self, key, outcome):
@@ -38,6 +39,8 @@ class Told:
             self.outcomes.append((key, outcome))
             self.threads.append(threading.current_thread())
             self._news.notify_all()
+        if self._then is not None:
+            raise self._then
 
     def wait(self, count=1):
         """Block until ``count`` outcomes were told, and return all."""
@@ -151,9 +154,9 @@ def test_outcomes_say_how_long_the_call_ran(executor, clock):
 def test_f1_run_returns_while_a_call_hangs(hung):
     """A call that never ends is timed out at the deadline; run does not wait for it."""
     with FanOutExecutor() as executor:
-        outcomes = executor.run({"hung": hung, "fine": lambda: 1}, 0.05)
+        outcomes = executor.run({"hung": hung, "fine": lambda: 1}, 0.5)
 
-    assert outcomes == {"hung": TimedOut(0.05), "fine": Value(1)}
+    assert outcomes == {"hung": TimedOut(0.5), "fine": Value(1)}
     assert hung.ended == 0
 
 
@@ -178,7 +181,7 @@ def test_f3_late_outcomes_are_handed_over_once(hung):
     """What an abandoned call brings goes to on_late with its key, once, in another thread."""
     late = Told()
     with FanOutExecutor() as executor:
-        executor.run({"hung": hung}, 0.02, on_late=late)
+        executor.run({"hung": hung}, 0.3, on_late=late)
         hung.release()
 
         assert late.wait() == [("hung", Value("late"))]
@@ -232,7 +235,7 @@ def test_f3_nobody_waits_for_what_is_late_without_a_callback(session, clock, hun
 def test_f4_a_hung_key_is_rejected_and_others_run(hung):
     """After max_abandoned timeouts the hung key is rejected at once, with a reason; the other key always runs."""
     with FanOutExecutor(max_abandoned=2) as executor:
-        rounds = [executor.run({"hung": hung, "fine": lambda: 1}, 0.02) for _ in range(3)]
+        rounds = [executor.run({"hung": hung, "fine": lambda: 1}, 0.4) for _ in range(3)]
 
         assert [type(outcomes["hung"]) for outcomes in rounds] == [TimedOut, TimedOut, Rejected]
         assert "max_abandoned=2" in rounds[2]["hung"].reason
@@ -244,7 +247,7 @@ def test_f4_the_place_is_free_when_the_abandoned_call_ends(hung):
     """Once the hung calls have ended, the key runs again, without anything being reset."""
     late = Told()
     with FanOutExecutor(max_abandoned=1) as executor, executor.session() as session:
-        executor.run({"a": hung}, 0.02, on_late=late)
+        executor.run({"a": hung}, 0.3, on_late=late)
         assert session.abandoned("a") == 1
         hung.release()
         late.wait()
@@ -400,28 +403,28 @@ def test_a_callback_may_submit_the_next_call_of_its_key(session):
     assert told.wait() == [("a", Value(2))]
 
 
-def test_a_callback_that_raises_is_logged_and_harms_nobody(session, clock, hung, caplog):
+def test_a_callback_that_raises_is_logged_and_harms_nobody(executor, session, clock, hung, caplog):
     """Neither a worker nor the other calls that are told of suffer from it."""
-    late = Told()
-
-    def bad(key, _):
-        raise RuntimeError(key)
-
+    bad = Told(then=RuntimeError)
     with caplog.at_level(logging.ERROR, "resilience"):
-        session.submit("a", ScriptedCall(1), 1.0, on_outcome=bad)
+        session.submit("a", lambda: 1, 1.0, on_outcome=bad)
+        bad.wait(1)
         session.submit("b", hung, 1.0, on_outcome=bad, on_late=bad)
-        session.submit("c", hung, 1.0, on_late=late)
+        session.submit("c", hung, 1.0)
         hung.wait_started(2)
         clock.advance(1.0)
         session.expire()
         assert session.next(0) == ("c", TimedOut(1.0))
         hung.release()
-        late.wait()
-        for key in "ab":
+        bad.wait(3)
+        for key in "abc":
             session.submit(key, lambda: 1, 1.0)
             assert session.next(GUARD) == (key, Value(1))
+        executor.close()
+        join({bad.threads[0], bad.threads[2]})
 
-    assert sorted(str(record.exc_info[1]) for record in caplog.records) == ["a", "b", "b"]
+    assert bad.outcomes == [("a", Value(1)), ("b", TimedOut(1.0)), ("b", Value("late"))]
+    assert [record.exc_info[0] for record in caplog.records] == [RuntimeError] * 3
 
 
 def test_a_call_that_was_told_of_before_it_began_does_not_run(session, clock, monkeypatch):
@@ -764,6 +767,24 @@ def test_f9_the_outcomes_of_next_find_their_worker_idle(session):
     assert len(threads) == 1
 
 
+def test_f9_a_worker_is_idle_before_its_outcome_is_told(session, monkeypatch):
+    """Not afterwards, when whoever was told may have submitted again."""
+    parking, may_park, park = threading.Event(), threading.Event(), Crew.park
+
+    def slowly(crew, worker):
+        parking.set()
+        assert may_park.wait(GUARD)
+        return park(crew, worker)
+
+    monkeypatch.setattr(Crew, "park", slowly)
+    session.submit("a", lambda: 1, 1.0)
+    assert parking.wait(GUARD)
+
+    assert session.next(0) is None
+    may_park.set()
+    assert session.next(GUARD) == ("a", Value(1))
+
+
 def test_f9_a_stuck_worker_is_replaced_and_used_again_when_free(session, clock, hung):
     """While one thread hangs another serves the key; when the call ends its thread is idle like any other."""
     late, threads = Told(), []
@@ -1036,21 +1057,25 @@ def test_a_key_that_timed_out_has_its_thread_again(clock, hung):
         assert executor._crew().hire_locked("a") is not None
 
 
-def test_f4_a_call_behind_a_hung_one_keeps_no_place():
-    """Also when the deadline is over before the calls behind the hung one could be given threads."""
-    gate = ScriptedCall(Held("late", GUARD))
+def test_f4_a_call_behind_a_hung_one_keeps_no_place(clock, hung, monkeypatch):
+    """Also when the deadline comes before the calls behind the hung one were given threads."""
     late = Told()
-    with FanOutExecutor() as executor, executor.session() as session:
+    with FanOutExecutor(clock=clock) as executor, executor.session() as session:
         for key in "ab":
             for _ in range(STEADY):
-                executor.run({key: int}, GUARD)
-                executor._crew().note_locked(key, 0.0)
-        outcomes = executor.run({"a": gate, "b": ScriptedCall(1)}, 0.002, on_late=late)
-        assert outcomes["a"] == TimedOut(0.002)
-        if isinstance(outcomes["b"], TimedOut):
-            assert late.wait()[0][0] == "b"
+                session.submit(key, int, 1.0)
+                session.next(GUARD)
+        call = ScriptedCall(1)
+        monkeypatch.setattr("resilience.fan_out.threads._Latch.wait", lambda *_: hung.wait_started())
+        monkeypatch.setattr("resilience.fan_out.threads._BRIEF_AT_MOST", 1000.0)
+        # The clock moves in the hung call: it has begun when the deadline is looked at.
+        outcomes = executor.run({"a": lambda: (clock.advance(1.0), hung()), "b": call}, 1.0, on_late=late)
+
+        assert outcomes == {"a": TimedOut(1.0), "b": TimedOut(1.0)}
+        assert late.wait() == [("b", Cancelled())]
         assert session.abandoned("b") == 0
-        gate.release()
+        assert session.abandoned("a") == 1
+        assert call.started == 0
 
 
 # -- under load ------------------------------------------------------------------------------------------------------
