@@ -4,81 +4,22 @@ One lock per executor and process guards all accounts; no call, callback, breake
 has threads or locks is made per process: after a fork a child starts with none.
 """
 
-import contextvars
-import logging
-from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from os import getpid
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, TypeVar, final
 
-import attrs
-
-from resilience.breaker import Permit
-from resilience.fan_out.rounds import Call, Round, check_timeout
-from resilience.fan_out.workers import Crew, Worker, attempt
+from resilience.fan_out.calls import Batch, SessionCall, Sink, guarded
+from resilience.fan_out.rounds import Round, check_timeout
+from resilience.fan_out.workers import Crew, Worker
 from resilience.outcomes import Cancelled, Failed, Outcome, Rejected, TimedOut, Value
 from resilience.registry import BreakerRegistry
 
-__all__ = ["Batch", "Session", "SessionCall", "Sink"]
-
-log = logging.getLogger("resilience")
+__all__ = ["Session"]
 
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
-Sink = Callable[[Any, Outcome[Any]], None]
-
-
-@attrs.define(eq=False)
-class SessionCall(Call):
-    """A call with all that running it and telling of it takes."""
-
-    call: Callable[[], Any]
-    on_outcome: Sink
-    on_late: Sink | None
-    ours: bool  # on_outcome is: it returns at once and does not raise
-    permit: Permit | None = attrs.field(default=None, init=False)
-    context: contextvars.Context = attrs.field(factory=contextvars.copy_context, init=False)
-
-    def report(self, outcome: Outcome[Any]) -> None:
-        """Tell the breaker."""
-        if self.permit is not None:
-            _guarded(_report, self.permit, outcome)
-
-    def tell(self, outcome: Outcome[Any]) -> None:
-        """Tell the breaker, then whoever submitted it."""
-        self.report(outcome)
-        _guarded(self.on_outcome, self.key, outcome)
-
-
-class Batch:
-    """Calls for one worker, in turn, mostly one; those that have not begun can be taken back."""
-
-    def __init__(self, session: "Session") -> None:
-        self.calls: deque[SessionCall] = deque()
-        self.begun = False
-        self._session = session
-
-    def take(self) -> SessionCall | None:
-        """Take the next call, which is the taker's then, in one step; None if there is none."""
-        try:
-            return self.calls.popleft()
-        except IndexError:
-            return None
-
-    def perform(self, worker: Worker) -> bool:
-        """Run the calls in ``worker``; one whose end was told before its turn came is not run any more."""
-        session = self._session
-        self.begun = True
-        while (call := self.take()) is not None:
-            told = call.outcome is not None
-            outcome = Cancelled() if told else attempt(call.context, call.call, session.clock)
-            parked = session.settle(call, outcome, None if self.calls else worker)
-            del call, outcome  # an error's traceback leads to this frame: it must not lead back to the error
-            if parked:
-                return True
-        return session.park(worker)
 
 
 @final
@@ -241,7 +182,7 @@ class Session:
             return parked
         sink = call.on_outcome if in_time else call.on_late
         if sink is not None:
-            _guarded(sink, call.key, outcome)
+            guarded(sink, call.key, outcome)
         return worker is not None and crew.park(worker)
 
     def park(self, worker: Worker) -> bool:
@@ -275,7 +216,7 @@ class Session:
         if refusal is None:
             return True
         call.outcome = refusal
-        _guarded(call.on_outcome, call.key, refusal)
+        guarded(call.on_outcome, call.key, refusal)
         return False
 
     def _refusal(self, call: SessionCall, crew: Crew) -> Rejected | None:
@@ -351,22 +292,3 @@ class Session:
         finally:
             with crew.lock:
                 self._sleepers -= 1
-
-
-def _report(permit: Permit, outcome: Outcome[Any]) -> None:
-    if isinstance(outcome, Value):
-        permit.success()
-    elif isinstance(outcome, Failed):
-        permit.failure(outcome.error)
-    elif isinstance(outcome, TimedOut):
-        permit.failure(TimeoutError(f"no outcome within {outcome.timeout:.3g} s"))
-    else:
-        permit.release()
-
-
-def _guarded(callback: Callable[..., object], *facts: object) -> None:
-    """What is somebody else's code must not take a worker, or the calls told of next, down with it."""
-    try:
-        callback(*facts)
-    except Exception:
-        log.exception("%r raised when told %r", callback, facts)

@@ -7,8 +7,9 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, TypeVar, final
 
+from resilience.fan_out.calls import Batch, SessionCall
 from resilience.fan_out.rounds import Places, check_timeout
-from resilience.fan_out.session import Batch, Session, SessionCall
+from resilience.fan_out.session import Session
 from resilience.fan_out.workers import Crew
 from resilience.outcomes import Outcome
 from resilience.registry import BreakerRegistry
