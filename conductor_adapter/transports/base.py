@@ -1,28 +1,30 @@
 """What every transport has in common: the promise it makes, its limits, and how an operation runs over it."""
 
-import os
+import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Protocol, TypeVar
 
-import certifi
-
 from conductor_adapter.server import Operation
-from conductor_adapter.settings import ServerSettings
 from conductor_adapter.wire import HttpAnswer, HttpCall, TransportError, TransportErrorKind
 
-__all__ = ["MAX_ANSWER_BYTES", "USER_AGENT", "Transport", "ca_bundle", "drive"]
+__all__ = ["MAX_ANSWER_BYTES", "MAX_IDLE", "USER_AGENT", "Transport", "drive", "headers_of", "shown"]
 
 T = TypeVar("T")
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024  # an answer of a batch poll is far smaller; what is larger is not read on
+MAX_IDLE = 15  # seconds a connection may rest; servers close theirs after 20 or more, and a call must not cross that
 USER_AGENT = "conductor-resilience"
+_TARGET = re.compile(r"[!-~]*")
+_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_LONGEST = 200
 
 
 class Transport(Protocol):
     """Sends calls to one server; any number of threads may use it at the same time.
 
-    It follows no redirect, reads no netrc, keeps connections alive, and is fork-safe.
+    It follows no redirect, reads no netrc, keeps connections alive, and is fork-safe. It never sends a call twice, also
+    where the connection broke before an answer: a poll that is repeated loses the tasks the first one was handed.
 
     Attributes:
         bounded: whether ``send`` keeps to its timeout in total, whatever the other side does. If not, the timeout
@@ -86,8 +88,29 @@ def _send(transport: Transport, call: HttpCall, timeout: float) -> HttpAnswer:
     return transport.send(call, timeout)
 
 
-def ca_bundle(settings: ServerSettings, environ: Mapping[str, str] = os.environ) -> str:
-    """The file or folder of certificates to trust: the settings', else ``REQUESTS_CA_BUNDLE``, else certifi's."""
-    if isinstance(settings.verify, str):
-        return settings.verify
-    return environ.get("REQUESTS_CA_BUNDLE") or certifi.where()
+def headers_of(call: HttpCall) -> dict[str, str]:
+    """A call's headers once it is sure that HTTP allows them and its target; of two with one name the later one.
+
+    Raises:
+        TransportError: it does not: whoever wrote the value could write requests of his own. It is not shown.
+    """
+    if not _TARGET.fullmatch(call.target):
+        raise TransportError(TransportErrorKind.OTHER, "the call was not sent: its path or query is not quoted")
+    headers: dict[str, tuple[str, str]] = {}
+    for name, value in call.headers:
+        if not _NAME.fullmatch(name) or not (value.isprintable() and value.isascii()):
+            problem = f"the call was not sent: HTTP does not allow the name or value of its header {name!r:.50}"
+            raise TransportError(TransportErrorKind.OTHER, problem)
+        headers[name.lower()] = (name, value.strip())
+    return dict(headers.values())
+
+
+def shown(text: str, call: HttpCall) -> str:
+    """What a library says about a failed call, without what only the server or a proxy should know."""
+    for name, value in call.headers:
+        if value and name.lower() != "content-type":
+            text = text.replace(value, "…")
+    if "@" in text:  # a URL with a user and password, which may hold anything
+        start = re.search(r"://|['\"]", text)
+        text = text[: start.end() if start else 0] + "…" + text[text.rindex("@") :]
+    return text[:_LONGEST]

@@ -1,21 +1,26 @@
 """Calls over libcurl: a fraction of the CPU time of ``requests``, bounded in total. The only file that names pycurl."""
 
 import contextlib
+import ctypes
 import math
 import os
+import select
+import weakref
 from collections import deque
 from pathlib import Path
 
 import pycurl
 
 from conductor_adapter.settings import ServerSettings
-from conductor_adapter.transports.base import MAX_ANSWER_BYTES, USER_AGENT, ca_bundle
+from conductor_adapter.transports.base import MAX_ANSWER_BYTES, MAX_IDLE, USER_AGENT, headers_of, shown
+from conductor_adapter.transports.environment import ca_bundle, proxy_of
 from conductor_adapter.wire import HttpAnswer, HttpCall, TransportError, TransportErrorKind
 
 __all__ = ["CurlTransport"]
 
 CONNECT_TIMEOUT_MS = 10_000
 _QUICK_EXIT = 322  # CURLOPT_QUICK_EXIT, which pycurl does not name: closing does not wait for a slow resolver
+_PREREQFUNCTION = getattr(pycurl, "PREREQFUNCTION", None)  # since pycurl 7.45.7
 _KEPT_HEADERS = (b"content-type", b"date", b"retry-after")
 _KINDS = {
     pycurl.E_COULDNT_CONNECT: TransportErrorKind.CONNECT,
@@ -33,7 +38,7 @@ _KINDS = {
     pycurl.E_PARTIAL_FILE: TransportErrorKind.BROKEN,
     pycurl.E_BAD_CONTENT_ENCODING: TransportErrorKind.BROKEN,
     pycurl.E_UNSUPPORTED_PROTOCOL: TransportErrorKind.BROKEN,  # the answer is no HTTP
-    pycurl.E_FILESIZE_EXCEEDED: TransportErrorKind.TOO_LARGE,
+    pycurl.E_FTP_WEIRD_SERVER_REPLY: TransportErrorKind.BROKEN,  # the same: the name is older than the meaning
 }
 
 
@@ -42,19 +47,25 @@ class CurlTransport:
 
     A handle, and with it a connection, serves one call at a time: there are as many as calls ever ran at once.
 
+    Proxies are those of the environment at the time it is made.
+
     Args:
         settings: the server.
         max_answer_bytes: bytes after which an answer is not read on, decompressed.
+
+    Raises:
+        ValueError: the environment names a bundle that is not there, or a proxy by something that is no URL.
     """
 
     bounded = True
 
     def __init__(self, settings: ServerSettings, *, max_answer_bytes: int = MAX_ANSWER_BYTES) -> None:
         self._settings = settings
+        self._bundle = ca_bundle(settings)
+        self._proxy = proxy_of(settings)
         self._max_answer_bytes = max_answer_bytes
         self._idle: deque[_Handle] = deque()  # append and pop are atomic; the one used last is the warmest
         self._pid = os.getpid()
-        self._inherited: list[deque[_Handle]] = []
 
     def send(self, call: HttpCall, timeout: float) -> HttpAnswer:
         """See ``Transport.send``; the timeout is kept to the millisecond, whatever the other side does."""
@@ -66,26 +77,28 @@ class CurlTransport:
 
     def close(self) -> None:
         """Close idle connections. Not for a thread that runs tasks: an old libcurl may wait for a slow resolver."""
+        self._leave_to_parent()
         while self._idle:
             self._idle.pop().close()
 
     def _take(self) -> "_Handle":
-        if self._pid != os.getpid():
-            # After a fork the parent goes on using these connections: shared, they would mix up the answers; closed,
-            # they would say goodbye in the parent's name.
-            self._inherited.append(self._idle)
-            self._idle = deque()
-            self._pid = os.getpid()
+        self._leave_to_parent()
         try:
             return self._idle.pop()
         except IndexError:
-            return _Handle(self._settings, self._max_answer_bytes)
+            return _Handle(self._settings, self._bundle, self._proxy, self._max_answer_bytes)
+
+    def _leave_to_parent(self) -> None:
+        """After a fork the parent goes on using these connections: shared, they would mix up the answers."""
+        if self._pid != os.getpid():
+            self._idle = deque()
+            self._pid = os.getpid()
 
 
 class _Handle:
     """One libcurl handle with what never changes set once; used by one thread at a time."""
 
-    def __init__(self, settings: ServerSettings, max_answer_bytes: int) -> None:
+    def __init__(self, settings: ServerSettings, bundle: str | None, proxy: str | None, max_answer_bytes: int) -> None:
         self._name = settings.name
         self._base = settings.url
         self._limit = max_answer_bytes
@@ -93,13 +106,20 @@ class _Handle:
         self._url = ""
         self._timeout_ms = 0
         self._posting = False
+        self._stale = False
         self._body: list[bytes] = []
         self._size = 0
         self._kept: dict[str, str] = {}
+        self._in_head = False
+        self._tries = 0
         self._curl = pycurl.Curl()
-        self._set_up(settings)
+        self._set_up()
+        self._set_trust(bundle)
+        self._curl.setopt(pycurl.PROXY, proxy or "")  # empty: libcurl does not look into the environment by itself
+        self._curl.setopt(pycurl.NOPROXY, "")
+        _handles.add(self)
 
-    def _set_up(self, settings: ServerSettings) -> None:
+    def _set_up(self) -> None:
         curl = self._curl
         curl.setopt(pycurl.NOSIGNAL, 1)
         curl.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
@@ -107,35 +127,51 @@ class _Handle:
         curl.setopt(pycurl.FOLLOWLOCATION, 0)
         curl.setopt(pycurl.CONNECTTIMEOUT_MS, CONNECT_TIMEOUT_MS)
         curl.setopt(pycurl.TCP_KEEPALIVE, 1)
+        curl.setopt(pycurl.MAXCONNECTS, 1)
+        curl.setopt(pycurl.MAXAGE_CONN, MAX_IDLE)
         curl.setopt(pycurl.ACCEPT_ENCODING, "gzip")
         curl.setopt(pycurl.USERAGENT, USER_AGENT)
         curl.setopt(pycurl.WRITEFUNCTION, self._write)
         curl.setopt(pycurl.HEADERFUNCTION, self._header)
+        if _PREREQFUNCTION is not None:
+            curl.setopt(_PREREQFUNCTION, self._send_once)
         with contextlib.suppress(pycurl.error):  # before libcurl 7.87
             curl.setopt(_QUICK_EXIT, 1)
-        if settings.verify is False:
-            curl.setopt(pycurl.SSL_VERIFYPEER, 0)
-            curl.setopt(pycurl.SSL_VERIFYHOST, 0)
-        else:
-            bundle = ca_bundle(settings)
-            curl.setopt(pycurl.CAPATH if Path(bundle).is_dir() else pycurl.CAINFO, bundle)
+
+    def _set_trust(self, bundle: str | None) -> None:
+        if bundle is None:
+            self._curl.setopt(pycurl.SSL_VERIFYPEER, 0)
+            self._curl.setopt(pycurl.SSL_VERIFYHOST, 0)
+            return
+        chosen, other = (pycurl.CAINFO, pycurl.CAPATH)[:: -1 if Path(bundle).is_dir() else 1]
+        self._curl.setopt(chosen, bundle)
+        self._curl.unsetopt(other)  # pycurl presets what it finds on the machine, which would be trusted as well
 
     def send(self, call: HttpCall, timeout: float) -> HttpAnswer:
-        self._body, self._size, self._kept = [], 0, {}
-        self._aim(call, timeout)
+        self._body, self._size, self._kept, self._tries = [], 0, {}, 0
         try:
+            self._aim(call, timeout)
             self._curl.perform()
+            return HttpAnswer(self._curl.getinfo(pycurl.RESPONSE_CODE), self._kept, b"".join(self._body))
         except pycurl.error as error:
-            raise self._failure(*error.args) from None
-        body, self._body = b"".join(self._body), []  # an idle handle keeps no answer alive
-        return HttpAnswer(self._curl.getinfo(pycurl.RESPONSE_CODE), self._kept, body)
+            raise self._failure(call, *error.args) from None
+        finally:
+            self._body = []  # an idle handle keeps no answer alive
 
     def close(self) -> None:
         self._curl.close()
 
+    def live_for_ever(self) -> None:
+        """After a fork: a handle that is cleaned up says TLS's goodbye over the parent's connection."""
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._curl))
+
     def _aim(self, call: HttpCall, timeout: float) -> None:
         """Set what differs from the call before."""
         curl = self._curl
+        stale = _is_readable(curl.getinfo(pycurl.ACTIVESOCKET))  # libcurl looks only after a connection has rested 1 s
+        if stale != self._stale:
+            curl.setopt(pycurl.FRESH_CONNECT, stale)
+            self._stale = stale
         url = self._base + call.target
         if url != self._url:
             curl.setopt(pycurl.URL, url.encode())
@@ -145,7 +181,7 @@ class _Handle:
             curl.setopt(pycurl.TIMEOUT_MS, timeout_ms)
             self._timeout_ms = timeout_ms
         if call.headers != self._headers:
-            curl.setopt(pycurl.HTTPHEADER, [f"{name}: {value}" for name, value in call.headers] + ["Expect:"])
+            curl.setopt(pycurl.HTTPHEADER, self._lines(call))
             self._headers = call.headers
         if call.body is not None:
             curl.setopt(pycurl.POSTFIELDS, call.body)
@@ -153,6 +189,17 @@ class _Handle:
         elif self._posting:
             curl.setopt(pycurl.HTTPGET, 1)
             self._posting = False
+
+    def _lines(self, call: HttpCall) -> list[str]:
+        """The headers as libcurl takes them: one that ends in ';' is empty, one that ends in ':' is not sent."""
+        sent = headers_of(call)
+        own = {"expect"} if any(name.lower() == "content-type" for name in sent) else {"expect", "content-type"}
+        return [f"{name}: {value}" if value else f"{name};" for name, value in sent.items()] + [f"{n}:" for n in own]
+
+    def _send_once(self, *_addresses: object) -> int:
+        """Asked before each sending: libcurl would repeat a call when a kept connection ends without an answer."""
+        self._tries += 1
+        return pycurl.PREREQFUNC_OK if self._tries == 1 else pycurl.PREREQFUNC_ABORT
 
     def _write(self, chunk: bytes) -> int | None:
         self._size += len(chunk)
@@ -163,16 +210,41 @@ class _Handle:
 
     def _header(self, line: bytes) -> None:
         name, colon, value = line.partition(b":")
-        if not colon:
-            if line.startswith(b"HTTP/"):
-                self._kept.clear()  # what a proxy or an interim answer said before
-            return
-        name = name.lower()
-        if name in _KEPT_HEADERS:
-            self._kept[name.decode()] = value.strip().decode("latin-1")
+        if line.startswith(b"HTTP/"):
+            self._kept.clear()  # what a proxy or an interim answer said before
+            self._in_head = True
+        elif not line.strip():
+            self._in_head = False  # what follows is a trailer
+        elif colon and self._in_head and name.lower() in _KEPT_HEADERS:
+            self._keep(name.lower().decode(), value.strip().decode("latin-1"))
 
-    def _failure(self, code: int, message: str) -> TransportError:
+    def _keep(self, name: str, value: str) -> None:
+        self._kept[name] = f"{self._kept[name]}, {value}" if name in self._kept else value
+
+    def _failure(self, call: HttpCall, code: int, message: str) -> TransportError:
         kind = _KINDS.get(code, TransportErrorKind.OTHER)
         if code == pycurl.E_WRITE_ERROR and self._size > self._limit:
             kind, message = TransportErrorKind.TOO_LARGE, f"the answer is larger than {self._limit} bytes"
-        return TransportError(kind, f"server {self._name!r}: {message}")
+        elif code == pycurl.E_ABORTED_BY_CALLBACK:
+            kind, message = TransportErrorKind.BROKEN, "the connection ended before the answer; not sent again"
+        return TransportError(kind, f"server {self._name!r}: {shown(message, call)}")
+
+
+def _is_readable(socket: int) -> bool:
+    """Whether a connection that rests has ended or brings what nobody asked for; -1 is none."""
+    if socket < 0:
+        return False
+    poll = select.poll()
+    poll.register(socket, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+_handles: "weakref.WeakSet[_Handle]" = weakref.WeakSet()
+
+
+def _keep_handles() -> None:
+    for handle in _handles:
+        handle.live_for_ever()
+
+
+os.register_at_fork(after_in_child=_keep_handles)

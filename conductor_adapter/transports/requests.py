@@ -1,27 +1,31 @@
 """Calls over ``requests``: always there, welcomes a user's own Session. The only file that names requests."""
 
+import http.client
 import http.cookiejar
 import os
 import threading
 import time
+import weakref
+from typing import Any
 
 import requests
-import requests.utils
+import urllib3
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from conductor_adapter.settings import ServerSettings
-from conductor_adapter.transports.base import MAX_ANSWER_BYTES, USER_AGENT, ca_bundle
+from conductor_adapter.transports.base import MAX_ANSWER_BYTES, MAX_IDLE, USER_AGENT, headers_of, shown
+from conductor_adapter.transports.environment import ca_bundle, proxy_of
 from conductor_adapter.wire import HttpAnswer, HttpCall, TransportError, TransportErrorKind
 
 __all__ = ["RequestsTransport"]
 
 CONNECT_TIMEOUT = 10.0  # seconds, if the call has that long
 _CHUNK = 64 * 1024
-_BROKEN = (
-    requests.exceptions.ConnectionError,
-    requests.exceptions.ChunkedEncodingError,
-    requests.exceptions.ContentDecodingError,
-)
+_FIRST_FINAL = 200
 _KEPT_HEADERS = ("content-type", "date", "retry-after")
+# Every error of requests is an OSError; of what is below it, some slip through. A URL that cannot be is a ValueError.
+_ERRORS = (OSError, urllib3.exceptions.HTTPError, http.client.HTTPException, ValueError)
 
 
 class RequestsTransport:
@@ -31,10 +35,14 @@ class RequestsTransport:
 
     Args:
         settings: the server.
-        session: used as it is, with its adapters, proxies and TLS settings, by all threads; redirects and netrc stay
-            off. Without it, each thread has a session of its own: proxies come from the environment, certificates are
-            checked as the settings say.
+        session: used as it is, with its adapters, proxies, headers, auth and TLS settings, by all threads; redirects
+            and netrc stay off. Its adapters must not retry by themselves: a poll that is repeated loses tasks. Without
+            it, each thread has a session of its own: proxies are those of the environment at the time the transport is
+            made, certificates are checked as the settings say.
         max_answer_bytes: bytes after which an answer is not read on, decompressed.
+
+    Raises:
+        ValueError: the environment names a bundle that is not there, or a proxy by something that is no URL.
     """
 
     bounded = False
@@ -47,75 +55,196 @@ class RequestsTransport:
         max_answer_bytes: int = MAX_ANSWER_BYTES,
     ) -> None:
         self._settings = settings
-        self._session = session
         self._max_answer_bytes = max_answer_bytes
-        self._local = threading.local()
+        self._sessions = _Sessions(settings) if session is None else _UsersSession(session)
 
     def send(self, call: HttpCall, timeout: float) -> HttpAnswer:
         """See ``Transport.send``; a dripping answer may take longer than the timeout."""
         deadline = time.monotonic() + timeout
-        session = self._session or self._own_session()
+        headers = headers_of(call)
+        session = self._sessions.mine()
         try:
             with session.request(
                 call.method,
                 self._settings.url + call.target,
-                headers=dict(call.headers),
+                headers=headers,
                 data=call.body,
                 timeout=(min(timeout, CONNECT_TIMEOUT), timeout),
                 allow_redirects=False,
                 stream=True,
                 auth=None if session.auth else _no_auth,
+                hooks={"response": [*_as_list(session.hooks.get("response")), _forget_location]},
             ) as response:
-                body = self._read(response, deadline)
-        except OSError as error:  # every error of requests is one
-            raise self._failure(error) from None
-        kept = {name: response.headers[name].strip() for name in _KEPT_HEADERS if name in response.headers}
-        return HttpAnswer(response.status_code, kept, body)
+                return self._answer(response, deadline)
+        except _ERRORS as error:
+            raise self._failure(error, call) from None
 
     def close(self) -> None:
-        """Close this thread's idle connections; other threads' end with their threads, a user's session is theirs."""
-        session = getattr(self._local, "session", None)
-        if session is not None and self._local.pid == os.getpid():
-            session.close()
+        """Close the idle connections of all threads; a user's session is theirs."""
+        self._sessions.close()
 
-    def _own_session(self) -> requests.Session:
-        """This thread's session; a new one after a fork, whose parent goes on using the connections."""
-        if getattr(self._local, "pid", None) != os.getpid():
-            self._local.inherited = getattr(self._local, "session", None)  # not closed: that would say goodbye
-            self._local.session = _new_session(self._settings)
-            self._local.pid = os.getpid()
-        session: requests.Session = self._local.session
-        return session
+    def _answer(self, response: requests.Response, deadline: float) -> HttpAnswer:
+        if response.status_code < _FIRST_FINAL:
+            raise TransportError(TransportErrorKind.BROKEN, self._text(f"HTTP {response.status_code} is no answer"))
+        kept = {name: response.headers[name].strip() for name in _KEPT_HEADERS if name in response.headers}
+        return HttpAnswer(response.status_code, kept, self._read(response, deadline))
 
     def _read(self, response: requests.Response, deadline: float) -> bytes:
-        """The body, as long as it is neither too large nor too slow."""
-        chunks, size = [], 0
+        """The body, as long as it is neither too large nor too slow; its last piece is welcome however late."""
+        chunks: list[bytes] = []
+        size, late = 0, False
         for chunk in response.iter_content(_CHUNK):
+            if late:
+                raise TransportError(TransportErrorKind.TIMEOUT, self._text("the answer did not end in time"))
             size += len(chunk)
             if size > self._max_answer_bytes:
                 limit = f"the answer is larger than {self._max_answer_bytes} bytes"
                 raise TransportError(TransportErrorKind.TOO_LARGE, self._text(limit))
-            if time.monotonic() > deadline:
-                raise TransportError(TransportErrorKind.TIMEOUT, self._text("the answer did not end in time"))
             chunks.append(chunk)
+            late = time.monotonic() > deadline
         return b"".join(chunks)
 
-    def _failure(self, error: OSError) -> TransportError:
-        return TransportError(_kind(error), self._text(f"{type(error).__name__}: {_reason(error)}"))
+    def _failure(self, error: Exception, call: HttpCall) -> TransportError:
+        reason = "" if isinstance(error, requests.exceptions.InvalidHeader) else _reason(error)  # shows a header
+        return TransportError(_kind(error), self._text(f"{type(error).__name__}: {shown(reason, call)}"))
 
     def _text(self, problem: str) -> str:
         return f"server {self._settings.name!r}: {problem}"
 
 
-def _new_session(settings: ServerSettings) -> requests.Session:
-    session = requests.Session()
-    session.headers["User-Agent"] = USER_AGENT
-    session.headers["Accept-Encoding"] = "gzip"
-    session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
-    session.proxies.update(requests.utils.get_environ_proxies(settings.url))
-    session.trust_env = False  # what it offers has been taken: proxies; netrc must not, the bundle is chosen below
-    session.verify = False if settings.verify is False else ca_bundle(settings)
-    return session
+# Sessions: whose connections a call may use.
+
+
+class _UsersSession:
+    """A user's own session, for all threads."""
+
+    def __init__(self, session: requests.Session) -> None:
+        self._session = session
+        self._pid = os.getpid()
+
+    def mine(self) -> requests.Session:
+        """The session; after a fork without the connections, which the parent goes on using."""
+        if self._pid != os.getpid():
+            self._session.close()  # drops them, and Python says no goodbye over TLS
+            self._pid = os.getpid()
+        return self._session
+
+    def close(self) -> None:
+        """Nothing: it is theirs."""
+
+
+class _Sessions:
+    """A session for each thread and process."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self._settings = settings
+        self._bundle = ca_bundle(settings)
+        self._proxy = proxy_of(settings)
+        self._start()
+
+    def _start(self) -> None:
+        self._local = threading.local()
+        self._all: weakref.WeakSet[requests.Session] = weakref.WeakSet()
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+
+    def mine(self) -> requests.Session:
+        """This thread's session, without a connection that rested for too long."""
+        self._leave_to_parent()
+        now = time.monotonic()
+        session: requests.Session | None = getattr(self._local, "session", None)
+        if session is None:
+            session = self._local.session = self._new()
+        elif now - self._local.used > MAX_IDLE:
+            session.close()
+        self._local.used = now
+        return session
+
+    def close(self) -> None:
+        self._leave_to_parent()
+        with self._lock:
+            sessions = list(self._all)
+        for session in sessions:
+            session.close()
+
+    def _leave_to_parent(self) -> None:
+        """After a fork the parent goes on using the sessions, and their locks may be held for ever: not cleaned up."""
+        if self._pid != os.getpid():
+            self._inherited = self._local
+            self._start()
+
+    def _new(self) -> requests.Session:
+        session = requests.Session()
+        session.headers["User-Agent"] = USER_AGENT
+        session.headers["Accept-Encoding"] = "gzip"
+        session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
+        session.trust_env = False  # it would read netrc, and choose proxies and the bundle in its own way
+        session.verify = self._bundle or False
+        if self._proxy:
+            session.proxies["all"] = self._proxy
+        adapter = _Adapter(checked=self._bundle is not None)
+        session.mount("http://", adapter)
+        session.mount("https://", adapter)
+        with self._lock:
+            self._all.add(session)
+        return session
+
+
+# What the libraries below do otherwise than a transport must.
+
+
+class _Response(http.client.HTTPResponse):
+    """Reads past interim answers: the standard library takes each but 100 for the answer itself."""
+
+    def begin(self) -> None:
+        super().begin()
+        while http.client.CONTINUE < self.status < _FIRST_FINAL and self.status != http.client.SWITCHING_PROTOCOLS:
+            self.headers = self.msg = None  # type: ignore[assignment]  # as it was before the first one
+            super().begin()
+
+
+class _Connection(HTTPConnection):
+    response_class = _Response
+
+
+class _SecureConnection(HTTPSConnection):
+    response_class = _Response
+
+
+class _UncheckedConnection(_SecureConnection):
+    """Passes for checked: who said verify=False needs no warning at each call, least of all as an error."""
+
+    is_verified = property(lambda _: True, lambda *_: None)
+
+
+class _Pool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _SecurePool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _SecureConnection
+
+
+class _UncheckedPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _UncheckedConnection
+
+
+class _Adapter(HTTPAdapter):
+    """Makes connections of our kind."""
+
+    def __init__(self, *, checked: bool) -> None:
+        self._pools: dict[str, type] = {"http": _Pool, "https": _SecurePool if checked else _UncheckedPool}
+        super().__init__()
+
+    def init_poolmanager(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - passed on
+        super().init_poolmanager(*args, **options)
+        self.poolmanager.pool_classes_by_scheme = self._pools
+
+    def proxy_manager_for(self, proxy: str, **options: Any) -> urllib3.ProxyManager:  # noqa: ANN401 - passed on
+        manager: urllib3.ProxyManager = super().proxy_manager_for(proxy, **options)
+        if not proxy.startswith("socks"):  # has its own
+            manager.pool_classes_by_scheme = self._pools
+        return manager
 
 
 def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -123,23 +252,48 @@ def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request
 
 
-def _kind(error: OSError) -> TransportErrorKind:
-    if isinstance(error, requests.exceptions.SSLError):
-        return TransportErrorKind.TLS
-    if isinstance(error, requests.exceptions.Timeout) or "timed out" in str(
-        error
-    ):  # a body's read timeout has no class
-        return TransportErrorKind.TIMEOUT
-    if isinstance(error, requests.exceptions.ProxyError) or "Failed to establish" in str(error):
-        return TransportErrorKind.CONNECT
-    if isinstance(error, _BROKEN):
-        return TransportErrorKind.BROKEN
+def _as_list(hooks: Any) -> list[Any]:  # noqa: ANN401 - one function or several
+    return [hooks] if callable(hooks) else list(hooks or ())
+
+
+def _forget_location(response: requests.Response, *_args: object, **_options: object) -> None:
+    """Keeps requests from preparing for a redirect that is not followed: it would read the body without a limit."""
+    response.headers.pop("location", None)
+
+
+def _kind(error: BaseException) -> TransportErrorKind:
+    causes = _causes(error)
+    for classes, kind in _KINDS:
+        if any(isinstance(cause, classes) for cause in causes):
+            return kind
     return TransportErrorKind.OTHER
+
+
+# First row that fits wins, for the error or anything that it was made from.
+_KINDS: tuple[tuple[tuple[type[BaseException], ...], TransportErrorKind], ...] = (
+    ((requests.exceptions.SSLError, urllib3.exceptions.SSLError), TransportErrorKind.TLS),
+    ((urllib3.exceptions.NewConnectionError,), TransportErrorKind.CONNECT),  # a child of TimeoutError, oddly
+    ((requests.exceptions.Timeout, urllib3.exceptions.TimeoutError, TimeoutError), TransportErrorKind.TIMEOUT),
+    ((requests.exceptions.ProxyError,), TransportErrorKind.CONNECT),
+    (
+        (
+            requests.exceptions.ConnectionError,
+            requests.exceptions.ChunkedEncodingError,
+            requests.exceptions.ContentDecodingError,
+        ),
+        TransportErrorKind.BROKEN,
+    ),
+)
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """An error and what it was made from, outermost first."""
+    for inner in (getattr(error, "reason", None), *error.args):
+        if isinstance(inner, BaseException):
+            return [error, *_causes(inner)]
+    return [error]
 
 
 def _reason(error: BaseException) -> str:
     """The innermost cause in a few words; what wraps it repeats the URL."""
-    for inner in (getattr(error, "reason", None), *error.args[:1]):
-        if isinstance(inner, BaseException):
-            return _reason(inner)
-    return str(error)[:200]
+    return str(_causes(error)[-1])

@@ -1,0 +1,104 @@
+"""What the environment says about connections, read in one way for every transport: certificates and proxies."""
+
+import ipaddress
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import SplitResult, urlsplit
+
+import certifi
+
+from conductor_adapter.settings import ServerSettings
+
+__all__ = ["ca_bundle", "proxy_of"]
+
+_PROXY_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
+_PORTS = {"http": 80, "https": 443}
+
+
+def ca_bundle(settings: ServerSettings, environ: Mapping[str, str] = os.environ) -> str | None:
+    """The certificates to trust: the settings', else ``REQUESTS_CA_BUNDLE``, else certifi's.
+
+    Returns:
+        A file or folder; None when the settings say that nothing is to be checked.
+
+    Raises:
+        ValueError: the server needs what ``REQUESTS_CA_BUNDLE`` names, and it does not exist.
+    """
+    if not isinstance(settings.verify, bool):
+        return settings.verify
+    if not settings.verify:
+        return None
+    bundle = environ.get("REQUESTS_CA_BUNDLE") or certifi.where()
+    if settings.url.startswith("https:") and not Path(bundle).exists():
+        raise ValueError(f"REQUESTS_CA_BUNDLE {bundle!r}: there is no such file or folder; correct or unset it")
+    return bundle
+
+
+def proxy_of(settings: ServerSettings, environ: Mapping[str, str] = os.environ) -> str | None:
+    """The proxy that leads to a server, from ``http_proxy`` or ``https_proxy``, ``all_proxy`` and ``no_proxy``.
+
+    A name in lower case goes before the same in upper case, also when it is empty. ``no_proxy`` is a list of hosts
+    (each with its subdomains), networks such as 10.0.0.0/8, and ``*``; an entry may end in a port.
+
+    Returns:
+        Its URL, which may hold a password; None to go straight to the server.
+
+    Raises:
+        ValueError: the variable holds no URL of a proxy; the text does not show it.
+    """
+    server = urlsplit(settings.url)
+    for name in (f"{server.scheme}_proxy", "all_proxy"):
+        proxy = _variable(environ, name)
+        if proxy:
+            return None if _goes_without(server, _variable(environ, "no_proxy")) else _checked(name, proxy)
+    return None
+
+
+def _variable(environ: Mapping[str, str], name: str) -> str:
+    """A variable in either spelling; a CGI program's HTTP_PROXY may be a header that anybody can send."""
+    upper = "" if name == "http_proxy" and "REQUEST_METHOD" in environ else environ.get(name.upper(), "")
+    return environ.get(name, upper).strip()
+
+
+def _checked(name: str, proxy: str) -> str:
+    url = proxy if "://" in proxy else f"http://{proxy}"
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in _PROXY_SCHEMES and parts.hostname and parts.port != 0 and url.isprintable()
+    except ValueError:
+        usable = False
+    if not usable or parts.path.strip("/") or parts.query or parts.fragment or " " in url:
+        raise ValueError(
+            f"{name} holds no URL of a proxy (it is not shown, it may hold a password): write for example "
+            "http://proxy.example:3128, with every odd letter of a user or password as %XX"
+        )
+    return url
+
+
+def _goes_without(server: SplitResult, no_proxy: str) -> bool:
+    entries = re.split(r"[\s,]+", no_proxy.lower())
+    return any(
+        _covers(entry, server.hostname or "", server.port or _PORTS[server.scheme]) for entry in entries if entry
+    )
+
+
+def _covers(entry: str, host: str, port: int) -> bool:
+    """Whether one entry of no_proxy means a server."""
+    if entry == "*":
+        return True
+    name, colon, number = entry.rpartition(":")
+    if colon and number.isdigit() and (":" not in name or name.endswith("]")):  # a port, not the end of an IPv6 address
+        if int(number) != port:
+            return False
+        entry = name
+    entry = entry.strip("[]")
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:  # a name
+        return f".{host}".endswith(f".{entry.lstrip('.')}")
+    try:
+        return address in ipaddress.ip_network(entry, strict=False)
+    except ValueError:
+        return False
