@@ -5,8 +5,10 @@ import subprocess
 import sys
 import textwrap
 import threading
+import types
 import warnings
 
+import pycurl
 import pytest
 import requests
 import urllib3
@@ -53,14 +55,6 @@ def test_curl_has_as_many_connections_as_calls_at_once(peer):
 
     assert len(peer.requests) == 5
     assert peer.connections == 1
-    transport.close()
-
-
-def test_a_pycurl_that_cannot_ask_before_sending_works_too(peer, monkeypatch):
-    """Before 7.45.7 libcurl itself decides whether it sends a call again."""
-    monkeypatch.setattr(curl, "_PREREQFUNCTION", None)
-    transport = CurlTransport(ServerSettings("eu", peer.url))
-    assert transport.send(get(), 5.0).status == 200
     transport.close()
 
 
@@ -142,6 +136,26 @@ def test_a_users_session_is_not_shared_with_a_child(peer):
     assert peer.connections == 2
 
 
+class Lenient(requests.adapters.HTTPAdapter):
+    """As an old urllib3 is by default."""
+
+    def send(self, *args, **options):
+        """Let the body end wherever it does."""
+        response = super().send(*args, **options)
+        response.raw.enforce_content_length = False
+        return response
+
+
+def test_half_an_answer_is_none_whatever_the_library_says(peer):
+    """A batch that was cut off must not pass for a batch."""
+    with requests.Session() as session:
+        session.mount("http://", Lenient())
+        transport = RequestsTransport(ServerSettings("eu", peer.url), session)
+        with pytest.raises(TransportError, match="ended before the answer") as caught:
+            transport.send(get("half"), 5.0)
+    assert caught.value.kind is TransportErrorKind.BROKEN
+
+
 class Refusing(requests.adapters.BaseAdapter):
     """An adapter that always fails the same way."""
 
@@ -195,6 +209,24 @@ def test_threads_that_end_leave_no_warning(peer, caplog):
     assert caplog.text == ""
 
 
+def test_a_socks_proxy_is_made_by_the_library_for_it(monkeypatch):
+    """Its connections are of their own kind; without PySocks the error says what is missing."""
+    settings = ServerSettings("eu", "http://127.0.0.1/api")
+    monkeypatch.setenv("all_proxy", "socks5h://me:pass@127.0.0.1:9")
+    with pytest.raises(TransportError, match="Missing dependencies for SOCKS support") as caught:
+        RequestsTransport(settings).send(get(), 1.0)
+    assert "pass" not in str(caught.value)
+
+    def refuse(*_args, **_options):
+        raise OSError("it was asked")
+
+    made = types.SimpleNamespace(pool_classes_by_scheme=0, connection_from_host=refuse, connection_from_url=refuse)
+    monkeypatch.setattr(requests.adapters.HTTPAdapter, "proxy_manager_for", lambda *_args, **_options: made)
+    with pytest.raises(TransportError, match="it was asked"):
+        RequestsTransport(settings).send(get(), 1.0)
+    assert made.pool_classes_by_scheme == 0
+
+
 # Choosing.
 
 
@@ -205,6 +237,16 @@ def test_a_transport_is_chosen_by_name():
     assert choose("requests") is RequestsTransport
     with pytest.raises(ValueError, match="'httpx' is not known: choose auto, curl or requests"):
         choose("httpx")
+
+
+def test_a_pycurl_that_would_repeat_polls_is_not_used(monkeypatch):
+    """An old one cannot be kept from sending a call again: as if it were not installed, with the version it takes."""
+    monkeypatch.delattr(pycurl, "PREREQFUNCTION")
+    monkeypatch.delitem(sys.modules, curl.__name__)
+
+    assert choose("auto") is RequestsTransport
+    with pytest.raises(ImportError, match=r"needs pycurl 7\.45\.7 or newer.*PREREQFUNCTION"):
+        choose("curl")
 
 
 def test_without_pycurl_auto_takes_requests_and_curl_says_how_to_get_it(monkeypatch):

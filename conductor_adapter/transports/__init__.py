@@ -26,7 +26,9 @@ def choose(name: str = "auto") -> Callable[[ServerSettings], Transport]:
         except ImportError as error:
             if name == "curl":
                 advice = "pip install 'conductor-resilience[fast]'"
-                raise ImportError(f"transport 'curl' needs pycurl ({error}): {advice}, or choose requests") from error
+                raise ImportError(
+                    f"transport 'curl' needs pycurl 7.45.7 or newer ({error}): {advice}, or choose requests"
+                ) from error
         else:
             return CurlTransport
     from conductor_adapter.transports.requests import RequestsTransport  # noqa: PLC0415 - not loaded beside curl

@@ -10,6 +10,7 @@ from collections import deque
 from pathlib import Path
 
 import pycurl
+from pycurl import PREREQFUNCTION  # without it, before pycurl 7.45.7 and libcurl 7.80, a poll may be sent twice
 
 from conductor_adapter.settings import ServerSettings
 from conductor_adapter.transports.base import MAX_ANSWER_BYTES, MAX_IDLE, USER_AGENT, headers_of, shown
@@ -20,7 +21,7 @@ __all__ = ["CurlTransport"]
 
 CONNECT_TIMEOUT_MS = 10_000
 _QUICK_EXIT = 322  # CURLOPT_QUICK_EXIT, which pycurl does not name: closing does not wait for a slow resolver
-_PREREQFUNCTION = getattr(pycurl, "PREREQFUNCTION", None)  # since pycurl 7.45.7
+_REDIRECTS = 300  # and what is above: no success
 _KEPT_HEADERS = (b"content-type", b"date", b"retry-after")
 _KINDS = {
     pycurl.E_COULDNT_CONNECT: TransportErrorKind.CONNECT,
@@ -133,8 +134,7 @@ class _Handle:
         curl.setopt(pycurl.USERAGENT, USER_AGENT)
         curl.setopt(pycurl.WRITEFUNCTION, self._write)
         curl.setopt(pycurl.HEADERFUNCTION, self._header)
-        if _PREREQFUNCTION is not None:
-            curl.setopt(_PREREQFUNCTION, self._send_once)
+        curl.setopt(PREREQFUNCTION, self._send_once)
         with contextlib.suppress(pycurl.error):  # before libcurl 7.87
             curl.setopt(_QUICK_EXIT, 1)
 
@@ -168,7 +168,7 @@ class _Handle:
     def _aim(self, call: HttpCall, timeout: float) -> None:
         """Set what differs from the call before."""
         curl = self._curl
-        stale = _is_readable(curl.getinfo(pycurl.ACTIVESOCKET))  # libcurl looks only after a connection has rested 1 s
+        stale = _is_readable(curl.getinfo(pycurl.LASTSOCKET))  # libcurl looks only after a connection has rested 1 s
         if stale != self._stale:
             curl.setopt(pycurl.FRESH_CONNECT, stale)
             self._stale = stale
@@ -227,6 +227,8 @@ class _Handle:
             kind, message = TransportErrorKind.TOO_LARGE, f"the answer is larger than {self._limit} bytes"
         elif code == pycurl.E_ABORTED_BY_CALLBACK:
             kind, message = TransportErrorKind.BROKEN, "the connection ended before the answer; not sent again"
+        elif self._curl.getinfo(pycurl.HTTP_CONNECTCODE) >= _REDIRECTS:
+            kind = TransportErrorKind.CONNECT  # a proxy refused to make a tunnel
         return TransportError(kind, f"server {self._name!r}: {shown(message, call)}")
 
 

@@ -21,7 +21,7 @@ from conductor_adapter.wire import HttpAnswer, HttpCall, TransportError, Transpo
 __all__ = ["RequestsTransport"]
 
 CONNECT_TIMEOUT = 10.0  # seconds, if the call has that long
-_CHUNK = 64 * 1024
+_CHUNK = 16 * 1024  # an urllib3 before 2.6 unpacks each at once: up to a thousand times as much
 _FIRST_FINAL = 200
 _KEPT_HEADERS = ("content-type", "date", "retry-after")
 # Every error of requests is an OSError; of what is below it, some slip through. A URL that cannot be is a ValueError.
@@ -102,6 +102,8 @@ class RequestsTransport:
                 raise TransportError(TransportErrorKind.TOO_LARGE, self._text(limit))
             chunks.append(chunk)
             late = time.monotonic() > deadline
+        if getattr(response.raw, "length_remaining", None):  # an urllib3 before 2 says nothing
+            raise TransportError(TransportErrorKind.BROKEN, self._text("the connection ended before the answer"))
         return b"".join(chunks)
 
     def _failure(self, error: Exception, call: HttpCall) -> TransportError:
