@@ -1,14 +1,17 @@
-"""What a breaker costs a call, as a ratio to pybreaker.call in the same run; run this file with python."""
+"""What a breaker costs a call, as a ratio to pybreaker.call in the same run."""
 
 import gc
 import statistics
-import sys
 import time
 
 import pybreaker
 
 from resilience.breaker import CircuitBreaker
 from resilience.registry import BreakerRegistry
+
+from .table import Row
+
+__all__ = ["rows"]
 
 CALLS = 5_000
 ROUNDS = 31
@@ -27,9 +30,9 @@ def seconds(what):
     return time.perf_counter() - began
 
 
-def compare(what, other):
+def compare(what, other, rounds):
     """The median microseconds of a call of ``what``, and the median ratio to ``other``, measured in alternation."""
-    pairs = [(seconds(what), seconds(other)) for _ in range(ROUNDS)]
+    pairs = [(seconds(what), seconds(other)) for _ in range(rounds)]
     return statistics.median(ours for ours, _ in pairs) / CALLS * 1e6, statistics.median(a / b for a, b in pairs)
 
 
@@ -62,26 +65,18 @@ def contestants():
     }
 
 
-def rows():
-    """(what, measured, unit, floor, aim) of everything the design sets a limit for, and of what belongs beside it."""
+def rows(*, quick=False):
+    """What the design sets a limit for, and what belongs beside it."""
     theirs = pybreaker.CircuitBreaker()
     limits = {"acquire + report": (0.5, 0.25)}
     found = []
     gc.disable()
     try:
         for name, ours in contestants().items():
-            cost, ratio = compare(ours, lambda: theirs.call(noop))
+            cost, ratio = compare(ours, lambda: theirs.call(noop), 7 if quick else ROUNDS)
             floor, aim = limits.get(name, (None, None))
-            found.append((f"breaker {name} ÷ pybreaker.call", round(ratio, 3), "ratio", floor, aim))
-            found.append((f"breaker {name}", round(cost, 3), "µs", None, None))
+            found.append(Row(f"breaker {name} ÷ pybreaker.call", ratio, floor=floor, aim=aim))
+            found.append(Row(f"… breaker {name}", cost, "µs"))
     finally:
         gc.enable()
     return found
-
-
-if __name__ == "__main__":
-    missed = False
-    for what, measured, unit, floor, aim in rows():
-        missed = missed or (floor is not None and measured > floor)
-        sys.stdout.write(f"{what:60} {measured:8} {unit:6} floor {floor} aim {aim}\n")
-    sys.exit(missed)

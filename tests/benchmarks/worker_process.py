@@ -1,0 +1,43 @@
+"""A worker as a process of its own: ``python worker_process.py JSON``; a line on its standard input asks how it is.
+
+The JSON object has ``servers`` (name to URL), ``threads``, ``work`` (seconds a task takes) and ``transport``.
+"""
+
+import itertools
+import json
+import sys
+import time
+
+from answering import answer_until_the_end
+
+from conductor_adapter import ServerSettings, WorkerRunner, task_context, worker
+from conductor_adapter.running import RunnerConfig
+
+TASK_TYPE = "bench"
+
+
+def main(options):
+    """Work until standard input ends."""
+    order = []  # the servers, in the order in which their tasks ran
+    seconds = options["work"]
+
+    @worker(TASK_TYPE, threads=options["threads"])
+    def work():
+        order.append(task_context().server)
+        if seconds:
+            time.sleep(seconds)
+
+    servers = [ServerSettings(name, url) for name, url in options["servers"].items()]
+    WorkerRunner([work], servers, config=RunnerConfig(transport=options["transport"])).start()
+    answer_until_the_end(lambda: {"longest_run": longest_run(order)})
+
+
+def longest_run(order):
+    """How many tasks of one server ran in a row at most, once every server had its first; then it starts afresh."""
+    runs = [len(list(run)) for _, run in itertools.groupby(order)]
+    order.clear()
+    return max(runs[1:], default=0)
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))
