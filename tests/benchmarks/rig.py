@@ -79,7 +79,7 @@ class WorkerProcess:
         self._child.communicate()
 
     def usage(self):
-        """What the process says of itself: ``clock``, ``cpu``, ``switches``, and for ours ``longest_run``."""
+        """What the process says of itself: ``clock``, ``cpu``, ``switches``, ``resident``; ours ``longest_run`` too."""
         self._child.stdin.write("\n")
         self._child.stdin.flush()
         return json.loads(self._child.stdout.readline())
@@ -146,7 +146,9 @@ def _look(server):
 
 def spread(figures):
     """The least and the most of several figures, for a note."""
-    return f"{min(figures):.3g} to {max(figures):.3g} in {len(figures)}, median {statistics.median(figures):.3g}"
+    if len(figures) == 1:
+        return "one window only"
+    return f"{min(figures):.3g} to {max(figures):.3g} in {len(figures)}"
 
 
 def busy_note(windows):

@@ -7,6 +7,7 @@ import itertools
 import json
 import sys
 import time
+from collections import deque
 
 from answering import answer_until_the_end
 
@@ -14,11 +15,12 @@ from conductor_adapter import ServerSettings, WorkerRunner, task_context, worker
 from conductor_adapter.running import RunnerConfig
 
 TASK_TYPE = "bench"
+REMEMBERED = 5000
 
 
 def main(options):
     """Work until standard input ends."""
-    order = []  # the servers, in the order in which their tasks ran
+    order = deque(maxlen=REMEMBERED)  # the servers, in the order in which their tasks ran
     seconds = options["work"]
 
     @worker(TASK_TYPE, threads=options["threads"])
