@@ -5,14 +5,16 @@ import re
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 
 import pytest
 from test_cli_run import COMMAND, GUARD, URL, command, refused
 
 from conductor_adapter import Credentials, DevServer, ServerSettings
-from conductor_adapter.cli.health import ask_all
-from conductor_adapter.wire import HttpAnswer, HttpCall
+from conductor_adapter.cli.health import Wanted, ask_all
+from conductor_adapter.transports import choose
+from conductor_adapter.wire import HttpAnswer, HttpCall, TransportError, TransportErrorKind
 
 
 @pytest.fixture
@@ -28,7 +30,10 @@ def test_check_tells_what_waits_and_takes_nothing(server: DevServer) -> None:
     done = command("check", "--server", f"eu={server.url}", "--task", "greet")
 
     assert (done.returncode, done.stderr) == (0, "")
-    assert re.fullmatch(r"eu  http://\S+  ok  3\.32\.1  [\d.]+ ms  none  greet=2\n", done.stdout)
+    assert re.fullmatch(
+        r"eu  http://\S+  ok  3\.32\.1  [\d.]+ ms  auth none  batch poll, update-v2, queue sizes  greet=2\n",
+        done.stdout,
+    )
     assert server.counts()["handed out"] == 0
 
 
@@ -118,11 +123,103 @@ class Versionless:
         """Nothing is open."""
 
 
+class PollsOnly(Versionless):
+    """A transport through a gateway that lets polls by and nothing else."""
+
+    def send(self, call: HttpCall, timeout: float) -> HttpAnswer:
+        """Refuse what is no poll."""
+        return super().send(call, timeout) if "/poll/" in call.path else HttpAnswer(403, {}, b"no")
+
+
+class TakesAnything(Versionless):
+    """A transport to something that is no Conductor: it is fine with whatever it gets."""
+
+    def send(self, call: HttpCall, timeout: float) -> HttpAnswer:
+        """Say yes."""
+        return HttpAnswer(204) if call.path.endswith("update-v2") else super().send(call, timeout)
+
+
+class Breaking(Versionless):
+    """A transport whose connection breaks at one path."""
+
+    at = ""
+
+    def send(self, call: HttpCall, timeout: float) -> HttpAnswer:
+        """Break, or answer."""
+        if call.path.endswith(self.at):
+            raise TransportError(TransportErrorKind.BROKEN, "it broke")
+        return super().send(call, timeout)
+
+
 def test_server_that_does_not_tell_its_version_is_still_ok() -> None:
     """A version is nice to know, and no reason to call a server broken."""
     (health,) = ask_all([ServerSettings("eu", URL)], [], Versionless, GUARD)
 
     assert (health.problem, health.version) == (None, None)
+
+
+def test_gateway_that_lets_only_polls_by_is_told_as_it_is() -> None:
+    """What is refused beside the polls is named as missing; the server can be worked with."""
+    (health,) = ask_all([ServerSettings("eu", URL)], [Wanted("greet")], PollsOnly, GUARD)
+
+    assert health.problem is None
+    assert health.endpoints == {"batch poll": True, "update-v2": False, "queue sizes": False}
+    assert (health.version, health.waiting, health.unknown) == (None, {}, ())
+
+
+def test_whoever_takes_a_result_of_no_workflow_has_no_update_v2() -> None:
+    """Conductor refuses such a result."""
+    (health,) = ask_all([ServerSettings("eu", URL)], [], TakesAnything, GUARD)
+
+    assert health.endpoints["update-v2"] is False
+
+
+@pytest.mark.parametrize("path", ["update-v2", "queue/all", "version"])
+def test_connection_that_breaks_on_the_way_is_a_problem(path: str) -> None:
+    """A refusal is an answer; a broken connection is none."""
+    transport = type("BreakingThere", (Breaking,), {"at": path})
+
+    (health,) = ask_all([ServerSettings("eu", URL)], [], transport, GUARD)
+
+    assert health.problem == "it broke"
+
+
+def test_check_says_that_an_older_server_has_no_update_v2() -> None:
+    """Servers before 3.21.12 have only the plain update; that is no problem."""
+    with DevServer(name="old", update_v2=False) as old:
+        done = command("check", "--server", f"old={old.url}")
+
+    assert done.returncode == 0
+    assert "batch poll, no update-v2, queue sizes" in done.stdout
+
+
+def test_check_polls_under_its_own_name_only(server: DevServer) -> None:
+    """Who looks at a server's poll data must not find a worker that is none."""
+    command("check", "--server", f"eu={server.url}", "--task", "greet")
+
+    with urllib.request.urlopen(f"{server.url}/tasks/queue/polldata?taskType=greet") as answer:  # noqa: S310 - our server
+        assert json.load(answer) == []
+
+
+def test_server_with_a_domain_is_asked_for_what_waits_in_it(server: DevServer) -> None:
+    """The server's own domain wins over the worker's, as it does for polls."""
+    server.start_tasks("greet", 3, domain="blue")
+    settings = ServerSettings("eu", server.url, domain="blue")
+
+    (health,) = ask_all([settings], [Wanted("greet", "red")], choose("auto"), GUARD)
+
+    assert health.waiting == {"blue:greet": 3}
+
+
+def test_reader_of_check_who_goes_away_sees_no_stack_trace(server: DevServer) -> None:
+    """`check | head -c 0` ends quietly."""
+    arguments = [COMMAND, "check", "--server", f"eu={server.url}"]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:  # noqa: S603 - ours
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+
+        assert (process.wait(GUARD), process.stderr.read()) == (1, b"")
 
 
 def test_check_without_servers_is_one_line() -> None:
@@ -150,7 +247,11 @@ def test_dev_server_serves_until_it_is_told_to_stop() -> None:
         (["--faults", "latency=soon"], "neither a number"),
         (["--seed-tasks", "greet"], "must be TYPE=N"),
         (["--seed-tasks", "greet=many"], "must be TYPE=N"),
+        (["--seed-tasks", "greet=0"], "must be TYPE=N"),
         (["--port", "eighty"], "--port"),
+        (["--port", "65536"], "--port"),
+        (["--port", "-1"], "--port"),
+        (["--state", "/nowhere/at/all"], "/nowhere/at/all"),
     ],
 )
 def test_bad_options_of_the_dev_server_get_one_line(options: list[str], expected: str) -> None:

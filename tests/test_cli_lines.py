@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conductor_adapter.cli import app
-from conductor_adapter.cli.lines import Line, Printer, Sampler, line_of
+from conductor_adapter.cli.lines import line_of
+from conductor_adapter.cli.printing import Printer
+from conductor_adapter.cli.sampling import Sampler
 from resilience import (
     BreakerChanged,
     BreakerState,
@@ -32,6 +34,7 @@ DOWN = OSError("down")
 SENTENCES: list[tuple[Event, str]] = [
     (BreakerChanged("eu", BreakerState.CLOSED, BreakerState.OPEN, 1, 2.5), "closed -> open, next probe in 2.5 s"),
     (BreakerChanged("eu", BreakerState.OPEN, BreakerState.CLOSED, 2), "breaker open -> closed"),
+    (BreakerChanged("eu", BreakerState.CLOSED, BreakerState.OPEN, 1, 2.5, DOWN), "in 2.5 s: down"),
     (PollFailed("eu", DOWN), "poll failed: down"),
     (PollFailed("eu", ValueError()), "poll failed: ValueError"),
     (PollTimedOut("eu", 5.0), "no answer to a poll within 5 s"),
@@ -63,26 +66,97 @@ def test_what_happens_all_the_time_is_not_told(event: Event) -> None:
     assert line_of(event) is None
 
 
-@given(st.integers(1, 100_000))
-def test_repeated_errors_are_sampled(times: int) -> None:
-    """Thirty thousand failures are a dozen lines, and the last ones say how many there were."""
-    sampler, line = Sampler(), Line("poll failed", "eu", "down")
-
-    told = [text for text in (sampler.admit(line) for _ in range(min(times, 3000))) if text is not None]
-
-    assert len(told) <= 3 + 9
-    assert told[:3] == ["down"] * min(times, 3)
-    assert all("times by now" in text for text in told[3:])
+DAY = 86_400.0
+KEY = ("poll failed", "eu")
+gaps = st.lists(st.one_of(st.floats(0, 20), st.floats(0, 2000)), max_size=300)
 
 
-def test_change_of_a_breaker_starts_the_sampling_anew_for_its_server() -> None:
-    """After a recovery the next failure is news again, and other servers are counted apart."""
-    sampler, eu, us = Sampler(first=1), Line("poll failed", "eu", "down"), Line("poll failed", "us", "down")
-    assert [sampler.admit(eu), sampler.admit(eu), sampler.admit(us), sampler.admit(us)] == ["down", None, "down", None]
+@pytest.mark.parametrize("every", [0.5, 3.0, 30.0, 599.0, 601.0])
+def test_error_that_repeats_all_day_is_a_few_hundred_lines_at_most(every: float) -> None:
+    """However often a server fails in a day, its log can be read, and an hour never goes by without a word."""
+    sampler = Sampler()
+    times = [number * every for number in range(int(DAY / every))]
 
-    assert sampler.admit(Line("breaker", "eu", "closed")) == "closed"
+    told = [at for at in times if sampler.admit(KEY, at) is not None]
 
-    assert [sampler.admit(eu), sampler.admit(us)] == ["down", None]
+    assert told[:3] == times[:3]
+    assert len(told) <= 160
+    assert max(b - a for a, b in zip(told, [*told[1:], DAY], strict=True)) < 3600
+
+
+@given(gaps)
+def test_every_line_is_said_or_counted(waits: list[float]) -> None:
+    """What is left out is counted in the next line of its kind, or at the end."""
+    sampler, now, counted = Sampler(), 0.0, 0
+
+    for wait in waits:
+        now += wait
+        left_out = sampler.admit(KEY, now)
+        counted += 0 if left_out is None else 1 + left_out
+
+    assert counted + sampler.unsaid().get(KEY, 0) == len(waits)
+
+
+@given(gaps)
+def test_what_is_said_is_never_closer_than_the_shortest_gap_after_the_first_few(waits: list[float]) -> None:
+    """Four lines of one key take ten seconds at least, at whatever rhythm its failures come."""
+    sampler, now, told = Sampler(), 0.0, []
+
+    for wait in waits:
+        now += wait
+        if sampler.admit(KEY, now) is not None:
+            told.append(now)
+
+    assert all(fourth - first >= 10 - 1e-6 for first, fourth in zip(told, told[3:], strict=False))
+
+
+def test_key_that_was_silent_for_long_is_news_again() -> None:
+    """After ten quiet minutes the first few are said, with what had been left out."""
+    sampler = Sampler(first=1)
+    assert [sampler.admit(KEY, at) for at in (0.0, 1.0, 2.0)] == [0, None, None]
+
+    assert sampler.admit(KEY, 700.0) == 2
+
+
+def test_keys_are_sampled_apart() -> None:
+    """One server's failures do not hide another's, nor another kind."""
+    sampler = Sampler(first=1)
+
+    assert [sampler.admit(key, 0.0) for key in (KEY, KEY, ("poll failed", "us"), ("late", "eu"))] == [0, None, 0, 0]
+
+
+def test_trips_and_recoveries_are_not_sampled_away_by_probes() -> None:
+    """A day of failed probes hides neither the recovery nor the next trip."""
+    opened, half, closed = BreakerState.OPEN, BreakerState.HALF_OPEN, BreakerState.CLOSED
+    stream = io.StringIO()
+    printer = Printer(stream=stream, timer=lambda: 0.0)
+
+    printer.hear(BreakerChanged("eu", closed, opened, 1))
+    for _ in range(500):
+        printer.hear(BreakerChanged("eu", opened, half, 2))
+        printer.hear(BreakerChanged("eu", half, opened, 3))
+    printer.hear(BreakerChanged("eu", half, closed, 4))
+
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 1 + 3 + 1
+    assert "half-open -> closed" in lines[-1]
+
+
+def test_lines_that_were_left_out_are_counted_in_the_next_and_at_the_end() -> None:
+    """Nothing is hidden without its number."""
+    stream, now = io.StringIO(), [0.0]
+    printer = Printer(stream=stream, timer=lambda: now[0])
+    for _ in range(10):
+        printer.hear(PollFailed("eu", DOWN))
+    now[0] = 11.0
+    printer.hear(PollFailed("eu", DOWN))
+    for _ in range(5):
+        printer.hear(PollFailed("eu", DOWN))
+    printer.say_left_out()
+
+    *_, counted, end = stream.getvalue().splitlines()
+    assert counted == "eu: poll failed: down (7 more like it since the last such line)"
+    assert end == "not shown: 5 more of 'eu: poll failed'"
 
 
 @pytest.mark.parametrize(("level", "kinds"), [(0, 1), (1, 2), (2, 3)])

@@ -2,15 +2,18 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import attrs
 import pytest
 
 from conductor_adapter import Credentials, DevServer
+from conductor_adapter.cli.run import RunOptions, first_look
 
 COMMAND = Path(sys.executable).with_name("conductor-adapter")
 GUARD = 60.0  # seconds until a wrong test fails instead of hanging
@@ -71,7 +74,8 @@ def test_run_works_on_all_servers_and_ends_after_its_duration(pair: tuple[DevSer
 
     assert (done.returncode, done.stderr) == (0, "")
     assert "eu: reachable; waiting: 0 greet" in done.stdout
-    assert "eu: 5 tasks ran\nus: 5 tasks ran\nstopped; nothing was left\n" in done.stdout
+    assert "eu: 5 tasks started, 5 results delivered\nus: 5 tasks started, 5 results delivered\n" in done.stdout
+    assert done.stdout.endswith("stopped; nothing was left\n")
     assert [server.runs("greet")["COMPLETED"] for server in pair] == [5, 5]
 
 
@@ -82,6 +86,9 @@ def test_run_speaks_json_to_machines(pair: tuple[DevServer, DevServer], target: 
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert rows[0]["kind"] == "worker"
     assert {"kind": "stopped", "left": 0, "unfinished": 0, "kept": 0}.items() <= rows[-1].items()
+    assert {"kind": "ran", "server": "eu", "started": 0, "delivered": 0}.items() <= rows[-2].items()
+    (look,) = (row for row in rows if row["kind"] == "server")
+    assert {"reachable": True, "waiting": {"greet": 0}, "unknown": ["greet"]}.items() <= look.items()
 
 
 def test_run_takes_servers_from_the_environment(pair: tuple[DevServer, DevServer], target: Path) -> None:
@@ -111,7 +118,7 @@ def test_run_takes_servers_from_a_file_with_credentials_from_the_environment(tar
         done = command(*options, CONDUCTOR_AUTH_KEY_EU="k", CONDUCTOR_AUTH_SECRET_EU="s3cret")  # noqa: S106 - made up
 
         assert done.returncode == 0
-        assert "eu: 2 tasks ran" in done.stdout
+        assert "eu: 2 tasks started, 2 results delivered" in done.stdout
         assert "s3cret" not in done.stdout + done.stderr
 
 
@@ -125,7 +132,7 @@ def test_run_says_what_is_wrong_with_a_server_and_goes_on(pair: tuple[DevServer,
     assert done.returncode == 0
     assert "dead: not reachable: " in done.stdout
     assert "dead: breaker closed -> open" in done.stdout
-    assert "eu: 3 tasks ran" in done.stdout
+    assert "eu: 3 tasks started, 3 results delivered" in done.stdout
     assert done.stdout.count("dead: poll failed") <= 4
 
 
@@ -154,6 +161,7 @@ def test_run_exits_with_1_when_results_were_left(pair: tuple[DevServer, DevServe
     assert done.returncode == 1
     assert "stopped; left: 1 results not delivered" in done.stdout
     assert "eu: result of task" in done.stdout
+    assert "eu: 1 tasks started, 0 results delivered" in done.stdout
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -169,6 +177,109 @@ def test_signal_stops_run_cleanly(pair: tuple[DevServer, DevServer], target: Pat
 
         assert "stopped; nothing was left" in process.stdout.read()
         assert process.wait(GUARD) == 0
+
+
+SLOW_WORKER = """
+import time
+from conductor_adapter import worker
+
+@worker("greet")
+def greet() -> None:
+    print("begun", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("numbers", [(signal.SIGINT, signal.SIGINT), (signal.SIGTERM, signal.SIGINT)])
+def test_second_signal_ends_run_at_once(
+    pair: tuple[DevServer, DevServer], target: Path, numbers: tuple[signal.Signals, signal.Signals]
+) -> None:
+    """The first signal lets the running task finish, the second does not wait: status 1, and what was left is told."""
+    target.write_text(SLOW_WORKER)
+    pair[0].start_tasks("greet", 1)
+    arguments = [COMMAND, "run", target, "--server", f"eu={pair[0].url}", "--grace", "600"]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:  # noqa: S603 - ours
+        assert process.stdout is not None
+        while "begun" not in process.stdout.readline():
+            pass
+        process.send_signal(numbers[0])
+        while "stopping" not in process.stdout.readline():
+            pass
+        process.send_signal(numbers[1])
+        told, errors = process.communicate(timeout=GUARD)
+
+    assert (process.returncode, errors) == (1, "")
+    assert "1 tasks still running" in told
+
+
+def test_reader_who_goes_away_costs_the_lines_and_not_the_work(pair: tuple[DevServer, DevServer], target: Path) -> None:
+    """`run | head` is no reason to stop, and no stack trace."""
+    pair[0].start_tasks("greet", 3)
+    arguments = [COMMAND, "run", target, "--server", f"eu={pair[0].url}", "--duration", "1"]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:  # noqa: S603 - ours
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+
+        assert (process.wait(GUARD), process.stderr.read()) == (0, b"")
+    assert pair[0].runs("greet")["COMPLETED"] == 3
+
+
+def test_worker_with_a_domain_is_told_what_waits_in_that_domain(
+    pair: tuple[DevServer, DevServer], target: Path
+) -> None:
+    """Tasks of a domain wait in a queue of their own."""
+    target.write_text(WORKER.replace("threads=2", "domain='blue'"))
+
+    done = command("run", target, "--server", f"eu={pair[0].url}", "--duration", "0.4")
+
+    assert "waiting: 0 blue:greet" in done.stdout
+
+
+@pytest.mark.parametrize(("switch", "lines"), [("-q", ["started", "stopped"]), ("-qq", [])])
+def test_quiet_run_says_little_or_nothing(
+    pair: tuple[DevServer, DevServer], target: Path, switch: str, lines: list[str]
+) -> None:
+    """-q leaves what matters; -qq leaves the exit status."""
+    done = command("run", target, "--server", f"eu={pair[0].url}", "--duration", "0.4", "--grace", "0", switch)
+
+    told = [line for line in done.stdout.splitlines() if "reachable" not in line]
+    assert done.returncode == 0
+    assert len(told) == len(lines)
+    assert all(word in line for word, line in zip(lines, told, strict=True))
+
+
+def test_run_on_a_terminal_says_when(pair: tuple[DevServer, DevServer], target: Path) -> None:
+    """A person at a terminal gets the time of day with every line."""
+    done = command("run", target, "--server", f"eu={pair[0].url}", "--duration", "0.4", FORCE_COLOR="1", NO_COLOR="1")
+
+    assert re.search(r"\d\d:\d\d:\d\d .*stopped; nothing was left", done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("duration", "at"), [(None, 5.0), (0.4, 0.2), (2.0, 1.0), (3.0, 2.0), (5.5, 4.5), (6.0, 5.0), (100.0, 5.0)]
+)
+def test_servers_are_looked_at_after_five_seconds_or_just_before_the_end(duration: float | None, at: float) -> None:
+    """Five seconds show what is wrong; a shorter run is looked at before it ends."""
+    assert first_look(duration) == at
+
+
+def test_longer_timeout_moves_the_moment_when_the_connection_is_closed() -> None:
+    """A poll may take longer than the usual limit, if the user says so."""
+    options = RunOptions(
+        target="x",
+        servers=[],
+        config=None,
+        threads=None,
+        poll_wait=None,
+        poll_timeout=40.0,
+        transport="auto",
+        grace=1.0,
+        duration=None,
+    )
+
+    assert options.runner_config().poll.give_up_after == 80.0
+    assert attrs.evolve(options, poll_timeout=None).runner_config().poll.give_up_after == 30.0
 
 
 BAD_WORKERS = {
@@ -221,9 +332,16 @@ def test_target_that_does_not_import_shows_the_users_own_traceback(tmp_path: Pat
         (["--server", f"eu={URL}", "--poll-wait", "nan"], "'nan' must be more than 0"),
         (["--server", f"eu={URL}", "--poll-wait", "0"], "'0' must be more than 0"),
         (["--server", f"eu={URL}", "--poll-wait", "soon"], "no number of seconds"),
-        (["--server", f"eu={URL}", "--poll-wait", "6"], "shorten poll_wait"),
-        (["--server", f"eu={URL}", "--poll-wait", "6", "--poll-timeout", "9"], "poll_wait is 6.0 s"),
+        (["--server", f"eu={URL}", "--poll-wait", "5"], "shorten --poll-wait or lengthen --poll-timeout"),
+        (
+            ["--server", f"eu={URL}", "--poll-wait", "6", "--poll-timeout", "9"],
+            "--poll-wait is 6 s, and a Conductor server waits for 5 s at most",
+        ),
+        (["--server", f"eu={URL}", "--poll-timeout", "1"], "--poll-wait 1 and --poll-timeout 1"),
         (["--server", f"eu={URL}", "--poll-timeout", "-1"], "'-1' must be more than 0"),
+        (["--server", f"eu={URL}", "--poll-timeout", "1e300"], "'1e300' must be at most"),
+        (["--server", f"eu={URL}", "--grace", "-1"], "'-1' must be 0 or more"),
+        (["--server", f"eu={URL}", "--grace", "1e300"], "'1e300' must be at most"),
         (["--server", f"eu={URL}", "--grace", "inf"], "'inf' must be more than 0"),
         (["--server", f"eu={URL}", "--duration", "1e300"], "leave it out"),
         (["--server", f"eu={URL}", "--transport", "ftp"], "transport 'ftp' is not known"),
@@ -291,7 +409,16 @@ def test_broken_import_of_ours_is_not_called_a_missing_extra(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("extra", "missing", "arguments"),
-    [("cli", "typer", ["run", "x.py"]), ("cli", "rich", ["check"]), ("dev-server", "aiohttp", ["demo"])],
+    [
+        ("cli", "typer", ["run", "x.py"]),
+        ("cli", "typer", ["--help"]),
+        ("cli", "rich", ["check"]),
+        ("cli,dev-server", "typer", ["demo", "--json"]),
+        ("cli,dev-server", "typer", ["dev-server"]),
+        ("dev-server", "aiohttp", ["demo"]),
+        ("dev-server", "aiohttp", ["dev-server"]),
+        ("fast", "pycurl", ["check", "--server", f"eu={URL}", "--transport", "curl"]),
+    ],
 )
 def test_missing_extra_is_named_with_the_command_that_installs_it(
     tmp_path: Path, extra: str, missing: str, arguments: list[str]

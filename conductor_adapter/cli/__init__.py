@@ -1,10 +1,12 @@
 """The command line. Importing this needs no extra: what a missing one costs is said by `main`, in one line."""
 
 import sys
+from collections.abc import Sequence
 
 __all__ = ["main"]
 
-ADVICE = "pip install 'conductor-resilience[cli]'"
+LIBRARIES = {"typer", "rich", "click"}  # what the extra "cli" brings
+SERVING = {"demo", "dev-server"}  # commands that need the extra "dev-server" as well
 
 
 def main() -> None:
@@ -12,8 +14,16 @@ def main() -> None:
     try:
         from conductor_adapter.cli.app import command  # noqa: PLC0415 - needs the extra "cli"
     except ImportError as error:
-        if error.name is None or error.name.partition(".")[0] not in {"typer", "rich", "click"}:
+        if error.name is None or error.name.partition(".")[0] not in LIBRARIES:
             raise
-        sys.stderr.write(f"conductor-adapter: the command line needs {error.name}: {ADVICE}\n")
+        sys.stderr.write(f"conductor-adapter: {_advice(sys.argv[1:], error.name)}\n")
         raise SystemExit(2) from None
     raise SystemExit(command(sys.argv[1:]))
+
+
+def _advice(arguments: Sequence[str], missing: str) -> str:
+    """What to install for the command that was wanted, in one go."""
+    name = next((word for word in arguments if not word.startswith("-")), None)
+    extras = "cli,dev-server" if name in SERVING else "cli"
+    what = "the command line" if name is None else f"the command {name!r}"
+    return f"{what} needs {missing}, which is not installed: pip install 'conductor-resilience[{extras}]'"

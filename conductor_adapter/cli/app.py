@@ -9,14 +9,17 @@ from typing import Annotated
 import typer
 
 from conductor_adapter.cli.check import check as check_servers
-from conductor_adapter.cli.lines import NORMAL, Printer
+from conductor_adapter.cli.dev_server import dev_server as serve_alone
+from conductor_adapter.cli.lines import NORMAL
+from conductor_adapter.cli.printing import Printer, silence
 from conductor_adapter.cli.run import RunOptions
 from conductor_adapter.cli.run import run as run_workers
-from conductor_adapter.cli.usage import BAD_USAGE, count, refusing, seconds
+from conductor_adapter.cli.usage import BAD_USAGE, count, grace_length, refusing, seconds, story_length, timeout
 
 __all__ = ["app", "command"]
 
 INTERRUPTED = 130
+UNREAD = 1
 
 app = typer.Typer(
     name="conductor-adapter",
@@ -48,14 +51,20 @@ def run(  # noqa: PLR0913, PLR0917 - the options of a command
         int | None, typer.Option(parser=count, metavar="N", help="Threads of every worker, instead of its own.")
     ] = None,
     poll_wait: Annotated[
-        float | None, typer.Option(parser=seconds, metavar="S", help="Seconds a poll waits for a task.")
+        float | None, typer.Option(parser=timeout, metavar="S", help="Seconds a poll waits for a task.")
     ] = None,
     poll_timeout: Annotated[
         float | None,
-        typer.Option(parser=seconds, metavar="S", help="Seconds after which a poll counts as failed."),
+        typer.Option(
+            parser=timeout,
+            metavar="S",
+            help="Seconds after which a poll counts as failed; its connection is closed after twice that, or 30.",
+        ),
     ] = None,
     transport: Transport = "auto",
-    grace: Annotated[float, typer.Option(parser=seconds, metavar="S", help="Seconds that stopping may take.")] = 10.0,
+    grace: Annotated[
+        float, typer.Option(parser=grace_length, metavar="S", help="Seconds that stopping may take.")
+    ] = 10.0,
     duration: Annotated[
         float | None, typer.Option(parser=seconds, metavar="S", help="Stop after so many seconds.")
     ] = None,
@@ -66,6 +75,8 @@ def run(  # noqa: PLR0913, PLR0917 - the options of a command
     """Run workers until SIGTERM or SIGINT: running tasks finish, un-started ones go back. A second signal ends at once.
 
     Servers come from --server, --config, or CONDUCTOR_SERVER_URL (several: separated by commas).
+
+    Exit status: 0 when nothing was left, 1 when something was (also after a second signal), 2 for bad usage.
     """
     options = RunOptions(
         target=target,
@@ -89,7 +100,10 @@ def check(
     transport: Transport = "auto",
     json: Json = False,  # noqa: FBT002 - a switch of the command line
 ) -> None:
-    """Say for each server whether it is reachable, its version, latency, auth, and what waits; changes nothing."""
+    """Say for each server whether it is reachable, its version, latency, auth, endpoints, and what waits.
+
+    Takes no task and changes none. Exit status: 1 when one of the servers cannot be worked with.
+    """
     raise typer.Exit(check_servers(server or [], config, task or [], transport, as_json=json))
 
 
@@ -98,10 +112,15 @@ def demo(
     real: Annotated[
         list[str] | None, typer.Option(metavar="URL", help="Work on real servers instead (nothing is broken there).")
     ] = None,
-    seconds: Annotated[float, typer.Option(parser=seconds, metavar="S", help="How long the story takes.")] = 24.0,
+    seconds: Annotated[
+        float, typer.Option(parser=story_length, metavar="S", help="How long the story takes, without the drain.")
+    ] = 24.0,
     json: Json = False,  # noqa: FBT002 - a switch of the command line
 ) -> None:
-    """Watch three embedded servers: one hangs, one is killed and comes back, and no task is lost."""
+    """Watch three embedded servers: one hangs, one is killed and comes back, and no task is lost.
+
+    Exit status: 1 when a task was lost.
+    """
     with refusing():
         from conductor_adapter.cli.demo import tell  # noqa: PLC0415 - needs the extra "dev-server"
     raise typer.Exit(tell(real or [], seconds, as_json=json))
@@ -109,7 +128,7 @@ def demo(
 
 @app.command("dev-server")
 def dev_server(
-    port: Annotated[int, typer.Option(help="0 lets the system choose.")] = 8080,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 lets the system choose.")] = 8080,
     state: Annotated[Path | None, typer.Option(metavar="FILE", help="Keeps everything, also over a crash.")] = None,
     faults: Annotated[str, typer.Option(metavar="FAULTS", help='For example "latency=1,only=polls" or "hang".')] = "",
     seed_tasks: Annotated[
@@ -117,18 +136,7 @@ def dev_server(
     ] = None,
 ) -> None:
     """Run the embedded Conductor-compatible server alone, with faults."""
-    with refusing():
-        from conductor_adapter.dev_server import serve  # noqa: PLC0415 - needs the extra "dev-server"
-
-        seed = dict(map(_seed, seed_tasks or []))
-    raise typer.Exit(serve(port, state=state, faults=faults, seed=seed))
-
-
-def _seed(text: str) -> tuple[str, int]:
-    task_type, equals, count = text.partition("=")
-    if not equals or not task_type or not count.isdecimal():
-        raise ValueError(f"--seed-tasks {text!r} must be TYPE=N, for example charge=100")
-    return task_type, int(count)
+    raise typer.Exit(serve_alone(port, state, faults, seed_tasks or []))
 
 
 def command(arguments: Sequence[str]) -> int:
@@ -137,9 +145,13 @@ def command(arguments: Sequence[str]) -> int:
     quiet.addHandler(logging.NullHandler())  # what it logs are events too, and those the commands tell themselves
     quiet.propagate = False
     try:
-        return int(app(list(arguments), standalone_mode=False) or 0)
-    except typer.Abort:
+        status = int(app(list(arguments), standalone_mode=False) or 0)
+        sys.stdout.flush()
+    except (typer.Abort, KeyboardInterrupt):
         return INTERRUPTED
+    except BrokenPipeError:  # whoever read our output has gone
+        silence(sys.stdout)
+        return UNREAD
     except Exception as error:
         # typer's own usage errors: which module they come from depends on its version
         told = getattr(error, "format_message", None)
@@ -148,3 +160,4 @@ def command(arguments: Sequence[str]) -> int:
         if text := told().strip():
             sys.stderr.write(f"conductor-adapter: {text.rstrip('.')}; see conductor-adapter --help\n")
         return BAD_USAGE
+    return status

@@ -7,8 +7,9 @@ from pathlib import Path
 import attrs
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from conductor_adapter.cli.health import Health, ask_all
+from conductor_adapter.cli.health import Health, Wanted, ask_all
 from conductor_adapter.cli.servers import find_servers
 from conductor_adapter.cli.usage import refusing
 from conductor_adapter.transports import choose
@@ -16,8 +17,8 @@ from conductor_adapter.transports import choose
 __all__ = ["check"]
 
 FAILED = 1
-TIMEOUT = 5.0
-COLUMNS = ("server", "url", "state", "version", "latency", "auth", "waiting")
+TIMEOUT = 5.0  # seconds for all that is asked of one server
+COLUMNS = ("state", "version", "latency", "auth", "endpoints", "waiting")  # behind name and url
 
 
 def check(
@@ -26,31 +27,49 @@ def check(
     """Ask every server, say how it is, and return the exit status: 1 if one cannot be worked with."""
     with refusing():
         settings, make_transport = find_servers(servers, config), choose(transport)
-    asked = ask_all(settings, task_types, make_transport, TIMEOUT)
-    console = Console(soft_wrap=True)
+    asked = ask_all(settings, map(Wanted, task_types), make_transport, TIMEOUT)
+    console = Console(highlight=False)
     if as_json:
         for health in asked:
             print(json.dumps(attrs.asdict(health)))  # noqa: T201 - output of a command
     elif console.is_terminal:
-        console.print(_table(asked))
+        _draw(console, asked)
     else:
         for health in asked:
-            print("  ".join(_row(health)))  # noqa: T201 - output of a command
+            state = "failed" if health.problem else "ok"
+            row = [health.name, health.url, state, *_facts(health), _remarks(health)]
+            print("  ".join(filter(None, row)))  # noqa: T201 - output of a command
     return FAILED if any(health.problem for health in asked) else 0
 
 
-def _table(asked: Sequence[Health]) -> Table:
-    table = Table(*COLUMNS)
+def _draw(console: Console, asked: Sequence[Health]) -> None:
+    """A table, and what there is to say about a server below it, where there is room."""
+    table = Table()
+    table.add_column("server")
+    table.add_column("url", no_wrap=True)
+    for column in COLUMNS:
+        table.add_column(column, overflow="fold")
     for health in asked:
-        table.add_row(*_row(health), style="red" if health.problem else None)
-    return table
+        state = "failed" if health.problem else "ok"
+        table.add_row(health.name, health.url, state, *_facts(health), style="red" if health.problem else None)
+    console.print(table)
+    for health in asked:
+        if remarks := _remarks(health):
+            style = "red" if health.problem else "yellow"
+            console.print(Text(f"{health.name}: {remarks}", style=style), soft_wrap=True)
 
 
-def _row(health: Health) -> tuple[str, ...]:
-    state = health.problem or "ok"
-    if health.hint is not None and health.problem is not None and health.hint not in state:
-        state += f"; {health.hint}"
-    waiting = ", ".join(f"{name}={count}" for name, count in health.waiting.items()) or "-"
-    waiting += "".join(f"; {name} is unknown there" for name in health.unknown)
+def _remarks(health: Health) -> str:
+    """What is wrong with a server, or looks so."""
+    parts = [health.problem or ""]
+    if health.hint is not None and health.hint not in parts[0]:
+        parts.append(health.hint)
+    parts += [f"task type {name!r} is unknown there" for name in health.unknown]
+    return "; ".join(filter(None, parts))
+
+
+def _facts(health: Health) -> tuple[str, ...]:
+    endpoints = ", ".join(name if there else f"no {name}" for name, there in health.endpoints.items())
+    waiting = ", ".join(f"{name}={count}" for name, count in health.waiting.items())
     latency = "-" if health.latency is None else f"{health.latency * 1000:.1f} ms"
-    return (health.name, health.url, state, health.version or "-", latency, health.auth, waiting)
+    return (health.version or "-", latency, f"auth {health.auth}", endpoints or "-", waiting or "-")

@@ -1,19 +1,32 @@
-"""What a server is like right now, asked without taking a task or changing anything."""
+"""What a server is like right now, asked without taking a task and without changing one."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from typing import TypeVar
 
 import attrs
 
-from conductor_adapter.server import AuthRejected, ConductorServer, RequestRejected
+from conductor_adapter.server import AuthRejected, ConductorServer, Operation
 from conductor_adapter.settings import ServerSettings
+from conductor_adapter.tasks import Task, TaskResult
 from conductor_adapter.transports import Transport, drive
-from resilience import Failed, FanOutExecutor, Value
+from conductor_adapter.wire import HttpAnswer, HttpCall, TransportError
+from resilience import Failed, FanOutExecutor, ResilienceError, Undeliverable, Value
 
-__all__ = ["Health", "ask_all"]
+__all__ = ["Health", "Wanted", "ask_all"]
 
-UNKNOWN_TASK = "conductor-adapter-check"
+T = TypeVar("T")
+
+OURSELVES = "conductor-adapter-check"  # as task type and worker: no real type may look as if it were polled
+
+
+@attrs.frozen
+class Wanted:
+    """A task type to look at, and the domain its tasks are queued in unless the server's settings name one."""
+
+    task_type: str
+    domain: str | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -27,8 +40,9 @@ class Health:
         hint: what looks odd about it though it may be right.
         version: its version; None if it does not tell.
         latency: seconds that one poll took.
-        auth: ``none``, ``ok`` or ``rejected``.
-        waiting: tasks waiting, by task type.
+        auth: ``none``, ``ok``, ``rejected``, or ``?`` when it was not found out.
+        endpoints: what it has, by name: ``batch poll``, ``update-v2``, ``queue sizes``.
+        waiting: tasks waiting, by queue: the task type, behind ``domain:`` where there is one.
         unknown: task types that it has no definition of.
     """
 
@@ -39,21 +53,21 @@ class Health:
     version: str | None = None
     latency: float | None = None
     auth: str = "none"
+    endpoints: Mapping[str, bool] = attrs.field(factory=dict)
     waiting: Mapping[str, int] = attrs.field(factory=dict)
     unknown: tuple[str, ...] = ()
 
 
 def ask_all(
     servers: Iterable[ServerSettings],
-    task_types: Iterable[str],
+    wanted: Iterable[Wanted],
     make_transport: Callable[[ServerSettings], Transport],
     timeout: float,
 ) -> list[Health]:
     """Ask all servers at once; one that does not answer within ``timeout`` seconds is told to be so."""
-    settings = list(servers)
-    types = tuple(task_types)
+    settings, queues = list(servers), tuple(wanted)
     with FanOutExecutor() as fan_out:
-        calls = {one.name: partial(_ask, one, types, make_transport(one), timeout) for one in settings}
+        calls = {one.name: partial(_ask, one, queues, make_transport(one), timeout) for one in settings}
         outcomes = fan_out.run(calls, timeout)
     return [_health(one, outcomes[one.name], timeout) for one in settings]
 
@@ -68,29 +82,91 @@ def _health(settings: ServerSettings, outcome: object, timeout: float) -> Health
     return Health(name=settings.name, url=settings.url, problem=problem, hint=settings.hint, auth=auth)
 
 
-def _ask(settings: ServerSettings, task_types: tuple[str, ...], transport: Transport, timeout: float) -> Health:
-    server = ConductorServer(settings)
-    probe = task_types[0] if task_types else UNKNOWN_TASK
-    drive(server.poll(probe, UNKNOWN_TASK, 0, 0.0), transport, timeout)  # asking for none takes none
-    began = time.monotonic()
-    drive(server.poll(probe, UNKNOWN_TASK, 0, 0.0), transport, timeout)
-    latency = time.monotonic() - began
-    sizes = drive(server.queue_sizes(), transport, timeout)
-    wanted = task_types or tuple(name for name in sizes if not name.startswith("_"))
-    return Health(
-        name=settings.name,
-        url=settings.url,
-        hint=settings.hint,
-        version=_version(server, transport, timeout),
-        latency=latency,
-        auth="none" if settings.auth is None else "ok",
-        waiting={name: sizes.get(name, 0) for name in wanted},
-        unknown=tuple(t for t in task_types if not drive(server.knows_task_type(t), transport, timeout)),
-    )
-
-
-def _version(server: ConductorServer, transport: Transport, timeout: float) -> str | None:
+def _ask(settings: ServerSettings, wanted: tuple[Wanted, ...], transport: Transport, timeout: float) -> Health:
     try:
-        return drive(server.version(), transport, timeout)
-    except RequestRejected:
-        return None  # not every server tells
+        return _Asking(settings, transport, timeout).health(wanted)
+    finally:
+        transport.close()
+
+
+class _Asking:
+    """One server, the transport to it, and the time there is."""
+
+    def __init__(self, settings: ServerSettings, transport: Transport, timeout: float) -> None:
+        self._settings = settings
+        self._server = ConductorServer(settings)
+        self._transport = transport
+        self._timeout = timeout
+
+    def health(self, wanted: tuple[Wanted, ...]) -> Health:
+        """Poll it, which must work; then ask for the rest, which not every server or gateway lets through."""
+        self._poll()  # the first one also pays for the connection and the token
+        began = time.monotonic()
+        self._poll()
+        latency = time.monotonic() - began
+        sizes = self._told(self._server.queue_sizes())
+        types = dict.fromkeys(one.task_type for one in wanted)
+        return Health(
+            name=self._settings.name,
+            url=self._settings.url,
+            hint=self._settings.hint,
+            version=self._told(self._server.version()),
+            latency=latency,
+            auth="none" if self._settings.auth is None else "ok",
+            endpoints={"batch poll": True, "update-v2": self._has_v2(), "queue sizes": sizes is not None},
+            waiting={} if sizes is None else self._waiting(sizes, wanted),
+            unknown=tuple(name for name in types if self._told(self._server.knows_task_type(name)) is False),
+        )
+
+    def _poll(self) -> None:
+        self._drive(self._server.poll(OURSELVES, OURSELVES, 0, 0.0))  # asking for none takes none
+
+    def _waiting(self, sizes: Mapping[str, int], wanted: tuple[Wanted, ...]) -> dict[str, int]:
+        if not wanted:
+            return {
+                name: size for name, size in sizes.items() if not name.startswith("_")
+            }  # those are the server's own
+        domains = [self._settings.domain or one.domain for one in wanted]
+        names = [f"{d}:{w.task_type}" if d else w.task_type for w, d in zip(wanted, domains, strict=True)]
+        return {name: sizes.get(name, 0) for name in names}
+
+    def _has_v2(self) -> bool:
+        """Whether it has update-v2: a result for a workflow that cannot be is refused by the endpoint, if there is one.
+
+        The operation itself falls back to the plain update when there is none.
+        """
+        result = TaskResult(task_id=OURSELVES, workflow_id=OURSELVES)
+        calls: list[HttpCall] = []
+        try:
+            self._drive(_noting(self._server.update_v2(result), calls))
+        except TransportError:
+            raise
+        except Undeliverable:
+            return calls[-1].path.endswith("/update-v2")
+        except ResilienceError:
+            return False
+        return False  # whoever takes such a result is no Conductor
+
+    def _told(self, operation: Operation[T]) -> T | None:
+        """What it answers; None if it refuses, which is no reason not to work with it."""
+        try:
+            return self._drive(operation)
+        except TransportError:
+            raise
+        except ResilienceError:
+            return None
+
+    def _drive(self, operation: Operation[T]) -> T:
+        return drive(operation, self._transport, self._timeout)
+
+
+def _noting(operation: Operation[Task | None], calls: list[HttpCall]) -> Operation[Task | None]:
+    """The operation, with its calls noted."""
+    answer: HttpAnswer | None = None
+    while True:
+        try:
+            call = next(operation) if answer is None else operation.send(answer)
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return] # a generator's return value is untyped
+        calls.append(call)
+        answer = yield call

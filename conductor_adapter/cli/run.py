@@ -1,13 +1,16 @@
 """``conductor-adapter run``: the workers of a file or module, on several servers, until a signal or for a while."""
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import attrs
 
-from conductor_adapter.cli.health import Health, ask_all
-from conductor_adapter.cli.lines import Printer
+from conductor_adapter.cli.health import Health, Wanted, ask_all
+from conductor_adapter.cli.lines import NORMAL
+from conductor_adapter.cli.printing import Printer
 from conductor_adapter.cli.servers import find_servers
 from conductor_adapter.cli.usage import refusing
 from conductor_adapter.declaring import WorkerSpec
@@ -16,13 +19,15 @@ from conductor_adapter.running.threads import run_until_signal
 from conductor_adapter.settings import ServerSettings
 from conductor_adapter.targets import load_target
 from conductor_adapter.transports import choose
-from resilience import PollConfig
+from resilience import DeadLettered, Event, HandlerFailed, PollConfig
 
 __all__ = ["RunOptions", "run"]
 
 LEFT = 1  # exit status: something was left undone
 FIRST_LOOK = 5.0  # seconds until it says how each server is
+BEFORE_END = 1.0  # seconds before the end of a run that is shorter
 LOOK_TIMEOUT = 3.0
+LONGEST_WAIT = 5.0  # seconds that a Conductor server waits for a task
 
 
 @attrs.frozen(kw_only=True)
@@ -44,12 +49,55 @@ class RunOptions:
         return RunnerConfig(threads=self.threads, transport=self.transport, grace=self.grace, poll=self._poll())
 
     def _poll(self) -> PollConfig:
-        given = {"poll_wait": self.poll_wait, "poll_timeout": self.poll_timeout}
-        poll: dict[str, float] = {name: seconds for name, seconds in given.items() if seconds is not None}
-        if self.poll_timeout is not None and self.poll_timeout > 0:
-            # A longer timeout keeps its place between the wait and the moment when the connection is closed.
-            poll["give_up_after"] = max(PollConfig().give_up_after, 2 * self.poll_timeout)
-        return PollConfig(**poll)  # type: ignore[arg-type] # all of them are seconds
+        usual = PollConfig()
+        wait = usual.poll_wait if self.poll_wait is None else self.poll_wait
+        timeout = usual.poll_timeout if self.poll_timeout is None else self.poll_timeout
+        if wait > LONGEST_WAIT:
+            raise ValueError(f"--poll-wait is {wait:g} s, and a Conductor server waits for {LONGEST_WAIT:g} s at most")
+        if wait + usual.overdue_after >= timeout:
+            raise ValueError(
+                f"--poll-wait {wait:g} and --poll-timeout {timeout:g}: the timeout must be more than"
+                f" {usual.overdue_after:g} s longer than the wait, or healthy polls time out; shorten --poll-wait or"
+                " lengthen --poll-timeout"
+            )
+        # A longer timeout keeps its place between the wait and the moment when the connection is closed.
+        give_up_after = max(usual.give_up_after, 2 * timeout)
+        return PollConfig(poll_wait=wait, poll_timeout=timeout, give_up_after=give_up_after)
+
+
+class Ended:
+    """Counts the tasks that ended without a result that can be delivered, by server, and passes events on."""
+
+    def __init__(self, printer: Printer) -> None:
+        self._printer = printer
+        self._lock = threading.Lock()
+        self._without: Counter[str] = Counter()
+
+    def hear(self, event: Event) -> None:
+        """Count it if it means that there is no result, or nobody for it."""
+        match event:
+            case DeadLettered(server) | HandlerFailed(server):
+                with self._lock:
+                    self._without[server] += 1
+        self._printer.hear(event)
+
+    def delivered(self, view: Mapping[str, ServerView]) -> dict[str, int]:
+        """How many results each server took, of the tasks that started."""
+        with self._lock:
+            return {name: max(v.started - v.executing - v.waiting - self._without[name], 0) for name, v in view.items()}
+
+
+class TellingRunner(WorkerRunner):
+    """A runner that says when it begins to stop: from then on a second signal means something else."""
+
+    printer: Printer
+
+    def stop(self, grace: float | None = None) -> StopReport:
+        """See `WorkerRunner`."""
+        seconds = self.config.grace if grace is None else grace
+        text = f"stopping: running tasks have {seconds:g} s to finish; a signal from now on ends at once"
+        self.printer.say("stopping", text, level=NORMAL, style="bold")
+        return super().stop(grace)
 
 
 def run(options: RunOptions, printer: Printer) -> int:
@@ -60,51 +108,66 @@ def run(options: RunOptions, printer: Printer) -> int:
         servers = find_servers(options.servers, options.config)
         config = options.runner_config()
         specs = load_target(options.target)
-        runner = WorkerRunner(specs, servers, config=config, on_event=printer.hear)
+        ended = Ended(printer)
+        runner = TellingRunner(specs, servers, config=config, on_event=ended.hear)
+    runner.printer = printer
     _say_start(printer, specs, servers)
-    look = threading.Timer(_first_look(options.duration), _look, (printer, servers, specs, options.transport))
+    look = threading.Timer(first_look(options.duration), _look, (printer, servers, specs, options.transport))
     look.daemon = True
     look.start()
     report = run_until_signal(runner, options.duration)
     look.cancel()
-    _say_end(printer, runner.view(), report)
+    if options.duration is not None:
+        look.join(LOOK_TIMEOUT)  # what it says belongs above the end
+    _say_end(printer, runner.view(), ended, report)
     return 0 if report.clean else LEFT
 
 
-def _first_look(duration: float | None) -> float:
-    return FIRST_LOOK if duration is None else min(FIRST_LOOK, duration / 2)
+def first_look(duration: float | None) -> float:
+    """When it says how each server is: soon, or just before the end of a run of ``duration`` seconds."""
+    return FIRST_LOOK if duration is None else min(FIRST_LOOK, max(duration - BEFORE_END, duration / 2))
 
 
 def _say_start(printer: Printer, specs: Iterable[WorkerSpec], servers: Iterable[ServerSettings]) -> None:
     for spec in specs:
-        printer.say("worker", f"{spec.label}: polling {', '.join(server.name for server in servers)}")
+        text = f"{spec.label}: polling {', '.join(server.name for server in servers)}"
+        printer.say("worker", text, level=NORMAL, style="bold")
     for server in servers:
         if server.hint is not None:
-            printer.say("hint", server.hint)
+            printer.say("hint", server.hint, style="yellow")
 
 
 def _look(printer: Printer, servers: Iterable[ServerSettings], specs: Iterable[WorkerSpec], transport: str) -> None:
-    types = [spec.task_type for spec in specs]
-    for health in ask_all(servers, types, choose(transport), LOOK_TIMEOUT):
-        printer.say("server", _sentence(health), server=health.name, waiting=dict(health.waiting))
+    wanted = [Wanted(spec.task_type, spec.domain) for spec in specs]
+    for health in ask_all(servers, wanted, choose(transport), LOOK_TIMEOUT):
+        bad = health.problem is not None or health.unknown
+        facts: dict[str, Any] = {
+            "reachable": health.problem is None,
+            "waiting": dict(health.waiting),
+            "unknown": list(health.unknown),
+        }
+        printer.say("server", _sentence(health), server=health.name, style="yellow" if bad else "green", **facts)
 
 
 def _sentence(health: Health) -> str:
     if health.problem is not None:
         return f"not reachable: {health.problem}"
-    waiting = ", ".join(f"{count} {name}" for name, count in health.waiting.items())
+    waiting = ", ".join(f"{count} {name}" for name, count in health.waiting.items()) or "it does not say"
     unknown = "".join(f"; task type {name!r} is unknown there" for name in health.unknown)
     return f"reachable; waiting: {waiting}{unknown}"
 
 
-def _say_end(printer: Printer, views: dict[str, ServerView], report: StopReport) -> None:
-    for name, view in views.items():
-        printer.say("ran", f"{view.started} tasks ran", server=name, started=view.started)
+def _say_end(printer: Printer, views: dict[str, ServerView], ended: Ended, report: StopReport) -> None:
+    printer.say_left_out()
+    for name, delivered in ended.delivered(views).items():
+        started = views[name].started
+        text = f"{started} tasks started, {delivered} results delivered"
+        printer.say("ran", text, server=name, started=started, delivered=delivered)
     if report.clean:
-        printer.say("stopped", "stopped; nothing was left", **attrs.asdict(report))
+        printer.say("stopped", "stopped; nothing was left", style="green", **attrs.asdict(report))
         return
     text = (
         f"stopped; left: {report.left} results not delivered, {report.unfinished} tasks still running, "
         f"{report.kept} un-started tasks not given back; their servers time them out and run them again"
     )
-    printer.say("stopped", text, **attrs.asdict(report))
+    printer.say("stopped", text, style="bold red", **attrs.asdict(report))

@@ -9,9 +9,12 @@ import typer
 
 from conductor_adapter.targets import TargetError
 
-__all__ = ["BAD_USAGE", "count", "refusing", "seconds"]
+__all__ = ["BAD_USAGE", "count", "grace_length", "refusing", "seconds", "story_length", "timeout"]
 
 BAD_USAGE = 2
+LONGEST = 100_000.0  # seconds, more than a day: a longer timeout is a typing error
+
+SHORTEST_STORY, LONGEST_STORY = 2.0, 3600.0
 
 
 @contextmanager
@@ -25,18 +28,52 @@ def refusing() -> Iterator[None]:
 
 
 def seconds(text: str) -> float:
-    """A number of seconds from an option."""
+    """A number of seconds, more than 0, from an option."""
+    value = _number(text)
+    if value <= 0:
+        raise typer.BadParameter(f"{text!r} must be more than 0 seconds")
+    return value
+
+
+def timeout(text: str) -> float:
+    """A number of seconds, more than 0, for which something may wait."""
+    return _bounded(text, seconds(text))
+
+
+def grace_length(text: str) -> float:
+    """A number of seconds for which something may wait; 0 is one."""
+    value = _number(text)
+    if value < 0:
+        raise typer.BadParameter(f"{text!r} must be 0 or more seconds")
+    return _bounded(text, value)
+
+
+def story_length(text: str) -> float:
+    """A number of seconds in which the demo's story can be told."""
+    value = _number(text)
+    if not SHORTEST_STORY <= value <= LONGEST_STORY:
+        raise typer.BadParameter(f"{text!r} must be from {SHORTEST_STORY:g} to {LONGEST_STORY:g} seconds")
+    return value
+
+
+def _number(text: str) -> float:
     try:
         value = float(text)
     except ValueError:
         raise typer.BadParameter(f"{text!r} is no number of seconds; write for example 2.5") from None
-    if not math.isfinite(value) or value <= 0:
-        raise typer.BadParameter(f"{text!r} must be more than 0 seconds and finite")
+    if not math.isfinite(value):
+        raise typer.BadParameter(f"{text!r} must be more than 0 and finite")
+    return value
+
+
+def _bounded(text: str, value: float) -> float:
+    if value > LONGEST:
+        raise typer.BadParameter(f"{text!r} must be at most {LONGEST:.0f} seconds")
     return value
 
 
 def count(text: str) -> int:
     """A whole number from 1 from an option."""
-    if not text.isdecimal() or int(text) < 1:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise typer.BadParameter(f"{text!r} must be a whole number, 1 or more")
     return int(text)

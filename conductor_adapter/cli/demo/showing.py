@@ -4,24 +4,28 @@ from collections import deque
 from collections.abc import Mapping
 from types import TracebackType
 
+import attrs
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from conductor_adapter.cli.lines import Line, Printer, Sampler, line_of
+from conductor_adapter.cli.lines import NORMAL, Line, line_of
+from conductor_adapter.cli.printing import Printer
+from conductor_adapter.cli.sampling import Sampler
 from conductor_adapter.running import ServerView
 from resilience import Event
 
 __all__ = ["LiveShow", "PlainShow", "Show"]
 
-COLUMNS = ("server", "polls", "updates", "source", "running", "in flight", "results waiting", "ran", "per second")
-SHOWN = 9  # events below the table
+COLUMNS = ("server", "polls", "updates", "state", "share", "tasks/s", "running", "in flight", "results waiting", "ran")
+SHOWN = 8  # happenings below the table
+BAR = 10  # characters for the whole capacity
 COLOURS = {"closed": "green", "half-open": "yellow", "open": "red"}
 
 
 class PlainShow:
-    """One line for each thing that happens, and one for the servers every now and then. A context manager."""
+    """One line for each thing that happens, and one for the servers every second. A context manager."""
 
     def __init__(self, printer: Printer) -> None:
         self._printer = printer
@@ -30,7 +34,7 @@ class PlainShow:
         return self
 
     def __exit__(self, *_: object) -> None:
-        return None
+        self._printer.say_left_out()
 
     def hear(self, event: Event) -> None:
         """Say what a runner's event means."""
@@ -38,22 +42,29 @@ class PlainShow:
 
     def chapter(self, at: float, text: str) -> None:
         """Say what is done to the servers."""
-        self._printer.say("chapter", f"{at:5.1f} s  {text}")
+        self._printer.say("chapter", f"{at:5.1f} s  *** {text}")
 
     def servers(self, at: float, views: Mapping[str, ServerView], rates: Mapping[str, float]) -> None:
         """Say how the servers stand."""
-        parts = [f"{name} {rates[name]:.0f}/s ({_worse(view)}, {view.state})" for name, view in views.items()]
-        self._printer.say("servers", f"{at:5.1f} s  " + "   ".join(parts), rates=dict(rates))
+        shares = shares_of(rates)
+        parts = [f"{name} {shares[name]:.0%} {rates[name]:.0f}/s{_trouble(view)}" for name, view in views.items()]
+        facts = {
+            name: {**attrs.asdict(view), "share": shares[name], "rate": rates[name]} for name, view in views.items()
+        }
+        self._printer.say("servers", f"{at:5.1f} s  " + "   ".join(parts), servers=facts)
 
 
 class LiveShow:
-    """A table that is redrawn in place, with the last events below it. A context manager."""
+    """A table that is redrawn in place, with the last happenings below it. A context manager; thread-safe.
+
+    The lines' buffer may be appended to from any thread; drawing copies it.
+    """
 
     def __init__(self, console: Console) -> None:
-        self._lines: deque[Text] = deque(maxlen=SHOWN)
+        self._happened: deque[Text] = deque(maxlen=SHOWN)
         self._sampler = Sampler()
         self._live = Live(console=console, refresh_per_second=4, transient=False)
-        self._table = Table(*COLUMNS)
+        self._at = 0.0
 
     def __enter__(self) -> "LiveShow":  # noqa: PYI034 - typing.Self is newer than Python 3.10
         self._live.__enter__()
@@ -67,31 +78,44 @@ class LiveShow:
     def hear(self, event: Event) -> None:
         """Show what a runner's event means."""
         line = line_of(event)
-        text = None if line is None else self._sampler.admit(line)
-        if line is not None and text is not None:
-            self._lines.append(_coloured(line, text))
+        if line is not None and line.level <= NORMAL and self._sampler.admit(line.key, self._at) is not None:
+            self._happened.append(_one_line(f"         {line.server}: {line.text}", line))
 
     def chapter(self, at: float, text: str) -> None:
         """Show what is done to the servers."""
-        self._lines.append(Text(f"{at:5.1f} s  {text}", style="bold"))
+        self._happened.append(Text(f"{at:5.1f} s  {text}", style="bold", no_wrap=True, overflow="ellipsis"))
 
     def servers(self, at: float, views: Mapping[str, ServerView], rates: Mapping[str, float]) -> None:
         """Show how the servers stand."""
-        self._table = Table(*COLUMNS, title=f"{at:.0f} s")
+        self._at = at
+        table = Table(*COLUMNS, title=f"{at:.0f} s", title_justify="left")
+        shares = shares_of(rates)
         for name, view in views.items():
             breakers = [Text(state, style=COLOURS[state]) for state in (view.polls, view.updates)]
-            numbers = (view.executing, view.in_flight, view.waiting, view.started, round(rates[name]))
-            self._table.add_row(name, *breakers, view.state, *map(str, numbers))
-        self._live.update(Group(self._table, *self._lines))
+            bar = f"{'█' * round(shares[name] * BAR):{BAR}}{shares[name]:5.0%}"
+            numbers = (round(rates[name]), view.executing, view.in_flight, view.waiting, view.started)
+            table.add_row(name, *breakers, view.state, bar, *map(str, numbers))
+        self._live.update(Group(table, *tuple(self._happened)))
 
 
 Show = PlainShow | LiveShow
 
 
-def _worse(view: ServerView) -> str:
-    """The state of the worse of a server's two breakers."""
-    return max(view.polls, view.updates, key=list(COLOURS).index)
+def shares_of(rates: Mapping[str, float]) -> dict[str, float]:
+    """Each server's part of all tasks that ran; tasks of one length, so it is its part of the capacity, too."""
+    total = sum(rates.values())
+    return {name: rate / total if total else 0.0 for name, rate in rates.items()}
 
 
-def _coloured(line: Line, text: str) -> Text:
-    return Text(f"         {line.server}: {text}", style="" if line.kind == "breaker" else "dim", overflow="ellipsis")
+def _trouble(view: ServerView) -> str:
+    """What is not as usual, in brackets."""
+    parts = [
+        f"{what} {state}" for what, state in (("polls", view.polls), ("updates", view.updates)) if state != "closed"
+    ]
+    if view.waiting:
+        parts.append(f"{view.waiting} results waiting")
+    return f" [{', '.join(parts)}]" if parts else ""
+
+
+def _one_line(text: str, line: Line) -> Text:
+    return Text(text, style=line.style or "dim", no_wrap=True, overflow="ellipsis")

@@ -1,60 +1,41 @@
 """Runs the story: the worker goes on, things are done to its servers, and in the end every task is accounted for."""
 
+import signal
 import sys
-import threading
-import time
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import FrameType
 
-import attrs
 from rich.console import Console
 
+from conductor_adapter.cli.demo.counting import Counts
 from conductor_adapter.cli.demo.showing import LiveShow, PlainShow, Show
-from conductor_adapter.cli.demo.stages import Embedded, Real, RefusedError, Scene, Stage
-from conductor_adapter.cli.demo.story import DRAIN_TIMEOUT, POLICY, TASK, TASK_SECONDS, Tally, policy_text
-from conductor_adapter.cli.lines import Printer
+from conductor_adapter.cli.demo.stage import RefusedError, Stage
+from conductor_adapter.cli.demo.story import POLICY, TASK, Account, policy_lines
+from conductor_adapter.cli.demo.watching import Watch
+from conductor_adapter.cli.printing import Printer
 from conductor_adapter.cli.usage import BAD_USAGE, refusing
 from conductor_adapter.declaring import WorkerSpec
 from conductor_adapter.running import WorkerRunner
-from conductor_adapter.worker import task_context
-from resilience import Event, GaveBack, Listener
 
-__all__ = ["GivenBack", "say_end", "tell"]
+__all__ = ["say_end", "tell"]
 
 LOST = 1
-INTERRUPTED = 130
-TICK = 1.0
+SIGNALLED = 128  # plus the signal's number, as shells have it
+HURRY = 1.0  # seconds of grace after an interrupt
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Work:
-    """The demo's task function, which counts its runs by server."""
+class InterruptedBySignal(BaseException):
+    """Somebody ends the demo; nothing may catch it but the clean-up."""
 
-    def __init__(self) -> None:
-        self.runs: Counter[str] = Counter()
-        self._lock = threading.Lock()
-
-    def __call__(self) -> None:
-        """Wait a little, as a task would that calls somebody."""
-        with self._lock:
-            self.runs[task_context().server] += 1
-        threading.Event().wait(TASK_SECONDS)
-
-
-class GivenBack(Counter[str]):
-    """Counts the tasks that went back, by server, and passes events on."""
-
-    tell: Listener = staticmethod(lambda _: None)
-
-    def hear(self, event: Event) -> None:
-        """Count it if tasks went back."""
-        if isinstance(event, GaveBack):
-            self[event.source] += event.count
-        self.tell(event)
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 def tell(real: Sequence[str], seconds: float, *, as_json: bool) -> int:
-    """Tell the story and return the exit status: 1 if a task was lost, 130 if interrupted.
+    """Tell the story and return the exit status: 1 if a task was lost, 128 and the signal's number if interrupted.
 
     Args:
         real: URLs of real servers to work on instead of embedded ones.
@@ -63,86 +44,89 @@ def tell(real: Sequence[str], seconds: float, *, as_json: bool) -> int:
     """
     printer = Printer(as_json=as_json)
     with refusing():
-        stage: Stage = Real(real, POLICY.transport) if real else Embedded()
-    printer.say("policy", policy_text())
+        stage = _stage(real)
+    for line in policy_lines():
+        printer.say("policy", line)
     try:
-        with stage:
-            tallies = _play(stage, seconds, printer, as_json=as_json)
+        with _interruptible(), stage:
+            accounts = _play(stage, seconds, printer)
     except RefusedError as error:
         sys.stderr.write(f"conductor-adapter: {error}\n")
         return BAD_USAGE
-    except KeyboardInterrupt:
-        printer.say("interrupted", "interrupted; the servers are stopped")
-        return INTERRUPTED
-    return say_end(printer, tallies)
+    except InterruptedBySignal as interrupt:
+        what = "what was started there and has not finished stays there" if real else "the servers are stopped"
+        printer.say("interrupted", f"interrupted; {what}")
+        return SIGNALLED + interrupt.number
+    return say_end(printer, accounts)
 
 
-def _play(stage: Stage, seconds: float, printer: Printer, *, as_json: bool) -> list[Tally]:
-    started = stage.seed(seconds)
-    printer.say("seeded", "tasks waiting: " + ", ".join(f"{count} on {name}" for name, count in started.items()))
-    script = stage.script(seconds)
-    if not script:
-        printer.say("real", "these servers are real: they are worked on, and nothing is broken there")
-    work, given_back = Work(), GivenBack()
-    spec = WorkerSpec(task_type=TASK, function=work)
-    with _show(printer, as_json=as_json) as show:
-        given_back.tell = show.hear
-        with WorkerRunner([spec], stage.settings, config=POLICY, on_event=given_back.hear) as runner:
-            _watch(stage, script, runner, show, seconds)
-    return [
-        Tally(
-            server=name,
-            started=count,
-            finished=stage.finished(name),
-            executed=work.runs[name],
-            given_back=given_back[name],
-            retried=stage.retried(name),
-        )
-        for name, count in started.items()
-    ]
+def _stage(real: Sequence[str]) -> Stage:
+    if real:
+        from conductor_adapter.cli.demo.real import Real  # noqa: PLC0415 - needs no extra "dev-server"
+
+        return Real(real, POLICY.transport)
+    from conductor_adapter.cli.demo.embedded import Embedded  # noqa: PLC0415 - needs the extra "dev-server"
+
+    return Embedded()
 
 
 @contextmanager
-def _show(printer: Printer, *, as_json: bool) -> Iterator[Show]:
+def _interruptible() -> Iterator[None]:
+    """Let SIGINT and SIGTERM end what is within, once: the clean-up that follows is bounded and not interrupted."""
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        for one in SIGNALS:
+            signal.signal(one, signal.SIG_IGN)
+        raise InterruptedBySignal(number)
+
+    before = {number: signal.signal(number, interrupt) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _play(stage: Stage, seconds: float, printer: Printer) -> list[Account]:
+    stage.seed()
+    waiting = ", ".join(f"{count} on {name}" for name, count in stage.started.items())
+    printer.say("seeded", f"tasks waiting: {waiting}; new ones come as they are worked off")
+    if not stage.script(seconds):
+        printer.say("real", "these servers are real: they are worked on, and nothing is broken there")
+    counts = Counts()
+    with _show(printer) as show:
+        counts.tell = show.hear
+        spec = WorkerSpec(task_type=TASK, function=counts.work)
+        runner = WorkerRunner([spec], stage.settings, config=POLICY, on_event=counts.hear)
+        runner.start()
+        try:
+            Watch(stage, runner, show, seconds).until_drained()
+        except BaseException:
+            runner.stop(HURRY)
+            raise
+        runner.stop()
+    return [counts.complete(stage.account(name)) for name in stage.started]
+
+
+@contextmanager
+def _show(printer: Printer) -> Iterator[Show]:
     console = Console()
-    with LiveShow(console) if console.is_terminal and not as_json else PlainShow(printer) as show:
+    with LiveShow(console) if console.is_terminal and not printer.as_json else PlainShow(printer) as show:
         yield show
 
 
-def _watch(stage: Stage, script: list[Scene], runner: WorkerRunner, show: Show, seconds: float) -> None:
-    """Perform the chapters when it is time, and show the servers every second, until all work is done."""
-    began, tick = time.monotonic(), threading.Event()
-    coming = list(script)
-    before: Mapping[str, int] = dict.fromkeys(runner.view(), 0)
-    last = began
-    while True:
-        now = time.monotonic()
-        if coming and now - began >= coming[0][0].at:
-            chapter, act = coming.pop(0)
-            show.chapter(now - began, chapter.text)
-            act()
-        if now - last >= TICK:
-            views = runner.view()
-            rates = {name: (view.started - before[name]) / (now - last) for name, view in views.items()}
-            before, last = {name: view.started for name, view in views.items()}, now
-            show.servers(now - began, views, rates)
-            if not coming and _is_over(stage, runner, now - began - seconds):
-                return
-        tick.wait(0.05)
-
-
-def _is_over(stage: Stage, runner: WorkerRunner, overtime: float) -> bool:
-    return overtime > DRAIN_TIMEOUT or not any(stage.unfinished(name) for name in runner.view())
-
-
-def say_end(printer: Printer, tallies: Sequence[Tally]) -> int:
+def say_end(printer: Printer, accounts: Sequence[Account]) -> int:
     """Say what came of every server's tasks, and return the exit status."""
-    for tally in tallies:
-        text = (
-            f"{tally.started} started, {tally.finished} finished, {tally.lost} lost; ran {tally.executed} times,"
-            f" {tally.given_back} given back, {tally.retried} handed out again by the server"
-        )
-        printer.say("tally", text, lost=tally.lost, **attrs.asdict(tally))
-    lost = sum(tally.lost for tally in tallies)
-    printer.say("end", f"{lost} tasks were lost" if lost else "no task was lost", lost=lost)
-    return LOST if lost else 0
+    for account in accounts:
+        style = "green" if account.good else "bold red"
+        printer.say("account", account.sentence(), server=account.server, style=style, **account.facts())
+    lost = sum(account.lost for account in accounts)
+    good = all(account.good for account in accounts)
+    if lost:
+        text = f"{lost} tasks were lost"
+    elif good:
+        text = "no task was lost, and none ran more often than its server asked for"
+    else:
+        text = "not every task is accounted for"
+    printer.say("end", text, style="bold green" if good else "bold red", lost=lost)
+    return 0 if good else LOST

@@ -1,0 +1,85 @@
+"""Three embedded servers, each a process of its own that keeps its state in a file: they can be broken."""
+
+from collections import Counter
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from conductor_adapter.cli.demo.stage import Scene
+from conductor_adapter.cli.demo.story import BACKLOG, TASK, TASK_DEF, Account, Chapter, chapters
+from conductor_adapter.dev_server import DevServerProcess
+
+if TYPE_CHECKING:
+    from conductor_adapter.settings import ServerSettings
+
+__all__ = ["Embedded"]
+
+NAMES = ("eu", "us", "ap")
+GOES_DOWN, COMES_BACK = {"freeze", "kill"}, {"thaw", "restart"}
+
+
+class Embedded:
+    """See `Stage`; everything is broken on purpose."""
+
+    backlog = BACKLOG
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._servers: dict[str, DevServerProcess] = {}
+        self._down: set[str] = set()
+        self._started: Counter[str] = Counter()
+        self.settings: list[ServerSettings] = []
+
+    def __enter__(self) -> "Embedded":  # noqa: PYI034 - typing.Self is newer than Python 3.10
+        with ExitStack() as stack:
+            for name in NAMES:
+                self._servers[name] = stack.enter_context(DevServerProcess(name=name))
+            self._stack = stack.pop_all()
+        self.settings = [server.settings for server in self._servers.values()]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @property
+    def started(self) -> dict[str, int]:
+        """See `Stage`."""
+        return dict(self._started)
+
+    def seed(self) -> None:
+        """See `Stage`."""
+        self.feed(dict.fromkeys(NAMES, self.backlog))
+
+    def feed(self, counts: dict[str, int]) -> None:
+        """See `Stage`."""
+        fields: dict[str, Any] = dict(TASK_DEF)
+        for name, count in counts.items():
+            if count and name not in self._down:
+                self._servers[name].start_tasks(TASK, count, **fields)
+                self._started[name] += count
+
+    def script(self, seconds: float) -> list[Scene]:
+        """See `Stage`."""
+        return [(chapter, lambda chapter=chapter: self._act(chapter)) for chapter in chapters(seconds)]  # type: ignore[misc]
+
+    def is_drained(self) -> bool:
+        """See `Stage`."""
+        return not self._down and not any(server.runs(TASK).get("RUNNING") for server in self._servers.values())
+
+    def account(self, server: str) -> Account:
+        """See `Stage`."""
+        process = self._servers[server]
+        runs = process.runs(TASK)
+        return Account(
+            server=server,
+            started=self._started[server],
+            finished=runs.get("COMPLETED", 0),
+            unfinished=runs.get("RUNNING", 0),
+            handed_out={workflow: times for (workflow, _), times in process.handed_out(least=1).items()},
+        )
+
+    def _act(self, chapter: Chapter) -> None:
+        if chapter.act in GOES_DOWN:
+            self._down.add(chapter.server)
+        getattr(self._servers[chapter.server], chapter.act)()
+        if chapter.act in COMES_BACK:
+            self._down.discard(chapter.server)

@@ -1,0 +1,127 @@
+"""Real Conductor servers: the demo's task type and workflow are registered and started there, nothing is broken."""
+
+import json
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+from urllib.parse import quote
+
+from conductor_adapter.cli.demo.stage import RefusedError, Scene
+from conductor_adapter.cli.demo.story import TASK, TASK_DEF, Account
+from conductor_adapter.settings import ServerSettings, check_servers
+from conductor_adapter.transports import choose
+from conductor_adapter.wire import HttpAnswer, HttpCall, TransportError
+from resilience import FanOutExecutor, Outcome, Value
+
+__all__ = ["Real"]
+
+CALL_TIMEOUT = 10.0
+FEED_TIMEOUT = 1.0  # a server that takes longer gets the rest later
+ASK_TIMEOUT = 2.0
+ACCOUNT_TIMEOUT = 60.0
+MOST_AT_ONCE = 20  # new workflows a second and server: each is a call of its own
+OWNER = {"ownerEmail": "demo@example.com"}
+ENDED_WELL, ALIVE = "COMPLETED", {"RUNNING", "PAUSED"}
+
+
+class Real:
+    """See `Stage`; servers without auth only.
+
+    Args:
+        urls: where their APIs are.
+        transport: ``auto``, ``requests`` or ``curl``.
+
+    Raises:
+        ValueError: a URL is wrong, or two are the same.
+    """
+
+    backlog = 100  # enough to see, little enough to be quick
+
+    def __init__(self, urls: Sequence[str], transport: str) -> None:
+        named = (ServerSettings(f"real-{number}", url) for number, url in enumerate(urls, start=1))
+        self.settings = list(check_servers(named))
+        self._transports = {settings.name: choose(transport)(settings) for settings in self.settings}
+        self._workflows: dict[str, list[str]] = {settings.name: [] for settings in self.settings}
+        self._fan_out = FanOutExecutor()
+
+    def __enter__(self) -> "Real":  # noqa: PYI034 - typing.Self is newer than Python 3.10
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._fan_out.close()
+        for transport in self._transports.values():
+            transport.close()
+
+    @property
+    def started(self) -> dict[str, int]:
+        """See `Stage`."""
+        return {name: len(ids) for name, ids in self._workflows.items()}
+
+    def seed(self) -> None:
+        """See `Stage`."""
+        for name in self._workflows:
+            self._register(name)
+            self._start(name, self.backlog)
+
+    def feed(self, counts: dict[str, int]) -> None:
+        """See `Stage`."""
+        wanted = {name: min(count, MOST_AT_ONCE) for name, count in counts.items() if count}
+        self._fan_out.run({name: partial(self._start, name, count) for name, count in wanted.items()}, FEED_TIMEOUT)
+
+    def script(self, seconds: float) -> list[Scene]:  # noqa: ARG002 - nothing is broken, however long it takes
+        """See `Stage`."""
+        return []
+
+    def is_drained(self) -> bool:
+        """See `Stage`."""
+        outcomes = self._fan_out.run({name: partial(self._alive, name) for name in self._workflows}, ASK_TIMEOUT)
+        return all(isinstance(outcome, Value) and not outcome.value for outcome in outcomes.values())
+
+    def account(self, server: str) -> Account:
+        """See `Stage`."""
+        outcome: Outcome[Account] = self._fan_out.run({server: partial(self._account, server)}, ACCOUNT_TIMEOUT)[server]
+        if isinstance(outcome, Value):
+            return outcome.value
+        problem = str(getattr(outcome, "error", "it does not answer"))
+        return Account(server=server, started=self.started[server], problem=problem)
+
+    def _account(self, server: str) -> Account:
+        found = {one: self._workflow(server, one) for one in list(self._workflows[server])}
+        states = [workflow["status"] for workflow in found.values()]
+        return Account(
+            server=server,
+            started=len(found),
+            finished=states.count(ENDED_WELL),
+            unfinished=sum(state in ALIVE for state in states),
+            handed_out={one: sum(t.get("pollCount", 0) for t in flow["tasks"]) for one, flow in found.items()},
+        )
+
+    def _register(self, server: str) -> None:
+        task = {"name": TASK, "taskReferenceName": TASK, "type": "SIMPLE", "inputParameters": {}}
+        workflow = {"name": TASK, "version": 1, "schemaVersion": 2, "tasks": [task], **OWNER}
+        self._ask(server, "POST", "/metadata/taskdefs", [{"name": TASK, **OWNER, **TASK_DEF}])
+        self._ask(server, "POST", "/metadata/workflow", workflow, query="overwrite=true")
+
+    def _start(self, server: str, count: int) -> None:
+        for _ in range(count):
+            answer = self._ask(server, "POST", f"/workflow/{TASK}", {})
+            self._workflows[server].append(answer.body.decode().strip('"'))
+
+    def _alive(self, server: str) -> set[str]:
+        running = json.loads(self._ask(server, "GET", f"/workflow/running/{TASK}", query="version=1").body)
+        return set(running) & set(self._workflows[server])
+
+    def _workflow(self, server: str, workflow_id: str) -> dict[str, Any]:
+        answer = self._ask(server, "GET", f"/workflow/{quote(workflow_id)}", query="includeTasks=true")
+        return json.loads(answer.body)  # type: ignore[no-any-return]
+
+    def _ask(self, server: str, method: str, path: str, body: object = None, *, query: str = "") -> HttpAnswer:
+        headers = (("Content-Type", "application/json"), ("Accept", "*/*"))
+        text = None if body is None else json.dumps(body).encode()
+        try:
+            answer = self._transports[server].send(HttpCall(method, path, query, headers, text), CALL_TIMEOUT)
+        except TransportError as error:
+            raise RefusedError(f"{error}: is a Conductor server there?") from error
+        if answer.status >= 300:  # noqa: PLR2004 - anything but success
+            raise RefusedError(f"{server} refused {method} {path}: HTTP {answer.status} {answer.body[:200]!r}")
+        return answer
