@@ -5,9 +5,10 @@ from collections.abc import Iterable, Sequence
 
 import attrs
 
+from resilience.polling.source import PollRequest
 from resilience.polling.track import Flight, Track
 
-__all__ = ["Held", "Holding", "reserved"]
+__all__ = ["Held", "Holding", "lend", "reserved", "settle_debt"]
 
 LONGEST_DEBT = 64
 
@@ -59,6 +60,21 @@ class Holding:
             track.debt = min(track.debt * 2 or 1, LONGEST_DEBT)
             track.owed = track.debt
         return given
+
+
+def settle_debt(track: Track) -> None:
+    """Note an answer of a source that may be owed: a short one clears its debt."""
+    track.owed = max(0, track.owed - 1)
+    if not track.full:
+        track.debt = track.owed = 0
+
+
+def lend(tracks: Iterable[Track], now: float) -> list[PollRequest]:
+    """From now on what polls that have become overdue were granted is lent; returns those polls."""
+    flights = [t.live for t in tracks if t.live is not None and not t.live.overdue and now >= t.live.overdue_at]
+    for flight in flights:
+        flight.overdue = True
+    return [flight.request for flight in flights]
 
 
 def reserved(tracks: Iterable[Track], capacity: int) -> int:

@@ -39,5 +39,9 @@ class Pausing:
         track.not_before = now + FAILURE.delay(track.failures, rng=self._rng, hint=hint)
 
     def after_rejection(self, track: Track, now: float, retry_after: float | None) -> None:
-        """Note that a poll never ran; this says nothing about the source."""
-        track.not_before = now + (FAILURE.initial if retry_after is None else retry_after)
+        """Note that a poll never ran; this says nothing about the source.
+
+        Its breaker's gate knows best how long it lasts, and may open sooner than ``retry_after`` says.
+        """
+        pause = FAILURE.initial if retry_after is None else retry_after
+        track.not_before = now + min(max(pause, FAILURE.initial), FAILURE.maximum)

@@ -4,16 +4,17 @@ Rules (P1 to P13 of the design) live in the four modules beside this one: `probi
 Here they meet: a driver tells what happened, asks `plan` what to send, and `start` what to run.
 """
 
+import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from resilience.events import Event, ItemsArrived, ItemsArrivedLate, PollFailed, PollOverdue, PollTimedOut
-from resilience.polling.holding import Held, Holding, reserved
+from resilience.polling.holding import Held, Holding, lend, reserved, settle_debt
 from resilience.polling.pausing import Pausing
-from resilience.polling.probing import probes, sharers
+from resilience.polling.probing import outsiders, probes, sharers
 from resilience.polling.sharing import Sharing
-from resilience.polling.source import PollConfig, PollRequest, Source, SourceView, check_capacity
+from resilience.polling.source import PollConfig, PollRequest, Source, SourceView, check_capacity, check_sources
 from resilience.polling.track import Flight, Track
 
 __all__ = ["NO_GATES", "PollPlanner"]
@@ -40,12 +41,14 @@ class PollPlanner:
         config: PollConfig | None = None,
         rng: random.Random | None = None,
     ) -> None:
-        self._tracks = {source.name: Track(source) for source in checked(sources)}
+        self._tracks = {source.name: Track(source) for source in check_sources(sources)}
         self._capacity = check_capacity(capacity)
         self._config = config or PollConfig()
         self._sharing = Sharing(self._tracks.values())
         self._pausing = Pausing(len(self._tracks), rng or random.Random())
         self._holding = Holding()
+        self._overheld: list[Held] = []
+        self._planned_at = -math.inf
         self._numbers = 0
         self._executing = 0
         self._task_ended = False
@@ -61,20 +64,21 @@ class PollPlanner:
             now: the time.
             gates: for every source whose breaker is not closed, the time from which it may be probed.
         """
-        self._lend(now)
+        self._planned_at = now
+        self._events += [PollOverdue(r.source, r.count) for r in lend(self._tracks.values(), now)]
         task_ended, self._task_ended = self._task_ended, False
         if self._stopped:
             return []
+        self._overheld += self._holding.give_back(now, self._config.max_hold)
         able = [t for t in self._tracks.values() if self._is_able(t)]
-        sharing = sharers(t for t in able if t.name not in gates)
+        sharing = sharers((t for t in able if t.name not in gates), self._capacity)
         self._sharing.contend(t for t in able if t in sharing or t.is_owed)
         due = [t for t in able if t.live is None and now >= max(t.not_before, gates.get(t.name, now))]
         wait = 0.0 if sharing else self._config.poll_wait
         requests = self._grant(sharing, due, wait, now)
-        if task_ended or self._executing < self._capacity:
-            inside = frozenset(sharing)
-            outside = [t for t in due if t not in inside and not t.is_owed]
-            chosen = probes(outside, self._tracks.values(), self.held, self._capacity)
+        if (task_ended or self._executing < self._capacity) and not self._sharing.starves():
+            stuck = self.held - self.startable()
+            chosen = probes(outsiders(due, sharing, self._capacity), self._tracks.values(), stuck, self._capacity)
             requests += [self._send(track, 1, wait, now, probe=True) for track in chosen]
         return requests
 
@@ -95,17 +99,23 @@ class PollPlanner:
 
     def overheld(self, now: float) -> list[Held]:
         """Take the items that have been held too long: they are to be given back. Their sources are owed (rule P8)."""
-        return self._holding.give_back(now, self._config.max_hold)
+        given, self._overheld = self._overheld, []
+        return given + self._holding.give_back(now, self._config.max_hold)
 
     def next_wakeup(self, now: float, gates: Mapping[str, float] = NO_GATES) -> float | None:
-        """When the driver is to call `plan` and `overheld` again if nothing happens before; None: never."""
-        times = [] if self._stopped else [t for t in (self._due_at(t, gates) for t in self._tracks.values()) if t > now]
-        times += [t.ripe_at for t in self._tracks.values() if t.ripe_at is not None and t.ripe_at > now]
-        times += [t.live.overdue_at for t in self._tracks.values() if t.live is not None and not t.live.overdue]
+        """When the driver is to call `plan` and `overheld` again if nothing happens before; None: never.
+
+        Later than the last `plan`; ``now`` if something has fallen due since then.
+        """
+        tracks = self._tracks.values()
+        times = [] if self._stopped else [self._due_at(t, gates) for t in tracks]
+        times += [t.ripe_at for t in tracks if t.ripe_at is not None]
+        times = [at for at in times if self._planned_at < at < math.inf]
+        times += [t.live.overdue_at for t in tracks if t.live is not None and not t.live.overdue]
         oldest = self._holding.oldest()
         if oldest is not None:
             times.append(oldest + self._config.max_hold)
-        return min(times, default=None)
+        return max(now, min(times)) if times else None
 
     def drain_events(self) -> list[Event]:
         """What has happened since the last call."""
@@ -136,16 +146,16 @@ class PollPlanner:
     def answered(self, request: PollRequest, values: Sequence[object], now: float) -> None:
         """A poll brought ``values``; a late one is taken in as well."""
         track, flight, late = self._land(request)
-        self._holding.add(track, values, now)
+        self._receive(track, values, now)
         if late:
-            self._events.append(ItemsArrivedLate(track.name, len(values)))
+            self._events += [ItemsArrivedLate(track.name, len(values))] if values else []
             return
         waited = now - flight.sent_at
         track.answered, track.failed = True, False
         track.full = len(values) >= request.count
         track.trip = max(0.0, waited - request.wait)
         track.slow = waited > request.wait + self._config.overdue_after
-        self._settle_debt(track)
+        settle_debt(track)
         self._pausing.after_answer(track, len(values), waited, request.wait, now)
         if values:
             self._events.append(ItemsArrived(track.name, len(values), request.count, waited))
@@ -161,7 +171,7 @@ class PollPlanner:
     ) -> None:
         """A poll raised ``error``; ``hint`` is the pause it asks for, ``values`` the good part of a damaged answer."""
         track, _, late = self._land(request)
-        self._holding.add(track, values, now)
+        self._receive(track, values, now)
         self._events.append(PollFailed(track.name, error))
         if not late:
             track.failed = True
@@ -196,7 +206,7 @@ class PollPlanner:
 
     def drain(self) -> list[Held]:
         """Take everything that has not started: it is to be given back."""
-        return self._holding.give_back(float("inf"), 0.0)
+        return self.overheld(math.inf)
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
@@ -205,20 +215,12 @@ class PollPlanner:
 
     def _due_at(self, track: Track, gates: Mapping[str, float]) -> float:
         if track.live is not None or not self._is_able(track):
-            return float("-inf")
+            return -math.inf
         return max(track.not_before, gates.get(track.name, track.not_before))
-
-    def _lend(self, now: float) -> None:
-        for track in self._tracks.values():
-            flight = track.live
-            if flight is not None and not flight.overdue and now >= flight.overdue_at:
-                flight.overdue = True
-                self._events.append(PollOverdue(track.name, flight.request.count))
 
     def _grant(self, sharing: Sequence[Track], due: Sequence[Track], wait: float, now: float) -> list[PollRequest]:
         free = self._capacity - self._executing - self.held - reserved(self._tracks.values(), self._capacity)
-        inside = frozenset(sharing)
-        takers = [t for t in due if t in inside or t.is_owed]
+        takers = [t for t in due if t.is_owed or t in sharing]
         grants = self._sharing.grants(sharing, takers, free, self._capacity, now)
         return [self._send(track, count, wait, now, probe=False) for track, count in grants]
 
@@ -240,21 +242,7 @@ class PollPlanner:
             raise ValueError(f"{request} is not in flight: tell of each poll once")
         return track, flight, False
 
-    def _settle_debt(self, track: Track) -> None:
-        track.owed = max(0, track.owed - 1)
-        if not track.full:
-            track.debt = track.owed = 0
-
-
-def checked(sources: Iterable[Source[Any]]) -> list[Source[Any]]:
-    """The sources, if there is at least one and no two share a name."""
-    found = list(sources)
-    if not found:
-        raise ValueError("a poller needs at least one source")
-    names = [source.name for source in found]
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(
-                f"two sources are called {name!r}: their shares, breakers and items need names of their own"
-            )
-    return found
+    def _receive(self, track: Track, values: Sequence[object], now: float) -> None:
+        if values:
+            self._holding.add(track, values, now)
+            self._sharing.received(len(values))

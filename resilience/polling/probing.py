@@ -2,17 +2,33 @@
 
 from collections.abc import Iterable, Sequence
 
+from resilience.polling.sharing import share_beside
 from resilience.polling.track import Track
 
-__all__ = ["probes", "sharers"]
+__all__ = ["outsiders", "probes", "sharers"]
 
 ROOM = 8  # suspect probes and held items that even the smallest capacity may have
 
 
-def sharers(able: Iterable[Track]) -> list[Track]:
-    """Those of the ``able`` sources that divide the capacity: the prompt backlogged ones, else the slow ones."""
-    backlogged = [t for t in able if t.backlogged and not (t.live is not None and t.live.overdue)]
-    return [t for t in backlogged if not t.slow] or backlogged
+def sharers(able: Iterable[Track], capacity: int) -> list[Track]:
+    """Those of the ``able`` sources that divide the capacity: the prompt backlogged ones; slow ones if those leave any.
+
+    A poll that is overdue for the first time may be hung: its source leaves until it answers. A slow source stays, or
+    whichever comes back first would take what the others were granted.
+    """
+    backlogged = [t for t in able if t.backlogged and (t.slow or t.live is None or not t.live.overdue)]
+    prompt = [t for t in backlogged if not t.slow]
+    usable = sum(capacity if t.source.max_units is None else t.source.max_units for t in prompt)
+    return prompt if usable >= capacity else backlogged
+
+
+def outsiders(due: Iterable[Track], sharing: Sequence[Track], capacity: int) -> list[Track]:
+    """Those of the ``due`` sources that stand outside the sum and may be probed.
+
+    Not those that have what they would have as sharers: a slow source with long tasks would take all units otherwise.
+    """
+    outside = [t for t in due if t not in sharing and not t.is_owed]
+    return [t for t in outside if not t.units or t.units < share_beside(sharing, t, capacity)]
 
 
 def probes(due: Iterable[Track], tracks: Iterable[Track], held: int, capacity: int) -> Sequence[Track]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from resilience.allocation import CapacityAllocator
 from resilience.polling.track import Track
 
-__all__ = ["Sharing"]
+__all__ = ["Sharing", "share_beside"]
 
 LINGER = 0.05  # part of a round trip that a poll may wait for more units
 LONGEST_LINGER = 0.05
@@ -22,21 +22,36 @@ class Sharing:
 
     def __init__(self, tracks: Iterable[Track]) -> None:
         self._allocator: CapacityAllocator[str] = CapacityAllocator({t.name: t.source.weight for t in tracks})
-        self._contenders: tuple[str, ...] = ()
+        self._contenders: dict[str, Track] = {}
+        self._weight = 0  # of all contenders
 
     def started(self, track: Track) -> None:
         """Charge an item that starts to the source that brought it."""
         self._allocator.charge(track.name, 1, self._contenders)
+        self._allocator.level(track.name, self._contenders)  # or those whose share is in use would pile up credit
+
+    def received(self, count: int) -> None:
+        """Note that ``count`` items came: who has no unit now waits for as many more starts of others."""
+        for track in self._contenders.values():
+            track.waited_for = 0 if track.units else track.waited_for + count
 
     def contend(self, contenders: Iterable[Track]) -> None:
-        """Say who wants units now; the credit of those who did not before is levelled."""
-        names = tuple(track.name for track in contenders)
-        if names == self._contenders:
+        """Say who wants units now; the credit of those who did not before is levelled with those who did."""
+        found = {track.name: track for track in contenders}
+        if found.keys() == self._contenders.keys():
             return
-        for name in names:
+        present = [name for name in self._contenders if name in found]
+        for name, track in found.items():
             if name not in self._contenders:
-                self._allocator.level(name, self._contenders)
-        self._contenders = names
+                self._allocator.level(name, present)
+                present.append(name)
+                track.waited_for = 0
+        self._contenders = found
+        self._weight = sum(track.source.weight for track in found.values())
+
+    def starves(self) -> bool:
+        """Whether somebody has waited for long enough and still has nothing: then nothing may come before it."""
+        return any(self._is_urgent(track) and not track.units for track in self._contenders.values())
 
     def grants(
         self, sharers: Sequence[Track], takers: Sequence[Track], free: int, capacity: int, now: float
@@ -46,19 +61,31 @@ class Sharing:
             return []
         shares = _shares(sharers, capacity)
         granted = []
-        for track in self._by_credit(takers):
-            most = 1 if track.is_owed else min(shares[track.name], track.source.max_batch or capacity)
-            count = min(most, shares.get(track.name, capacity) - track.units, free)
-            if count >= 1 and _is_ripe(track, count, most, now):
+        for track in self._in_turn(takers):
+            share = shares.get(track.name) or share_beside(sharers, track, capacity)
+            most = 1 if track.is_owed else min(share, track.source.max_batch or capacity)
+            count = min(most, share - track.units, free)
+            if count >= 1 and (count == most or self._is_urgent(track) or _is_ripe(track, now)):
                 granted.append((track, count))
                 free -= count
         return granted
 
-    def _by_credit(self, due: Sequence[Track]) -> Sequence[Track]:
+    def _in_turn(self, due: Sequence[Track]) -> Sequence[Track]:
+        """By credit, the urgent ones first."""
         if len(due) == 1:
             return due
         by_name = {track.name: track for track in due}
-        return [by_name[name] for name in self._allocator.first(tuple(by_name))]
+        by_credit = [by_name[name] for name in self._allocator.first(tuple(by_name))]
+        return sorted(by_credit, key=lambda track: -track.waited_for if self._is_urgent(track) else 0)
+
+    def _is_urgent(self, track: Track) -> bool:
+        """Whether it has waited without a unit for as many starts of others as anyone is to wait for (rule P11)."""
+        return track.waited_for * track.source.weight >= self._weight
+
+
+def share_beside(sharers: Sequence[Track], track: Track, capacity: int) -> int:
+    """What ``track`` would have if it shared the capacity too."""
+    return _shares([*sharers, track], capacity)[track.name]
 
 
 def _shares(sharers: Sequence[Track], capacity: int) -> dict[str, int]:
@@ -76,10 +103,10 @@ def _shares(sharers: Sequence[Track], capacity: int) -> dict[str, int]:
     return shares
 
 
-def _is_ripe(track: Track, count: int, most: int, now: float) -> bool:
-    """Whether a poll for ``count`` is worth its round trip now, or a few per cent of that trip later."""
+def _is_ripe(track: Track, now: float) -> bool:
+    """Whether a poll for less than the source may have is worth its round trip now, or a few per cent of it later."""
     linger = min(track.trip * LINGER, LONGEST_LINGER)
-    if count == most or linger < SHORTEST_LINGER:
+    if linger < SHORTEST_LINGER:
         return True
     if track.ripe_at is None:
         track.ripe_at = now + linger

@@ -1,7 +1,7 @@
 """What the poller is told: sources, its configuration, and the poll requests that the planner answers with."""
 
-from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Generic, TypeVar
 
 import attrs
 
@@ -108,3 +108,17 @@ class SourceView:
     held: int
     in_flight: int
     started: int
+
+
+def check_sources(sources: Iterable[Source[Any]]) -> list[Source[Any]]:
+    """The sources, if there is at least one and no two share a name."""
+    found = list(sources)
+    if not found:
+        raise ValueError("a poller needs at least one source")
+    names = [source.name for source in found]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(
+                f"two sources are called {name!r}: their shares, breakers and items need names of their own"
+            )
+    return found

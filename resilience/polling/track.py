@@ -47,6 +47,7 @@ class Track:
     failures: int = 0
     debt: int = 0
     owed: int = 0
+    waited_for: int = 0
     trip: float = 0.0
     ripe_at: float | None = None
 

@@ -1,0 +1,461 @@
+"""A planner under watch: an account of its own, written from the rules' text, against which every decision is held.
+
+The referee never asks the planner how things stand. Where the text leaves room (jitter, a moment's lingering, whether
+a source that cannot be polled still counts as backlogged) it allows all that the text allows.
+"""
+
+import math
+import random
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
+import attrs
+
+from resilience.polling import PollConfig, PollPlanner, PollRequest, Source
+
+NO_GATES: Mapping[str, float] = {}
+EPSILON = 1e-9
+
+
+@attrs.define(eq=False)
+class Poll:
+    """A poll that has been sent."""
+
+    request: PollRequest
+    sent_at: float
+    overdue_at: float
+    lendable: bool
+
+    @property
+    def granted(self) -> int:
+        """What it takes from the sum."""
+        return 0 if self.request.probe else self.request.count
+
+    def is_lent(self, now: float) -> bool:
+        """Whether others may use what it was granted."""
+        return self.lendable and now >= self.overdue_at
+
+
+@attrs.define(eq=False)
+class Item:
+    """An item that has arrived and not started."""
+
+    source: str
+    value: object
+    since: float
+    sent_at: float
+
+
+@attrs.define(eq=False)
+class Account:
+    """One source."""
+
+    source: Source[Any]
+    answered: bool = False
+    failed: bool = False
+    full: bool = False
+    slow: bool = False
+    delivering: bool = True
+    live: Poll | None = None
+    abandoned: dict[int, Poll] = attrs.field(factory=dict)
+    executing: int = 0
+    held: int = 0
+    debt: int = 0
+    owed: int = 0
+    empties: int = 0
+    failures: int = 0
+    earliest: float = -math.inf  # it may not be polled before
+    latest: float = -math.inf  # from then on it is due for certain
+    trip: float = 0.0
+    unserved_since: float | None = None  # it could have been granted units, and was not
+    waits_since: float | None = None
+    others: int = 0  # starts of others, of items that were asked for since then
+    passed: int = 0  # items of others that came while it had no unit
+    bound: int = 0
+
+    @property
+    def suspect(self) -> bool:
+        """Its last call failed, or none was answered yet."""
+        return self.failed or not self.answered
+
+    @property
+    def backlogged(self) -> bool:
+        """Its last answer was full."""
+        return self.full and not self.suspect
+
+    @property
+    def is_owed(self) -> bool:
+        """Whether its next poll stands inside the sum."""
+        return self.owed > 0 and not self.suspect
+
+    @property
+    def units(self) -> int:
+        """What it executes, holds and was granted."""
+        return self.executing + self.held + (self.live.granted if self.live else 0)
+
+    @property
+    def room(self) -> float:
+        """How many units it may have besides."""
+        return math.inf if self.source.max_units is None else self.source.max_units - self.units
+
+    def pause(self, shortest: float, longest: float, now: float) -> None:
+        """It rests for a time in between."""
+        self.earliest, self.latest = now + shortest - EPSILON, now + longest + EPSILON
+
+
+class Referee:
+    """Has the methods of a planner, hands everything on, and fails when a rule is broken."""
+
+    def __init__(
+        self, sources: Iterable[Source[Any]], capacity: int, config: PollConfig | None = None, rng: Any = None
+    ) -> None:
+        told = list(sources)
+        self.config = config or PollConfig()
+        self.capacity = capacity
+        self.planner = PollPlanner(told, capacity, self.config, rng or random.Random(0))
+        self.accounts = {source.name: Account(source) for source in told}
+        self.items: deque[Item] = deque()
+        self.task_ended = False
+        self.longest_pause = max(0.1, 0.01 * len(told))
+        self.worst_wait = 0.0  # P11: starts of others while one waited, as a part of what the rule allows
+
+    # -- what the driver asks ----------------------------------------------------------------------------------------
+
+    def plan(self, now: float, gates: Mapping[str, float] = NO_GATES) -> list[PollRequest]:
+        """Plan, and check every poll that is sent, and that none is missing."""
+        sharers = self.sharers(now, gates)
+        requests = self.planner.plan(now, gates)
+        for request in requests:
+            account = self.accounts[request.source]
+            self.check_able(account, now, gates)
+            self.check_wait(request, sharers)
+            if request.probe:
+                self.check_probe(account, request, sharers, now)
+            else:
+                self.check_grant(account, request, sharers, now, gates)
+            overdue_at = now + request.wait + self.config.overdue_after
+            account.live = Poll(request, now, overdue_at, lendable=not account.is_owed)
+            account.unserved_since = None
+        self.check_nobody_is_forgotten(sharers, now, gates)
+        self.task_ended = False
+        self.note_waits(sharers, now, gates)
+        assert self.planner.plan(now, gates) == [], "P9: planning again at the same time finds something to do"
+        return requests
+
+    def start(self, limit: int) -> list[Any]:
+        """P2: items start in the order they came, as many as fit beside what is granted and no more."""
+        room = self.capacity - self.executing - self.reserved(self.last)
+        expected = [self.items[i] for i in range(max(0, min(limit, room, len(self.items))))]
+        assert self.planner.startable() == max(0, min(room, len(self.items)))
+        started = self.planner.start(limit)
+        assert [id(held.value) for held in started] == [id(item.value) for item in expected]
+        for item in expected:
+            self.items.popleft()
+            account = self.accounts[item.source]
+            account.held -= 1
+            account.executing += 1
+            self.count_start(item)
+        assert self.executing <= self.capacity, "P2: more executing than the capacity"
+        return started
+
+    def overheld(self, now: float) -> list[Any]:
+        """P8: what has been held for too long goes back, and nothing else; its source is owed more every time."""
+        given = self.planner.overheld(now)
+        expected = []
+        while self.items and now >= self.items[0].since + self.config.max_hold:
+            expected.append(self.items.popleft())
+        assert [id(held.value) for held in given] == [id(item.value) for item in expected]
+        for item in expected:
+            self.accounts[item.source].held -= 1
+        for name in {item.source for item in expected}:
+            account = self.accounts[name]
+            account.debt = min(64, account.debt * 2 or 1)
+            account.owed = account.debt
+        return given
+
+    def next_wakeup(self, now: float, gates: Mapping[str, float] = NO_GATES) -> float | None:
+        """P9: the next wake-up lies ahead, and before it there is nothing to do."""
+        wakeup = self.planner.next_wakeup(now, gates)
+        assert wakeup is None or now < wakeup < math.inf
+        before = now + min(10.0, ((now + 20.0 if wakeup is None else wakeup) - now) * 0.999)
+        if now < before and (wakeup is None or before < wakeup):
+            startable = self.planner.startable()
+            assert self.planner.plan(before, gates) == [], "P9: something was due before the wake-up"
+            assert self.planner.overheld(before) == [], "P9: something was to go back before the wake-up"
+            assert self.planner.startable() == startable, "P9: something could start before the wake-up"
+            self.planner._planned_at = now  # this was only a question
+        return wakeup
+
+    def drain_events(self) -> list[Any]:
+        """Not watched."""
+        return self.planner.drain_events()
+
+    @property
+    def held(self) -> int:
+        """Items that have arrived and not started, as the planner says."""
+        assert self.planner.held == len(self.items)
+        return self.planner.held
+
+    @property
+    def executing(self) -> int:
+        """Items that have started and not finished."""
+        executing = sum(account.executing for account in self.accounts.values())
+        assert self.planner.executing == executing
+        return executing
+
+    # -- what the driver tells ---------------------------------------------------------------------------------------
+
+    def answered(self, request: PollRequest, values: Sequence[object], now: float) -> None:
+        """A poll brought something, in time or late."""
+        account = self.accounts[request.source]
+        poll, late = self.land(request)
+        self.arrive(account, poll, values, now)
+        self.planner.answered(request, values, now)
+        if late:
+            return
+        waited = now - poll.sent_at
+        account.answered, account.failed = True, False
+        account.failures = 0
+        account.full = len(values) >= request.count
+        account.slow = waited > request.wait + self.config.overdue_after
+        account.trip = max(0.0, waited - request.wait)
+        account.owed = max(0, account.owed - 1) if account.full else 0
+        account.debt = account.debt if account.full else 0
+        self.rest_after_answer(account, len(values), waited, request.wait, now)
+
+    def failed(
+        self,
+        request: PollRequest,
+        error: BaseException,
+        now: float,
+        *,
+        hint: float = 0.0,
+        values: Sequence[object] = (),
+    ) -> None:
+        """A poll failed, in time or late."""
+        account = self.accounts[request.source]
+        poll, late = self.land(request)
+        self.arrive(account, poll, values, now)
+        self.planner.failed(request, error, now, hint=hint, values=values)
+        if not late:
+            self.rest_after_failure(account, now, hint)
+
+    def timed_out(self, request: PollRequest, now: float) -> None:
+        """A poll is abandoned."""
+        account = self.accounts[request.source]
+        poll, _ = self.land(request)
+        account.abandoned[request.number] = poll
+        self.planner.timed_out(request, now)
+        self.rest_after_failure(account, now, 0.0)
+
+    def rejected(self, request: PollRequest, retry_after: float | None, now: float) -> None:
+        """A poll never ran; the source rests a little, which nothing says more of."""
+        self.land(request)
+        self.planner.rejected(request, retry_after, now)
+        self.accounts[request.source].pause(EPSILON, 1.0, now)
+
+    def finished(self, source: str) -> None:
+        """A task ended."""
+        self.accounts[source].executing -= 1
+        self.task_ended = True
+        self.planner.finished(source)
+
+    def deliveries(self, source: str, ok: bool) -> None:
+        """Results get home, or do not."""
+        self.accounts[source].delivering = ok
+        self.planner.deliveries(source, ok=ok)
+
+    # -- the rules ---------------------------------------------------------------------------------------------------
+
+    def check_able(self, account: Account, now: float, gates: Mapping[str, float]) -> None:
+        """P1, P3, P6 and P13: one live poll, none of an open source, none in a pause, none while results wait."""
+        assert account.live is None, "P1: a second live poll"
+        assert account.delivering, "P13: polled while its results wait"
+        assert now >= gates.get(account.source.name, now), "P3: an open source was polled"
+        assert len(account.abandoned) < self.config.max_abandoned, "too many abandoned polls"
+        assert now >= account.earliest, "P6: polled in its pause"
+
+    def check_wait(self, request: PollRequest, sharers: set[str]) -> None:
+        """P1: nobody waits while somebody is backlogged."""
+        if sharers:
+            assert request.wait == 0.0, "P1: it waits while somebody is backlogged"
+        elif not any(account.backlogged for account in self.accounts.values()):
+            assert request.wait == self.config.poll_wait, "P1: it does not wait though nobody is backlogged"
+
+    def check_probe(self, account: Account, request: PollRequest, sharers: set[str], now: float) -> None:
+        """P2 and P3: one unit, for those who do not share, while there is room for what suspects may bring."""
+        assert request.count == 1, "P3: a probe of several units"
+        assert request.source not in sharers, "P3: a probe of a source that has a share"
+        assert not account.is_owed, "P8: who is owed is polled inside the sum"
+        assert self.task_ended or self.executing < self.capacity, "P2: a probe while nothing is free"
+        assert self.suspect_probes(now) + self.stuck(now) < max(8, self.capacity), "P2: too many suspect probes"
+        assert self.has_room(account, sharers), "P11: a probe of a source that has its share already"
+        assert account.room >= 1, "more than max_units"
+
+    def check_grant(
+        self, account: Account, request: PollRequest, sharers: set[str], now: float, gates: Mapping[str, float]
+    ) -> None:
+        """P2, P3 and P4: inside the sum, and at most the share."""
+        name = request.source
+        total = self.executing + len(self.items) + self.reserved(now) + request.count
+        assert total <= self.capacity, "P2: more than the capacity"
+        assert account.source.max_batch is None or request.count <= account.source.max_batch
+        assert request.count <= account.room, "more than max_units"
+        if name in sharers:
+            share = self.shares(sharers)[name]
+            assert request.count + account.units <= math.ceil(share), "P4: more than its share"
+        else:
+            assert account.is_owed, "P3: a share for a source that has none"
+            assert request.count == 1, "P3: several units for a source that has no share"
+        assert name not in gates or request.count == 1, "P3: more than a probe for a half-open source"
+
+    def check_nobody_is_forgotten(self, sharers: set[str], now: float, gates: Mapping[str, float]) -> None:
+        """P4, P11: a free unit goes to whoever may have it; due probes go out."""
+        free = self.capacity - self.executing - len(self.items) - self.reserved(now)
+        may_probe = (self.task_ended or self.executing < self.capacity) and not self.somebody_starves(sharers)
+        room = max(8, self.capacity) - self.stuck(now) - self.suspect_probes(now)
+        for name, account in self.accounts.items():
+            due = self.is_due(account, now, gates) and account.room >= 1 and self.has_room(account, sharers)
+            if name in sharers or account.is_owed:
+                self.check_served(account, now, unserved=due and free >= 1)
+            else:
+                assert not (due and may_probe and room > 0), f"P11: no probe of {name}"
+
+    def check_served(self, account: Account, now: float, *, unserved: bool) -> None:
+        """A source with a long round trip may wait for more units, up to 5 % of it and 50 ms."""
+        if not unserved:
+            account.unserved_since = None
+            return
+        if account.unserved_since is None:
+            account.unserved_since = now
+        lingers = min(0.05, account.trip * 0.05)
+        assert now < account.unserved_since + lingers, "P4: a free unit, and nobody is polled for it"
+
+    def note_waits(self, sharers: set[str], now: float, gates: Mapping[str, float]) -> None:
+        """P11: who waits for a first unit, from now on."""
+        total = sum(account.source.weight for account in self.accounts.values())
+        for name, account in self.accounts.items():
+            waits = name in sharers and self.is_due(account, now, gates) and account.units == 0 and account.room >= 1
+            if not waits:
+                account.waits_since = None
+            else:
+                if account.waits_since is None:
+                    account.waits_since, account.others, account.bound = now, 0, 0
+                account.bound = max(account.bound, -(-total // account.source.weight) + len(sharers) - 1)
+
+    def count_start(self, item: Item) -> None:
+        """P11: what was asked for before somebody began to wait runs already, so to speak."""
+        for name, account in self.accounts.items():
+            if account.waits_since is not None and name != item.source and item.sent_at >= account.waits_since:
+                account.others += 1
+                self.worst_wait = max(self.worst_wait, account.others / account.bound)
+                assert account.others <= account.bound, f"P11: {name} waits for too many starts of others"
+
+    # -- the account -------------------------------------------------------------------------------------------------
+
+    def sharers(self, now: float, gates: Mapping[str, float]) -> set[str]:
+        """Backlogged sources that can be polled, prompt ones unless overdue; slow ones if the prompt leave units."""
+        self.last = now
+        found = {
+            name: account.slow
+            for name, account in self.accounts.items()
+            if account.backlogged
+            and account.delivering
+            and name not in gates
+            and len(account.abandoned) < self.config.max_abandoned
+            and (account.slow or not account.live or now < account.live.overdue_at)
+        }
+        prompt = {name for name, slow in found.items() if not slow}
+        usable = sum(self.accounts[name].source.max_units or self.capacity for name in prompt)
+        return prompt if usable >= self.capacity else set(found)
+
+    def shares(self, sharers: set[str]) -> dict[str, Fraction]:
+        """The exact share of each: by weight, nobody above its max_units, what is left to those below."""
+        shares: dict[str, Fraction] = {}
+        left, open_ = Fraction(self.capacity), set(sharers)
+        while open_:
+            weight = sum(self.accounts[name].source.weight for name in open_)
+            parts = {name: left * self.accounts[name].source.weight / weight for name in open_}
+            capped = {n for n, part in parts.items() if (self.accounts[n].source.max_units or math.inf) < part}
+            if not capped:
+                return shares | parts
+            shares |= {name: Fraction(self.accounts[name].source.max_units or 0) for name in capped}
+            left -= sum(shares[name] for name in capped)
+            open_ -= capped
+        return shares
+
+    def has_room(self, account: Account, sharers: set[str]) -> bool:
+        """P4, P11: whether it has less than its share, or than the share it would have if it had one."""
+        name = account.source.name
+        return account.units < math.ceil(self.shares(sharers | {name})[name])
+
+    def somebody_starves(self, sharers: set[str]) -> bool:
+        """Whether probes may be put off, lest what they bring runs before somebody who has waited long enough."""
+        total = sum(account.source.weight for name, account in self.accounts.items() if name in sharers)
+        waiting = [account for account in self.accounts.values() if account.waits_since is not None]
+        return any(account.passed * account.source.weight >= total for account in waiting)
+
+    def stuck(self, now: float) -> int:
+        """Held items that cannot start at once."""
+        return max(0, len(self.items) - max(0, self.capacity - self.executing - self.reserved(now)))
+
+    def is_due(self, account: Account, now: float, gates: Mapping[str, float]) -> bool:
+        """Whether it could be polled for certain."""
+        return (
+            account.live is None
+            and account.delivering
+            and len(account.abandoned) < self.config.max_abandoned
+            and now >= account.latest
+            and now >= gates.get(account.source.name, now)
+        )
+
+    def reserved(self, now: float) -> int:
+        """Units that polls in flight keep from others; what is lent, abandoned polls too, is at most the capacity."""
+        polls = [account.live for account in self.accounts.values() if account.live]
+        lent = sum(poll.granted for poll in polls if poll.is_lent(now))
+        gone = sum(poll.granted for account in self.accounts.values() for poll in account.abandoned.values())
+        kept = sum(poll.granted for poll in polls if not poll.is_lent(now))
+        return kept + lent - min(lent, max(0, self.capacity - gone))
+
+    def suspect_probes(self, now: float) -> int:
+        """Probes of suspect sources in flight that are not overdue."""
+        lives = [account.live for account in self.accounts.values() if account.live and account.suspect]
+        return sum(live.request.probe and now < live.overdue_at for live in lives)
+
+    def land(self, request: PollRequest) -> tuple[Poll, bool]:
+        """The poll that ``request`` asked for, and whether it had been abandoned."""
+        account = self.accounts[request.source]
+        if request.number in account.abandoned:
+            return account.abandoned.pop(request.number), True
+        poll, account.live = account.live, None
+        assert poll is not None
+        assert poll.request is request
+        return poll, False
+
+    def arrive(self, account: Account, poll: Poll, values: Sequence[object], now: float) -> None:
+        """Hold what came."""
+        account.held += len(values)
+        for other in self.accounts.values():
+            other.passed = 0 if other.units else other.passed + len(values)
+        self.items.extend(Item(account.source.name, value, now, poll.sent_at) for value in values)
+
+    def rest_after_answer(self, account: Account, count: int, waited: float, wait: float, now: float) -> None:
+        """P6: a pause after an empty answer, unless it used its wait."""
+        if count or (wait and waited >= wait):
+            account.empties = 0
+            account.pause(0.0, 0.0, now)
+            account.latest = now
+            return
+        account.empties += 1
+        longest = min(self.longest_pause, 0.002 * 2 ** min(30, account.empties - 1))
+        account.pause(longest / 2, longest, now)
+
+    def rest_after_failure(self, account: Account, now: float, hint: float) -> None:
+        """P6: a longer pause after a failure, and at least what it asked for."""
+        account.failed = True
+        account.empties = 0
+        account.failures += 1
+        longest = min(1.0, 0.05 * 2 ** min(30, account.failures - 1))
+        account.pause(max(longest / 2, hint), max(longest, hint), now)
