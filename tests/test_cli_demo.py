@@ -110,10 +110,22 @@ def test_interrupted_demo_leaves_no_server_behind(number: signal.Signals, after:
 
         assert "interrupted" in process.stdout.read()
         assert process.wait(GUARD) == 128 + number
-    assert len(servers) == 3
-    deadline = time.monotonic() + GUARD
-    while any(os.path.exists(f"/proc/{pid}") for pid in servers):  # noqa: PTH110 - a process, not a path
-        assert time.monotonic() < deadline
+    assert len(servers) >= 3
+    _wait_until_gone(servers)
+
+
+@pytest.mark.parametrize("after", ["us hangs", "ap is killed"])
+def test_killed_demo_leaves_no_server_behind(after: str) -> None:
+    """A server that is stopped when the demo is killed goes on, finds itself alone, and ends."""
+    with subprocess.Popen([COMMAND, "demo", "--seconds", "6"], stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - ours
+        assert process.stdout is not None
+        servers = set()
+        while after not in process.stdout.readline():
+            servers |= set(_children(process.pid))
+        process.stdout.readline()  # what was announced has been done
+        process.kill()
+    assert len(servers) >= 3
+    _wait_until_gone(servers)
 
 
 def test_demo_works_on_real_servers_and_breaks_nothing_there() -> None:
@@ -152,11 +164,11 @@ def test_real_server_that_dies_ends_neither_the_demo_nor_the_other_server() -> N
 
         assert stage.started == {"real-1": 100, "real-2": 105}
         assert not stage.is_drained()
-        account = stage.account("real-1")
+        account, other = stage.accounts()
         assert account.problem is not None
         assert (account.lost, account.good) == (0, False)
         assert "what came of them is not known" in account.sentence()
-        assert stage.account("real-2").unfinished == 105
+        assert other.unfinished == 105
 
 
 def test_demo_on_servers_that_cannot_be_used_is_one_line() -> None:
@@ -273,6 +285,12 @@ def _read_all(descriptor: int) -> str:
     finally:
         os.close(descriptor)
     return b"".join(parts).decode()
+
+
+def _wait_until_gone(pids: set[str]) -> None:
+    deadline = time.monotonic() + GUARD
+    while any(os.path.exists(f"/proc/{pid}") for pid in pids):  # noqa: PTH110 - a process, not a path
+        assert time.monotonic() < deadline
 
 
 def _children(pid: int) -> list[str]:

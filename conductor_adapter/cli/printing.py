@@ -56,7 +56,7 @@ class Printer:
         self._timer = timer
         self._sampler = Sampler()
         self._lock = Lock()
-        console = Console(file=self._stream, soft_wrap=True, highlight=False)
+        console = Console(file=self._stream, highlight=False)
         self._console = console if console.is_terminal and not as_json else None
 
     def hear(self, event: Event) -> None:

@@ -1,11 +1,12 @@
 """Three embedded servers, each a process of its own that keeps its state in a file: they can be broken."""
 
+import subprocess
 from collections import Counter
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from conductor_adapter.cli.demo.stage import Scene
-from conductor_adapter.cli.demo.story import BACKLOG, TASK, TASK_DEF, Account, Chapter, chapters
+from conductor_adapter.cli.demo.story import TASK, TASK_DEF, Account, Chapter, backlog, chapters
 from conductor_adapter.dev_server import DevServerProcess
 
 if TYPE_CHECKING:
@@ -17,15 +18,33 @@ NAMES = ("eu", "us", "ap")
 GOES_DOWN, COMES_BACK = {"freeze", "kill"}, {"thaw", "restart"}
 
 
+class Waker:
+    """Lets a stopped process go on once this process ends, however it does: stopped, it would stay for ever."""
+
+    def __init__(self, pid: int) -> None:
+        command = ["/bin/sh", "-c", 'read _; kill -CONT "$1"', "sh", str(pid)]
+        self._shell = subprocess.Popen(  # noqa: S603 - our own command
+            command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+
+    def close(self) -> None:
+        """Let it go on now."""
+        self._shell.communicate()
+
+
 class Embedded:
-    """See `Stage`; everything is broken on purpose."""
+    """See `Stage`; everything is broken on purpose.
 
-    backlog = BACKLOG
+    Args:
+        seconds: how long the story takes.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float) -> None:
+        self.backlog = backlog(seconds)
         self._stack = ExitStack()
         self._servers: dict[str, DevServerProcess] = {}
         self._down: set[str] = set()
+        self._wakers: dict[str, Waker] = {}
         self._started: Counter[str] = Counter()
         self.settings: list[ServerSettings] = []
 
@@ -38,6 +57,8 @@ class Embedded:
         return self
 
     def __exit__(self, *_: object) -> None:
+        while self._wakers:
+            self._wakers.popitem()[1].close()
         self._stack.close()
 
     @property
@@ -65,8 +86,11 @@ class Embedded:
         """See `Stage`."""
         return not self._down and not any(server.runs(TASK).get("RUNNING") for server in self._servers.values())
 
-    def account(self, server: str) -> Account:
+    def accounts(self) -> list[Account]:
         """See `Stage`."""
+        return [self._account(name) for name in self._servers]
+
+    def _account(self, server: str) -> Account:
         process = self._servers[server]
         runs = process.runs(TASK)
         return Account(
@@ -78,8 +102,13 @@ class Embedded:
         )
 
     def _act(self, chapter: Chapter) -> None:
+        server = self._servers[chapter.server]
         if chapter.act in GOES_DOWN:
             self._down.add(chapter.server)
-        getattr(self._servers[chapter.server], chapter.act)()
+        if chapter.act == "freeze":
+            self._wakers[chapter.server] = Waker(server.pid)
+        getattr(server, chapter.act)()
+        if chapter.act == "thaw":
+            self._wakers.pop(chapter.server).close()
         if chapter.act in COMES_BACK:
             self._down.discard(chapter.server)

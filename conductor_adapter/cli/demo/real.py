@@ -11,14 +11,14 @@ from conductor_adapter.cli.demo.story import TASK, TASK_DEF, Account
 from conductor_adapter.settings import ServerSettings, check_servers
 from conductor_adapter.transports import choose
 from conductor_adapter.wire import HttpAnswer, HttpCall, TransportError
-from resilience import FanOutExecutor, Outcome, Value
+from resilience import Failed, FanOutExecutor, Outcome, Value
 
 __all__ = ["Real"]
 
 CALL_TIMEOUT = 10.0
 FEED_TIMEOUT = 1.0  # a server that takes longer gets the rest later
 ASK_TIMEOUT = 2.0
-ACCOUNT_TIMEOUT = 60.0
+PATIENCE = 60.0
 MOST_AT_ONCE = 20  # new workflows a second and server: each is a call of its own
 OWNER = {"ownerEmail": "demo@example.com"}
 ENDED_WELL, ALIVE = "COMPLETED", {"RUNNING", "PAUSED"}
@@ -59,9 +59,10 @@ class Real:
 
     def seed(self) -> None:
         """See `Stage`."""
-        for name in self._workflows:
-            self._register(name)
-            self._start(name, self.backlog)
+        outcomes = self._fan_out.run({name: partial(self._begin, name) for name in self._workflows}, PATIENCE)
+        for name, outcome in outcomes.items():
+            if not isinstance(outcome, Value):
+                raise RefusedError(_problem(outcome, name))
 
     def feed(self, counts: dict[str, int]) -> None:
         """See `Stage`."""
@@ -77,13 +78,15 @@ class Real:
         outcomes = self._fan_out.run({name: partial(self._alive, name) for name in self._workflows}, ASK_TIMEOUT)
         return all(isinstance(outcome, Value) and not outcome.value for outcome in outcomes.values())
 
-    def account(self, server: str) -> Account:
+    def accounts(self) -> list[Account]:
         """See `Stage`."""
-        outcome: Outcome[Account] = self._fan_out.run({server: partial(self._account, server)}, ACCOUNT_TIMEOUT)[server]
-        if isinstance(outcome, Value):
-            return outcome.value
-        problem = str(getattr(outcome, "error", "it does not answer"))
-        return Account(server=server, started=self.started[server], problem=problem)
+        outcomes = self._fan_out.run({name: partial(self._account, name) for name in self._workflows}, PATIENCE)
+        return [
+            outcome.value
+            if isinstance(outcome, Value)
+            else Account(server=name, started=self.started[name], problem=_problem(outcome, name))
+            for name, outcome in outcomes.items()
+        ]
 
     def _account(self, server: str) -> Account:
         found = {one: self._workflow(server, one) for one in list(self._workflows[server])}
@@ -95,6 +98,10 @@ class Real:
             unfinished=sum(state in ALIVE for state in states),
             handed_out={one: sum(t.get("pollCount", 0) for t in flow["tasks"]) for one, flow in found.items()},
         )
+
+    def _begin(self, server: str) -> None:
+        self._register(server)
+        self._start(server, self.backlog)
 
     def _register(self, server: str) -> None:
         task = {"name": TASK, "taskReferenceName": TASK, "type": "SIMPLE", "inputParameters": {}}
@@ -125,3 +132,7 @@ class Real:
         if answer.status >= 300:  # noqa: PLR2004 - anything but success
             raise RefusedError(f"{server} refused {method} {path}: HTTP {answer.status} {answer.body[:200]!r}")
         return answer
+
+
+def _problem(outcome: Outcome[Any], server: str) -> str:
+    return str(outcome.error) if isinstance(outcome, Failed) else f"{server} does not answer"

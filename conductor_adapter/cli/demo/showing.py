@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from types import TracebackType
 
 import attrs
+from rich.box import HEAVY_HEAD, SIMPLE
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -18,7 +19,8 @@ from resilience import Event
 
 __all__ = ["LiveShow", "PlainShow", "Show"]
 
-COLUMNS = ("server", "polls", "updates", "state", "share", "tasks/s", "running", "in flight", "results waiting", "ran")
+COLUMNS = ("server", "polls", "updates", "share", "tasks/s", "running", "in flight", "results waiting")
+WIDE = 116  # columns of a terminal that has room for a bar, the state and the sum as well
 SHOWN = 8  # happenings below the table
 BAR = 10  # characters for the whole capacity
 COLOURS = {"closed": "green", "half-open": "yellow", "open": "red"}
@@ -63,6 +65,7 @@ class LiveShow:
     def __init__(self, console: Console) -> None:
         self._happened: deque[Text] = deque(maxlen=SHOWN)
         self._sampler = Sampler()
+        self._wide = console.width >= WIDE
         self._live = Live(console=console, refresh_per_second=4, transient=False)
         self._at = 0.0
 
@@ -88,13 +91,17 @@ class LiveShow:
     def servers(self, at: float, views: Mapping[str, ServerView], rates: Mapping[str, float]) -> None:
         """Show how the servers stand."""
         self._at = at
-        table = Table(*COLUMNS, title=f"{at:.0f} s", title_justify="left")
+        more = ("state", "ran") if self._wide else ()
+        table = Table(
+            *COLUMNS, *more, title=f"{at:.0f} s", title_justify="left", box=HEAVY_HEAD if self._wide else SIMPLE
+        )
         shares = shares_of(rates)
         for name, view in views.items():
-            breakers = [Text(state, style=COLOURS[state]) for state in (view.polls, view.updates)]
-            bar = f"{'█' * round(shares[name] * BAR):{BAR}}{shares[name]:5.0%}"
-            numbers = (round(rates[name]), view.executing, view.in_flight, view.waiting, view.started)
-            table.add_row(name, *breakers, view.state, bar, *map(str, numbers))
+            breakers = [Text(state, style=COLOURS[state], no_wrap=True) for state in (view.polls, view.updates)]
+            bar = f"{'█' * round(shares[name] * BAR):{BAR}}" if self._wide else ""
+            numbers = (round(rates[name]), view.executing, view.in_flight, view.waiting)
+            last = (view.state, str(view.started)) if self._wide else ()
+            table.add_row(name, *breakers, f"{bar}{shares[name]:5.0%}", *map(str, numbers), *last)
         self._live.update(Group(table, *tuple(self._happened)))
 
 

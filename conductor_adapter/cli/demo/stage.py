@@ -47,8 +47,8 @@ class Stage(Protocol):
     def is_drained(self) -> bool:
         """Whether none of the tasks is alive; False while a server cannot be asked."""
 
-    def account(self, server: str) -> Account:
-        """What the server says has come of its tasks; what the worker did is left out."""
+    def accounts(self) -> list[Account]:
+        """What each server says has come of its tasks; what the worker did is left out."""
 
     def __enter__(self) -> "Stage": ...  # noqa: PYI034 - typing.Self is newer than Python 3.10
 

@@ -9,7 +9,6 @@ from conductor_adapter.running import RunnerConfig
 from resilience import BreakerConfig, PollConfig, RelayConfig
 
 __all__ = [
-    "BACKLOG",
     "DRAIN_TIMEOUT",
     "FEEDING",
     "POLICY",
@@ -19,6 +18,7 @@ __all__ = [
     "THREADS",
     "Account",
     "Chapter",
+    "backlog",
     "chapters",
     "policy_lines",
     "top_up",
@@ -27,7 +27,7 @@ __all__ = [
 TASK = "demo_task"
 TASK_SECONDS = 0.02
 THREADS = 10
-BACKLOG = 800  # tasks that wait on each server as long as new ones come
+MOST_BACKLOG = 800  # tasks that wait on each server as long as new ones come: more than run between two feeds
 FEEDING = 0.75  # part of the story while new ones come; in the rest everything drains
 DRAIN_TIMEOUT = 60.0  # seconds after the story until the demo gives up waiting for the rest
 # What a killed server's last answers carried is retried after five seconds, by that server.
@@ -73,6 +73,11 @@ def chapters(seconds: float) -> list[Chapter]:
         (0.60, "thaw", "us", "us goes on: what its sockets held arrives late and is taken in"),
     ]
     return [Chapter(part * seconds, act, server, text) for part, act, server, text in parts]
+
+
+def backlog(seconds: float) -> int:
+    """Tasks that wait on each server while new ones come, so that a short story does not end in a long drain."""
+    return min(round(seconds / 24 * MOST_BACKLOG), MOST_BACKLOG)
 
 
 def top_up(backlog: int, started: int, ran: int) -> int:

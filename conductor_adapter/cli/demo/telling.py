@@ -44,7 +44,7 @@ def tell(real: Sequence[str], seconds: float, *, as_json: bool) -> int:
     """
     printer = Printer(as_json=as_json)
     with refusing():
-        stage = _stage(real)
+        stage = _stage(real, seconds)
     for line in policy_lines():
         printer.say("policy", line)
     try:
@@ -60,14 +60,14 @@ def tell(real: Sequence[str], seconds: float, *, as_json: bool) -> int:
     return say_end(printer, accounts)
 
 
-def _stage(real: Sequence[str]) -> Stage:
+def _stage(real: Sequence[str], seconds: float) -> Stage:
     if real:
         from conductor_adapter.cli.demo.real import Real  # noqa: PLC0415 - needs no extra "dev-server"
 
         return Real(real, POLICY.transport)
     from conductor_adapter.cli.demo.embedded import Embedded  # noqa: PLC0415 - needs the extra "dev-server"
 
-    return Embedded()
+    return Embedded(seconds)
 
 
 @contextmanager
@@ -105,7 +105,7 @@ def _play(stage: Stage, seconds: float, printer: Printer) -> list[Account]:
             runner.stop(HURRY)
             raise
         runner.stop()
-    return [counts.complete(stage.account(name)) for name in stage.started]
+    return [counts.complete(account) for account in stage.accounts()]
 
 
 @contextmanager
