@@ -15,10 +15,10 @@ def rows(*, quick=False):
         with WorkerProcess(both, threads=1) as worker:
             worker.warm_up(both[0])
             window = watch(worker, both, seconds)
-    least, busy = min(window.rates.values()), busy_note([window])
-    runs = window.usage["longest_run"]
+    ran, busy = window.usage["ran"], busy_note([window])
+    least = min(ran.get(server.name, 0) for server in both)
     return [
-        Row("1 thread, two servers: least share", 100 * least / window.total, "%", floor=45, aim=50, note=busy),
-        Row("1 thread, two servers: longest run of one", runs, "tasks", floor=3, aim=2),
+        Row("1 thread, two servers: least share", 100 * least / sum(ran.values()), "%", floor=45, aim=50, note=busy),
+        Row("1 thread, two servers: longest run of one", window.usage["longest_run"], "tasks", floor=3, aim=2),
         Row("… 10 ms tasks", window.total, "tasks/s"),
     ]

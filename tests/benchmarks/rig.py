@@ -79,7 +79,7 @@ class WorkerProcess:
         self._child.communicate()
 
     def usage(self):
-        """What the process says of itself: ``clock``, ``cpu``, ``switches``, ``resident``; ours ``longest_run`` too."""
+        """What the process says of itself: ``clock``, ``cpu``, ``switches``, ``resident``; ours more."""
         self._child.stdin.write("\n")
         self._child.stdin.flush()
         return json.loads(self._child.stdout.readline())
@@ -139,9 +139,10 @@ def watch(worker, chosen, seconds):
 
 
 def _look(server):
-    """When, CPU seconds, updates; the count comes last, for the server is slow to tell while it is busy."""
+    """When, CPU seconds, updates; a busy server is slow to tell, so the count is from somewhere in between."""
+    began = time.monotonic()
     cpu, updates = server.cpu(), server.counts()["updates"]
-    return time.monotonic(), cpu, updates
+    return (began + time.monotonic()) / 2, cpu, updates
 
 
 def spread(figures):

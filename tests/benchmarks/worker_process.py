@@ -7,7 +7,7 @@ import itertools
 import json
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 
 from answering import answer_until_the_end
 
@@ -31,14 +31,14 @@ def main(options):
 
     servers = [ServerSettings(name, url) for name, url in options["servers"].items()]
     WorkerRunner([work], servers, config=RunnerConfig(transport=options["transport"])).start()
-    answer_until_the_end(lambda: {"longest_run": longest_run(order)})
+    answer_until_the_end(lambda: told_of(order))
 
 
-def longest_run(order):
-    """How many tasks of one server ran in a row at most, once every server had its first; then it starts afresh."""
-    runs = [len(list(run)) for _, run in itertools.groupby(order)]
-    order.clear()
-    return max(runs[1:], default=0)
+def told_of(order):
+    """Tasks by server, and how many of one ran in a row at most, since this was asked last."""
+    ran = [order.popleft() for _ in range(len(order))]
+    runs = [len(list(run)) for _, run in itertools.groupby(ran)]
+    return {"ran": Counter(ran), "longest_run": max(runs, default=0)}
 
 
 if __name__ == "__main__":
