@@ -1,0 +1,284 @@
+"""The poller's rules one by one, on the planner alone: time is a number here."""
+
+import math
+import random
+from itertools import pairwise
+
+import pytest
+from simulation import NEVER, Simulated, Simulation
+
+from resilience.polling import PollConfig, PollPlanner, PollRequest, Source
+from resilience.polling.pausing import Pausing
+from resilience.polling.track import Track
+
+CONFIG = PollConfig()
+
+
+def planner_of(*names: str, capacity: int = 10, **options: int) -> PollPlanner:
+    """A planner of sources with these names."""
+    return PollPlanner([Source(name, print, **options) for name in names], capacity, CONFIG, random.Random(1))
+
+
+def answer_first_probe(planner: PollPlanner, now: float, *, full: bool) -> None:
+    """Let every source answer its first probe."""
+    for request in planner.plan(now):
+        planner.answered(request, ["item"] if full else [], now + 0.001)
+
+
+def run_all(planner: PollPlanner) -> None:
+    """Start and finish whatever is held."""
+    for held in planner.start(100):
+        planner.finished(held.track.name)
+
+
+def test_p1_every_source_has_one_live_poll_and_waits_while_nobody_is_backlogged() -> None:
+    """Sources that never answered are asked for one item, with the long wait, and not again while that is out."""
+    planner = planner_of("a", "b")
+
+    requests = planner.plan(0.0)
+
+    assert [(r.source, r.count, r.wait, r.probe) for r in requests] == [("a", 1, 1.0, True), ("b", 1, 1.0, True)]
+    assert planner.plan(0.5) == []
+
+
+def test_p1_nobody_waits_while_somebody_is_backlogged() -> None:
+    """A backlogged source is polled with wait 0, and so is every other."""
+    planner = planner_of("a", "b")
+    first, second = planner.plan(0.0)
+    planner.answered(first, ["item"], 0.1)
+    planner.answered(second, [], 1.0)
+    run_all(planner)
+
+    assert {(r.source, r.wait) for r in planner.plan(2.0)} == {("a", 0.0), ("b", 0.0)}
+
+
+def test_p2_what_an_overdue_poll_was_granted_is_lent_and_its_items_are_held() -> None:
+    """The others get the units of an overdue poll; what it brings runs when a unit falls free, before anything new."""
+    planner = planner_of("a", "b", capacity=2)
+    answer_first_probe(planner, 0.0, full=True)
+    run_all(planner)
+    a, b = planner.plan(0.1)
+    planner.answered(b, ["b1"], 0.101)
+    assert [held.value for held in planner.start(9)] == ["b1"]
+
+    lent = [r for r in planner.plan(0.7) if r.source == "b"]
+    assert [r.count for r in lent] == [1]
+    planner.answered(lent[0], ["b2"], 0.8)
+    assert [held.value for held in planner.start(9)] == ["b2"]
+
+    planner.answered(a, ["a1"], 0.9)
+    assert planner.start(9) == []
+    planner.finished("b")
+    assert [held.value for held in planner.start(9)] == ["a1"]
+
+
+def test_p3_an_open_source_gets_nothing_and_a_half_open_one_gets_one_probe() -> None:
+    """Before its gate nothing is sent to it; from then on, one item is asked for."""
+    planner = planner_of("a", "b")
+    answer_first_probe(planner, 0.0, full=True)
+    run_all(planner)
+
+    assert [r.source for r in planner.plan(1.0, {"a": 5.0})] == ["b"]
+    assert [(r.source, r.count, r.probe) for r in planner.plan(5.0, {"a": 5.0})] == [("a", 1, True)]
+
+
+def test_p3_a_slow_source_gets_one_probe_beside_a_prompt_one_and_its_share_alone() -> None:
+    """A source that takes its time is not granted units that a prompt one can use."""
+    planner = planner_of("a", "slow", capacity=4)
+    a, slow = planner.plan(0.0)
+    planner.answered(a, ["item"], 0.001)
+    planner.answered(slow, ["item"], 1.6)
+    run_all(planner)
+    assert {(r.source, r.count) for r in planner.plan(1.7)} == {("a", 4), ("slow", 1)}
+
+    planner = planner_of("a", "slow", capacity=4)
+    a, slow = planner.plan(0.0)
+    planner.answered(a, [], 0.001)
+    planner.answered(slow, ["item"], 1.6)
+    run_all(planner)
+    assert ("slow", 4) in {(r.source, r.count) for r in planner.plan(1.7)}
+
+
+@pytest.mark.parametrize("weights", [(1, 1), (1, 2), (1, 2, 5)])
+@pytest.mark.parametrize("capacity", [1, 8])
+def test_p4_backlogged_sources_divide_the_capacity_by_weight(weights: tuple[int, ...], capacity: int) -> None:
+    """Over time each gets its part of what runs, also at capacity 1."""
+    sources = [Simulated(f"s{i}", backlog=NEVER, weight=w) for i, w in enumerate(weights)]
+
+    run = Simulation(sources, capacity).run(until=3.0)
+
+    total, started = sum(weights), sum(run.starts.values())
+    for source in sources:
+        assert run.starts[source.name] == pytest.approx(started * source.weight / total, rel=0.2, abs=capacity)
+
+
+def test_p4_what_a_capped_source_cannot_use_the_others_do() -> None:
+    """A limit of units is kept, and costs nobody else."""
+    run = Simulation([Simulated("a", backlog=NEVER, max_units=1), Simulated("b", backlog=NEVER)], 10).run(3.0)
+    alone = Simulation([Simulated("b", backlog=NEVER)], 9).run(3.0)
+
+    assert run.starts["b"] >= 0.97 * alone.starts["b"]
+    assert run.starts["a"] > 0
+
+
+def test_p5_a_source_that_paused_does_not_cash_in_on_its_absence() -> None:
+    """Whoever comes back after a while shares like everybody else from then on, and starves nobody."""
+    late = Simulated("late", backlog=0, rate=0.0)
+    sim = Simulation([Simulated("a", backlog=NEVER), late], 1).run(10.0)
+    late.backlog, before = NEVER, len(sim.order)
+    sim.run(20.0)
+
+    since = sim.order[before:]
+    assert 0.45 <= since.count("a") / len(since) <= 0.55
+    assert max(len(run) for run in "".join(name[0] for name in since).split("l")) <= 3
+
+
+@pytest.mark.parametrize(("sources", "longest"), [(1, 0.1), (10, 0.1), (40, 0.4)])
+def test_p6_pauses_after_empty_answers_grow_and_are_bounded(sources: int, longest: float) -> None:
+    """From 2 ms, doubling, at most 100 ms or 10 ms for each source, jittered down to half."""
+    pausing, track = Pausing(sources, random.Random(1)), Track(Source("a", print))
+    for number in range(12):
+        pausing.after_answer(track, 0, 0.001, 0.0, now=5.0)
+
+        most = min(0.002 * 2**number, longest)
+        assert most / 2 <= track.not_before - 5.0 + 1e-9
+        assert track.not_before - 5.0 <= most + 1e-9
+    pausing.after_answer(track, 1, 0.001, 0.0, now=6.0)
+    assert track.not_before <= 6.0
+
+
+def test_p6_no_pause_after_an_empty_answer_that_used_its_whole_wait() -> None:
+    """A long poll that ran to its end is sent again at once."""
+    planner = planner_of("a")
+    (request,) = planner.plan(0.0)
+    planner.answered(request, [], 1.0)
+
+    assert len(planner.plan(1.0)) == 1
+
+
+def test_p6_pauses_after_failures_grow_to_a_second_and_a_request_to_wait_is_kept() -> None:
+    """From 50 ms, doubling to 1 s, jittered down to half; at least what the source asks for."""
+    planner, now = planner_of("a"), 0.0
+    for number in range(8):
+        (request,) = planner.plan(now)
+        planner.failed(request, OSError("down"), now)
+        wakeup = planner.next_wakeup(now)
+        assert wakeup is not None
+        most = min(0.05 * 2**number, 1.0)
+        assert most / 2 - 1e-9 <= wakeup - now <= most + 1e-9
+        now = wakeup
+    (request,) = planner.plan(now)
+    planner.failed(request, OSError("down"), now, hint=7.0)
+
+    assert planner.next_wakeup(now) == pytest.approx(now + 7.0)
+
+
+def test_p8_a_source_whose_items_went_back_is_owed_a_unit_of_its_own() -> None:
+    """After a give-back its next poll stands inside the sum and is not lent; a short answer clears the debt."""
+    planner = planner_of("a", "b", capacity=1)
+    a, b = planner.plan(0.0)
+    planner.answered(a, ["a1"], 0.1)
+    planner.answered(b, ["b1"], 0.1)
+    assert [held.value for held in planner.start(1)] == ["a1"]
+    assert [held.value for held in planner.overheld(5.1)] == ["b1"]
+
+    planner.finished("a")
+    (again,) = [r for r in planner.plan(5.2) if not r.probe and r.source == "a"] or [None]
+    if again is not None:  # equal credit: the one named first may go first, once
+        planner.answered(again, ["a2"], 5.21)
+        planner.start(1)
+        planner.finished("a")
+    (granted,) = [r for r in planner.plan(5.3) if not r.probe] if again is not None else planner.plan(5.2)
+    assert (granted.source, granted.count) == ("b", 1)
+    assert [r for r in planner.plan(9.0) if not r.probe] == []  # overdue by now, and nobody else has its unit
+
+    planner.answered(granted, [], 9.1)
+    assert [r.source for r in planner.plan(9.1) if not r.probe] == ["a"]
+
+
+def test_p9_a_planner_with_nothing_to_do_names_no_time() -> None:
+    """When only others can change anything there is nothing to wake up for."""
+    planner = planner_of("a")
+    planner.deliveries("a", ok=False)
+
+    assert planner.plan(0.0) == []
+    assert planner.next_wakeup(0.0) is None
+
+
+@pytest.mark.parametrize("weights", [(1, 1), (1, 3), (1, 1, 3)])
+@pytest.mark.parametrize("capacity", [1, 3])
+def test_p11_nobody_starves(weights: tuple[int, ...], capacity: int) -> None:
+    """A backlogged source waits for few starts of others beyond what already runs, also at capacity 1."""
+    sources = [Simulated(f"s{i}", backlog=NEVER, weight=w) for i, w in enumerate(weights)]
+
+    order = Simulation(sources, capacity).run(until=3.0).order
+
+    for source in sources:
+        bound = math.ceil(sum(weights) / source.weight) + capacity + len(sources)
+        at = [-1, *(i for i, name in enumerate(order) if name == source.name), len(order)]
+        assert max(later - earlier - 1 for earlier, later in pairwise(at)) <= bound
+
+
+def test_p11_due_probes_go_out_whenever_a_task_ends() -> None:
+    """A source beside one that takes every unit at once is still asked, at every end of a task."""
+    planner = planner_of("a", "idle", capacity=1)
+    a, idle = planner.plan(0.0)
+    planner.answered(a, ["a1"], 0.1)
+    planner.start(1)
+    planner.answered(idle, [], 1.0)
+    assert planner.plan(2.0) == []
+
+    planner.finished("a")
+
+    assert {(r.source, r.probe) for r in planner.plan(2.1)} == {("a", False), ("idle", True)}
+
+
+def test_p13_a_source_that_takes_no_results_is_not_polled_until_it_does() -> None:
+    """Polling starts again with the first result that was taken."""
+    planner = planner_of("a")
+    planner.deliveries("a", ok=False)
+    assert planner.plan(0.0) == []
+
+    planner.deliveries("a", ok=True)
+
+    assert len(planner.plan(0.0)) == 1
+
+
+def test_a_poll_is_told_of_once() -> None:
+    """Telling of a poll twice is a mistake of the driver's, and it is said."""
+    planner = planner_of("a")
+    (request,) = planner.plan(0.0)
+    planner.answered(request, [], 0.1)
+
+    with pytest.raises(ValueError, match="tell of each poll once"):
+        planner.answered(request, [], 0.2)
+
+
+def test_a_long_round_trip_waits_a_moment_for_more_units() -> None:
+    """A slow source is polled once for many units and not for each that falls free; nobody waits beyond 50 ms."""
+    planner = planner_of("slow", capacity=4)
+    (probe,) = planner.plan(0.0)
+    planner.answered(probe, ["x"], 2.0)
+    assert len(planner.start(4)) == 1
+    (full,) = planner.plan(2.0) or [PollRequest("none", 0, 0.0, probe=True, number=0)]
+    assert full.source in {"slow", "none"}
+
+    wakeup = planner.next_wakeup(2.0)
+    assert wakeup is not None
+    assert wakeup <= 2.05
+    (request,) = planner.plan(wakeup)
+    assert request.count == 3
+
+
+def test_views_tell_the_state_of_each_source() -> None:
+    """Suspect, backlogged, caught up and slow can be read, with the units in use."""
+    planner = planner_of("a", "b", "c", "d")
+    a, b, c, _ = planner.plan(0.0)
+    planner.answered(a, ["x"], 0.1)
+    planner.answered(b, [], 0.1)
+    planner.answered(c, ["x"], 1.9)
+
+    states = {name: view.state for name, view in planner.view().items()}
+
+    assert states == {"a": "backlogged", "b": "caught up", "c": "slow", "d": "suspect"}
+    assert (planner.view()["a"].held, planner.view()["d"].in_flight) == (1, 1)
