@@ -46,7 +46,7 @@ class Peer:
     def __init__(self, tls=None, host="127.0.0.1"):
         self.requests, self.connections, self.open = [], 0, 0
         self.elsewhere = ""  # where redirects lead
-        self.drips = None  # bytes that drip; None for as many as there is time for
+        self.drips = round(HANG_GUARD / STEP)  # bytes that drip
         self.payload = b""  # of ``do_payload``
         self.stopping = threading.Event()
         self._changed = threading.Condition()
@@ -276,7 +276,7 @@ class Peer:
 
     def do_drip(self, stream, _):
         """A body that drips."""
-        self._drip(stream, f"HTTP/1.1 200 OK\r\nContent-Length: {self.drips or 10_000}\r\n\r\n".encode(), b"x", b"")
+        self._drip(stream, f"HTTP/1.1 200 OK\r\nContent-Length: {self.drips}\r\n\r\n".encode(), b"x", b"")
 
     def do_drip_head(self, stream, _):
         """A header that drips."""
@@ -296,10 +296,10 @@ class Peer:
 
     def _drip(self, stream, head, drop, end):
         stream.sendall(head)
-        count = 0
-        while count != self.drips and not self.stopping.wait(STEP):
+        for _ in range(self.drips):
+            if self.stopping.wait(STEP):
+                return
             stream.sendall(drop)
-            count += 1
         stream.sendall(end)
 
     # Answers that break off, or are none.

@@ -16,10 +16,12 @@ from http_peers import HANG_GUARD, Peer
 
 from conductor_adapter.settings import ServerSettings
 from conductor_adapter.transports import choose, curl
+from conductor_adapter.transports import requests as transports_requests
 from conductor_adapter.transports.curl import CurlTransport
 from conductor_adapter.transports.environment import ca_bundle, proxy_of
 from conductor_adapter.transports.requests import RequestsTransport
 from conductor_adapter.wire import HttpCall, TransportError, TransportErrorKind
+from resilience.testing import ManualClock
 
 
 @pytest.fixture(autouse=True)
@@ -61,15 +63,18 @@ def test_curl_has_as_many_connections_as_calls_at_once(peer):
 # requests.
 
 
-def test_the_last_piece_of_an_answer_is_welcome_however_late(peer):
+def test_the_last_piece_of_an_answer_is_welcome_however_late(peer, monkeypatch):
     """What is here already is not thrown away: a late batch of tasks is real work. So it declares itself unbounded."""
-    peer.drips = 15
+    clock = ManualClock()
+    monkeypatch.setattr(transports_requests, "time", types.SimpleNamespace(monotonic=clock))
+    peer.do_one = lambda stream, seen: clock.advance(6.0) or peer.do_gzip(stream, seen)
+    peer.do_two = lambda stream, seen: clock.advance(6.0) or peer.do_chunked(stream, seen)
     transport = RequestsTransport(ServerSettings("eu", peer.url))
 
     assert not transport.bounded
-    assert transport.send(get("drip"), 0.1).body == b"x" * 15
+    assert transport.send(get("one"), 5.0).body == b"plain text"
     with pytest.raises(TransportError, match="did not end in time") as caught:
-        transport.send(get("drip_chunks"), 0.1)
+        transport.send(get("two"), 5.0)
     assert caught.value.kind is TransportErrorKind.TIMEOUT
     transport.close()
 
