@@ -6,6 +6,7 @@ import pty
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -106,9 +107,12 @@ def test_interrupted_demo_leaves_no_server_behind(number: signal.Signals, after:
             servers |= set(_children(process.pid))
         servers |= set(_children(process.pid))
         process.send_signal(number)
-        process.send_signal(number)
+        told, pause = process.stdout, threading.Event()
+        while process.poll() is None:  # somebody has no patience
+            process.send_signal(number)
+            pause.wait(0.02)
 
-        assert "interrupted" in process.stdout.read()
+        assert "interrupted" in told.read()
         assert process.wait(GUARD) == 128 + number
     assert len(servers) >= 3
     _wait_until_gone(servers)
@@ -169,6 +173,18 @@ def test_real_server_that_dies_ends_neither_the_demo_nor_the_other_server() -> N
         assert (account.lost, account.good) == (0, False)
         assert "what came of them is not known" in account.sentence()
         assert other.unfinished == 105
+
+
+def test_server_that_cannot_be_asked_is_not_called_drained() -> None:
+    """Not knowing is not being done."""
+    with DevServer() as one, Real([one.url], "auto") as stage:
+        stage.seed()
+        one.faults.set(error=500)
+        stage._workflows["real-1"].clear()
+
+        assert not stage.is_drained()
+        one.faults.clear()
+        assert stage.is_drained()
 
 
 def test_demo_on_servers_that_cannot_be_used_is_one_line() -> None:

@@ -72,7 +72,7 @@ def _stage(real: Sequence[str], seconds: float) -> Stage:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Let SIGINT and SIGTERM end what is within, once: the clean-up that follows is bounded and not interrupted."""
+    """Let SIGINT and SIGTERM end what is within, once; further ones are ignored: the end that follows is bounded."""
 
     def interrupt(number: int, _frame: FrameType | None) -> None:
         for one in SIGNALS:
@@ -82,6 +82,9 @@ def _interruptible() -> Iterator[None]:
     before = {number: signal.signal(number, interrupt) for number in SIGNALS}
     try:
         yield
+    except InterruptedBySignal:  # the process ends now: the handlers stay away
+        before.clear()
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
