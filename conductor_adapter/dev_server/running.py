@@ -5,6 +5,7 @@ from collections.abc import Callable
 from .answers import EMPTY, Answer, ApiError, Call, json_answer, text_answer
 from .bodies import read_start
 from .engine import Engine, Missing
+from .model import RunState
 from .router import Handler
 
 __all__ = ["Workflows"]
@@ -66,14 +67,17 @@ class Workflows:
             status["correlationId"] = workflow.correlation_id
         return json_answer(status)
 
-    def _running(self, call: Call, name: str) -> Answer:
-        return json_answer(self._engine.store.running(name, call.number("version", 1)))
+    def _running(self, _call: Call, name: str) -> Answer:
+        return json_answer(self._engine.store.running(name))
 
     def _decide(self, _call: Call, workflow_id: str) -> Answer:
         self._engine.decide(workflow_id, self._now())
         return EMPTY
 
     def _terminate(self, call: Call, workflow_id: str) -> Answer:
+        workflow = self._engine.store.workflow(workflow_id)
+        if workflow is not None and workflow.state is RunState.COMPLETED:
+            raise ApiError(409, "Cannot terminate a COMPLETED workflow.")
         self._engine.terminate(workflow_id, call.text("reason"), self._now())
         return EMPTY
 

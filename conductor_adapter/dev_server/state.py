@@ -214,13 +214,9 @@ class Store:
 
     # -- reports ----------------------------------------------------------------------------------------------
 
-    def running(self, name: str, version: int | None) -> list[str]:
-        """Return the ids of the runs of that name (and version) that have not ended."""
-        rows = self._db.execute(
-            "SELECT id FROM workflows WHERE name = ?1 AND state = 'RUNNING' AND (?2 IS NULL OR version = ?2)"
-            " ORDER BY rowid",
-            (name, version),
-        )
+    def running(self, name: str) -> list[str]:
+        """Return the ids of the runs of that name that have not ended, whatever their version."""
+        rows = self._db.execute("SELECT id FROM workflows WHERE name = ? AND state = 'RUNNING' ORDER BY rowid", (name,))
         return [workflow for (workflow,) in rows]
 
     def run_states(self, name: str | None = None) -> dict[str, int]:

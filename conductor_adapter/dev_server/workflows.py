@@ -133,7 +133,8 @@ def _retry(run: Run, task: Task, now: int, rules: Rules) -> Run:
     override = run.plan.step(task.reference).retry_count
     allowed = task_def.retry_count if override is None else override
     if task.state not in _RETRIED or task.retry_count >= allowed:
-        return _finish(run, now, _ENDINGS[task.state], task.reason)
+        ending = _ENDINGS[task.state]
+        return _finish(run, now, ending, _reason(task, ending))
     again = attrs.evolve(
         task,
         task_id=rules.new_id(),
@@ -164,6 +165,12 @@ _ENDINGS = {
     TaskState.TIMED_OUT: RunState.TIMED_OUT,
     TaskState.CANCELED: RunState.TERMINATED,
 }
+
+
+def _reason(task: Task, ending: RunState) -> str:
+    """Why a run ended by its task, in the server's words; it says null where there is no reason."""
+    reason = "null" if task.reason is None else task.reason
+    return f"Task {task.task_id} failed with status: {ending.value} and reason: '{reason}'"
 
 
 def _schedule(run: Run, step: Step, now: int, rules: Rules) -> Run:

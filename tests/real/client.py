@@ -3,18 +3,22 @@
 import contextlib
 import http.client
 import json
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 import attrs
 
+_SAYS_JSON = {"Content-Type": "application/json"}
+
 
 @attrs.frozen
 class Answer:
-    """Status and body of one answer; the body is parsed when it is JSON, else text."""
+    """Status, body and media type of one answer; a body that is called JSON is parsed, any other is text."""
 
     status: int
     body: Any
+    media_type: str = ""
 
     def expect(self, *statuses: int) -> Any:
         """The body, if the status is one of ``statuses`` (default 200)."""
@@ -26,21 +30,29 @@ class ConductorClient:
     """A plain client of one server; one connection a call, so it can be used from any thread."""
 
     def __init__(self, url: str) -> None:
+        self.url = url
         self._address = urlsplit(url)
 
-    def call(self, method: str, path: str, body: Any = None, *, within: float = 30.0, **query: Any) -> Answer:
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        within: float = 30.0,
+        headers: Mapping[str, str] = _SAYS_JSON,
+        **query: Any,
+    ) -> Answer:
         """Send one request below the API's address; ``body`` goes as JSON, text as it is; ``within`` seconds a read."""
         target = self._address.path + path + (f"?{urlencode(query)}" if query else "")
         content = body if body is None or isinstance(body, str) else json.dumps(body)
         connection = http.client.HTTPConnection(self._address.hostname, self._address.port, timeout=within)
         with contextlib.closing(connection):
-            connection.request(method, target, content, {"Content-Type": "application/json"})
+            connection.request(method, target, content, dict(headers))
             answer = connection.getresponse()
             text = answer.read().decode()
-        try:
-            return Answer(answer.status, json.loads(text))
-        except ValueError:
-            return Answer(answer.status, text)
+        media_type = answer.getheader("Content-Type", "")
+        return Answer(answer.status, json.loads(text) if "json" in media_type else text, media_type)
 
     def register(self, workflow: str, *task_types: str, **definition: Any) -> None:
         """Define a workflow that runs ``task_types`` one after another; ``definition`` changes the task definitions."""

@@ -3,7 +3,9 @@
 Each server keeps its state in one SQLite file below the run directory.
 """
 
+import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -231,6 +233,9 @@ def _tied_to_us() -> list[str]:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that stays free until the server is up: none of those that the system gives to whoever asks for any."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
