@@ -96,8 +96,9 @@ class RealServer:
         self._wait_until_it_answers(time.monotonic() + START_TIMEOUT)
 
     def freeze(self) -> None:
-        """SIGSTOP: its sockets stay open and nothing answers."""
+        """SIGSTOP, and wait until every thread has stopped: its sockets stay open and nothing answers."""
         self._signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def thaw(self) -> None:
         """SIGCONT."""
