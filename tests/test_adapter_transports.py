@@ -67,8 +67,8 @@ def test_the_last_piece_of_an_answer_is_welcome_however_late(peer, monkeypatch):
     """What is here already is not thrown away: a late batch of tasks is real work. So it declares itself unbounded."""
     clock = ManualClock()
     monkeypatch.setattr(transports_requests, "time", types.SimpleNamespace(monotonic=clock))
-    peer.do_one = lambda stream, seen: clock.advance(6.0) or peer.do_gzip(stream, seen)
-    peer.do_two = lambda stream, seen: clock.advance(6.0) or peer.do_chunked(stream, seen)
+    peer.do_one = lambda stream, seen: (clock.advance(6.0), peer.do_gzip(stream, seen))
+    peer.do_two = lambda stream, seen: (clock.advance(6.0), peer.do_chunked(stream, seen))
     transport = RequestsTransport(ServerSettings("eu", peer.url))
 
     assert not transport.bounded
