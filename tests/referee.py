@@ -117,6 +117,7 @@ class Referee:
         self.planner = PollPlanner(told, capacity, self.config, rng or random.Random(0))
         self.accounts = {source.name: Account(source) for source in told}
         self.items: deque[Item] = deque()
+        self.let_gone: list[Item] = []
         self.task_ended = False
         self.longest_pause = max(0.1, 0.01 * len(told))
         self.worst_wait = 0.0  # P11: starts of others while one waited, as a part of what the rule allows
@@ -125,6 +126,7 @@ class Referee:
 
     def plan(self, now: float, gates: Mapping[str, float] = NO_GATES) -> list[PollRequest]:
         """Plan, and check every poll that is sent, and that none is missing."""
+        self.let_go(now)
         sharers = self.sharers(now, gates)
         requests = self.planner.plan(now, gates)
         for request in requests:
@@ -162,18 +164,24 @@ class Referee:
 
     def overheld(self, now: float) -> list[Any]:
         """P8: what has been held for too long goes back, and nothing else; its source is owed more every time."""
+        self.let_go(now)
         given = self.planner.overheld(now)
-        expected = []
+        assert [id(held.value) for held in given] == [id(item.value) for item in self.let_gone]
+        self.let_gone = []
+        return given
+
+    def let_go(self, now: float) -> None:
+        """P8: a plan counts no more on what has been held for too long, though the driver fetches it later."""
+        gone = []
         while self.items and now >= self.items[0].since + self.config.max_hold:
-            expected.append(self.items.popleft())
-        assert [id(held.value) for held in given] == [id(item.value) for item in expected]
-        for item in expected:
+            gone.append(self.items.popleft())
+        for item in gone:
             self.accounts[item.source].held -= 1
-        for name in {item.source for item in expected}:
+        for name in {item.source for item in gone}:
             account = self.accounts[name]
             account.debt = min(64, account.debt * 2 or 1)
             account.owed = account.debt
-        return given
+        self.let_gone += gone
 
     def next_wakeup(self, now: float, gates: Mapping[str, float] = NO_GATES) -> float | None:
         """P9: the next wake-up lies ahead, and before it there is nothing to do."""
@@ -299,7 +307,8 @@ class Referee:
     ) -> None:
         """P2, P3 and P4: inside the sum, and at most the share."""
         name = request.source
-        total = self.executing + len(self.items) + self.reserved(now) + request.count
+        granted = self.granted() if account.is_owed else self.reserved(now)
+        total = self.executing + len(self.items) + granted + request.count
         assert total <= self.capacity, "P2: more than the capacity"
         assert account.source.max_batch is None or request.count <= account.source.max_batch
         assert request.count <= account.room, "more than max_units"
@@ -319,7 +328,8 @@ class Referee:
         for name, account in self.accounts.items():
             due = self.is_due(account, now, gates) and account.room >= 1 and self.has_room(account, sharers)
             if name in sharers or account.is_owed:
-                self.check_served(account, now, unserved=due and free >= 1)
+                lent = self.granted() - self.reserved(now) if account.is_owed else 0
+                self.check_served(account, now, unserved=due and free - lent >= 1)
             else:
                 assert not (due and may_probe and room > 0), f"P11: no probe of {name}"
 
@@ -418,6 +428,10 @@ class Referee:
         gone = sum(poll.granted for account in self.accounts.values() for poll in account.abandoned.values())
         kept = sum(poll.granted for poll in polls if not poll.is_lent(now))
         return kept + lent - min(lent, max(0, self.capacity - gone))
+
+    def granted(self) -> int:
+        """Units that polls in flight were granted, lent or not."""
+        return sum(account.live.granted for account in self.accounts.values() if account.live)
 
     def suspect_probes(self, now: float) -> int:
         """Probes of suspect sources in flight that are not overdue."""

@@ -18,7 +18,7 @@ from conductor_adapter.declaring import WorkerSpec, collect_workers
 from conductor_adapter.running.lifecycle import Phase, RunnerConfig, ServerView, StopReport, advance, share_of_grace
 from conductor_adapter.running.links import Link
 from conductor_adapter.settings import ServerSettings, check_servers, servers_from_env
-from conductor_adapter.tasks import Task
+from conductor_adapter.tasks import Task, TaskResult, TaskStatus
 from conductor_adapter.transports import choose
 from conductor_adapter.worker import run_task
 from resilience.delivery import Relay
@@ -145,8 +145,7 @@ class WorkerRunner:
         )
 
     def _run(self, spec: WorkerSpec, item: Item[Task]) -> None:
-        result = run_task(spec, item.value, server=item.source)
-        self._relay.deliver(item.source, result.task_id, result)
+        self._relay.deliver(item.source, item.value.task_id, _result(spec, item))
 
     def _heard(self, event: Event) -> None:
         if isinstance(event, (DeliveryFailed, DeliveryResumed)):
@@ -175,6 +174,14 @@ class WorkerRunner:
             started=sum(view.started for view in views),
             waiting=self._relay.pending(name),
         )
+
+
+def _result(spec: WorkerSpec, item: Item[Task]) -> TaskResult:
+    try:
+        return run_task(spec, item.value, server=item.source)
+    except KeyboardInterrupt as error:  # nobody's Ctrl-C reaches a unit's thread: the task function raised it
+        ids = {"task_id": item.value.task_id, "workflow_id": item.value.workflow_id}
+        return TaskResult(**ids, status=TaskStatus.FAILED, reason=repr(error), worker_id=spec.worker_id)
 
 
 def run_workers(
@@ -209,7 +216,8 @@ def run_workers(
 def run_until_signal(runner: WorkerRunner, duration: float | None = None) -> StopReport:
     """Start ``runner`` and stop it after a signal or ``duration`` seconds; a second signal ends at once."""
     told: SimpleQueue[StopReport | None] = SimpleQueue()
-    with _signals_into(told), runner:
+    with _signals_into(told):
+        runner.start()
         _get(told, duration)
         threading.Thread(target=lambda: told.put(runner.stop()), daemon=True).start()
         report = told.get()

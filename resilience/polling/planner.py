@@ -13,7 +13,7 @@ from resilience.events import Event, ItemsArrived, ItemsArrivedLate, PollFailed,
 from resilience.polling.holding import Held, Holding, lend, reserved, settle_debt
 from resilience.polling.pausing import Pausing
 from resilience.polling.probing import outsiders, probes, sharers
-from resilience.polling.sharing import Sharing
+from resilience.polling.sharing import Room, Sharing
 from resilience.polling.source import PollConfig, PollRequest, Source, SourceView, check_capacity, check_sources
 from resilience.polling.track import Flight, Track
 
@@ -219,9 +219,13 @@ class PollPlanner:
         return max(track.not_before, gates.get(track.name, track.not_before))
 
     def _grant(self, sharing: Sequence[Track], due: Sequence[Track], wait: float, now: float) -> list[PollRequest]:
-        free = self._capacity - self._executing - self.held - reserved(self._tracks.values(), self._capacity)
         takers = [t for t in due if t.is_owed or t in sharing]
-        grants = self._sharing.grants(sharing, takers, free, self._capacity, now)
+        if not takers:
+            return []
+        kept = reserved(self._tracks.values(), self._capacity)
+        lent = sum(t.live.granted for t in self._tracks.values() if t.live is not None) - kept
+        room = Room(capacity=self._capacity, free=self._capacity - self._executing - self.held - kept, lent=lent)
+        grants = self._sharing.grants(sharing, takers, room, now)
         return [self._send(track, count, wait, now, probe=False) for track, count in grants]
 
     def _send(self, track: Track, count: int, wait: float, now: float, *, probe: bool) -> PollRequest:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from resilience.errors import Incomplete
 from resilience.events import GaveBack, GiveBackFailed, Listener, notify
 from resilience.fan_out import FanOutExecutor
 from resilience.outcomes import Failed, Outcome, Value
@@ -36,6 +37,7 @@ class Returns:
         self._sources = sources
         self._on_event = on_event
         self._on_settled = on_settled
+        self._clock = clock
         self._executor = FanOutExecutor(clock=clock)
         self._session = self._executor.session()
         self._lock = threading.Lock()
@@ -52,24 +54,41 @@ class Returns:
         for name, values in by_source.items():
             give_back = self._sources[name].give_back or _refuse
             settled = partial(self._settled, len(values), reason)
-            self._session.submit(name, partial(give_back, values), TIMEOUT, on_outcome=settled)
+            self._start(name, partial(give_back, values), settled)
 
     def expire(self) -> float | None:
         """Settle those whose time is over; returns the clock time of the next deadline."""
         return self._session.expire()
 
     def close(self) -> None:
-        """End the threads that wait for work."""
+        """End the threads that wait for work; what is given back later gets a thread of its own."""
         self._executor.close()
 
+    def _start(self, name: str, call: Callable[[], object], settled: Callable[[str, Outcome[object]], None]) -> None:
+        try:
+            self._session.submit(name, call, TIMEOUT, on_outcome=settled)
+        except RuntimeError:  # closed: an answer or a holder was later than the end
+            with FanOutExecutor(clock=self._clock) as last:
+                last.session().submit(name, call, TIMEOUT, on_outcome=settled)
+
     def _settled(self, count: int, reason: str, source: str, outcome: Outcome[object]) -> None:
-        ok = isinstance(outcome, Value)
+        back, error = _what_came_of(outcome, count)
         with self._lock:
             self.pending -= 1
-            self.lost += 0 if ok else count
-        error = outcome.error if isinstance(outcome, Failed) else TimeoutError(f"not taken back: {outcome}")
-        notify(self._on_event, GaveBack(source, count, reason) if ok else GiveBackFailed(source, count, error))
+            self.lost += count - back
+        if back:
+            notify(self._on_event, GaveBack(source, back, reason))
+        if error is not None:
+            notify(self._on_event, GiveBackFailed(source, count - back, error))
         self._on_settled()
+
+
+def _what_came_of(outcome: Outcome[object], count: int) -> tuple[int, BaseException | None]:
+    """How many of ``count`` values are back, and why the others are not."""
+    if isinstance(outcome, Value):
+        return count, None
+    error = outcome.error if isinstance(outcome, Failed) else TimeoutError(f"not taken back: {outcome}")
+    return len(error.values) if isinstance(error, Incomplete) else 0, error
 
 
 def _refuse(values: Sequence[object]) -> None:

@@ -7,14 +7,25 @@ A source with a long round trip is not polled for the first unit that falls free
 
 from collections.abc import Iterable, Sequence
 
+import attrs
+
 from resilience.allocation import CapacityAllocator
 from resilience.polling.track import Track
 
-__all__ = ["Sharing", "share_beside"]
+__all__ = ["Room", "Sharing", "share_beside"]
 
 LINGER = 0.05  # part of a round trip that a poll may wait for more units
 LONGEST_LINGER = 0.05
 SHORTEST_LINGER = 0.002  # below this the timer costs more than the poll
+
+
+@attrs.frozen(kw_only=True)
+class Room:
+    """How many of ``capacity`` units are free for grants; ``lent`` of them were granted to polls that are overdue."""
+
+    capacity: int
+    free: int
+    lent: int
 
 
 class Sharing:
@@ -54,17 +65,21 @@ class Sharing:
         return any(self._is_urgent(track) and not track.units for track in self._contenders.values())
 
     def grants(
-        self, sharers: Sequence[Track], takers: Sequence[Track], free: int, capacity: int, now: float
+        self, sharers: Sequence[Track], takers: Sequence[Track], room: Room, now: float
     ) -> list[tuple[Track, int]]:
-        """Divide ``free`` units among the ``takers``, most owed first; those that were given back take one each."""
-        if not takers or free < 1:
+        """Divide the free units among the ``takers``, those with the most credit first.
+
+        A source whose items went back takes one unit, and none that is only lent: what it brings is to start.
+        """
+        free, lent, capacity = room.free, room.lent, room.capacity
+        if free < 1:
             return []
         shares = _shares(sharers, capacity)
         granted = []
         for track in self._in_turn(takers):
             share = shares.get(track.name) or share_beside(sharers, track, capacity)
             most = 1 if track.is_owed else min(share, track.source.max_batch or capacity)
-            count = min(most, share - track.units, free)
+            count = min(most, share - track.units, free - lent if track.is_owed else free)
             if count >= 1 and (count == most or self._is_urgent(track) or _is_ripe(track, now)):
                 granted.append((track, count))
                 free -= count

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from resilience.errors import Incomplete, Throttled
-from resilience.events import GiveBackFailed, HandlerFailed, Listener, notify
+from resilience.events import HandlerFailed, Listener, notify
 from resilience.fan_out import FanOutExecutor
 from resilience.outcomes import Failed, Outcome, Rejected, TimedOut, Value
 from resilience.polling.items import Item
@@ -228,14 +228,13 @@ class Poller(Generic[V]):
     def _poll(self, request: PollRequest) -> None:
         settle = partial(self._settle, request)
         call = partial(_call, self._sources[request.source], request)
-        self._polling.submit(request.source, call, self._config.poll_timeout, on_outcome=settle, on_late=settle)
+        try:
+            self._polling.submit(request.source, call, self._config.poll_timeout, on_outcome=settle, on_late=settle)
+        except RuntimeError:  # closed by a stop that could not wait: it never ran
+            self._step(lambda planner, now: planner.rejected(request, None, now), 0)
 
     def _settle(self, request: PollRequest, _: str, outcome: Outcome[Sequence[V]]) -> None:
-        if not self._closed.is_set():
-            self._step(partial(_report, request, outcome), 0)
-        elif isinstance(outcome, Value) and outcome.value:
-            error = RuntimeError("the poller had stopped when they arrived")
-            notify(self._on_event, GiveBackFailed(request.source, len(outcome.value), error))
+        self._step(partial(_report, request, outcome), 0)
 
     def _hand_back(self, items: Sequence[tuple[str, object]]) -> None:
         self._returns.send(items, "stopping" if self._stopping else "held too long")

@@ -74,7 +74,7 @@ def test_both_backlogs_are_drained_and_results_go_home(real: RealServers, tmp_pa
         check_nothing_lost(server, workflows)
         check_sent_home(server, since)
     early = [e.server for e in job.executions()][: 2 * 60]
-    assert min(early.count(name) for name in NAMES) > 0.25 * len(early), "one server was served before the other"
+    assert min(early.count(name) for name in NAMES) > 0.1 * len(early), "one server was served before the other"
 
 
 def test_frozen_server_costs_the_other_nothing_and_no_task(real: RealServers, tmp_path: Path, running: Running) -> None:
