@@ -1,6 +1,7 @@
 """``check`` and ``dev-server``: what a server is like, and one to try against."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -52,10 +53,14 @@ def test_check_speaks_json(server: DevServer) -> None:
 
 def test_check_draws_a_table_on_a_terminal(server: DevServer) -> None:
     """A person at a terminal gets columns."""
-    done = command("check", "--server", f"eu={server.url}", FORCE_COLOR="1", TTY_COMPATIBLE="1")
+    options = ("--server", f"eu={server.url}", "--server", f"dead={URL}", "--task", "nope")
+    done = command("check", *options, FORCE_COLOR="1", TTY_COMPATIBLE="1")
 
     assert "latency" in done.stdout
     assert "━" in done.stdout
+    below = done.stdout.rpartition("┘")[2]
+    assert "eu: task type 'nope' is unknown there" in below
+    assert "dead: server 'dead': " in below
 
 
 def test_check_fails_when_one_server_does_and_names_it(server: DevServer) -> None:
@@ -211,10 +216,13 @@ def test_server_with_a_domain_is_asked_for_what_waits_in_it(server: DevServer) -
     assert health.waiting == {"blue:greet": 3}
 
 
-def test_reader_of_check_who_goes_away_sees_no_stack_trace(server: DevServer) -> None:
-    """`check | head -c 0` ends quietly."""
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_reader_of_check_who_goes_away_sees_no_stack_trace(server: DevServer, unbuffered: str) -> None:
+    """`check | head -c 0` ends quietly, whether the output is buffered or not."""
     arguments = [COMMAND, "check", "--server", f"eu={server.url}"]
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:  # noqa: S603 - ours
+    environ = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(arguments, stdout=pipe, stderr=pipe, env=environ) as process:  # noqa: S603 - our own command
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.close()

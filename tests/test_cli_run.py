@@ -1,5 +1,6 @@
 """The command line as a user has it: the installed console command in processes of its own."""
 
+import io
 import json
 import os
 import re
@@ -13,7 +14,10 @@ import attrs
 import pytest
 
 from conductor_adapter import Credentials, DevServer
-from conductor_adapter.cli.run import RunOptions, first_look
+from conductor_adapter.cli.printing import Printer
+from conductor_adapter.cli.run import Ended, RunOptions, first_look
+from conductor_adapter.running import ServerView
+from resilience import DeadLettered, Event, HandlerFailed
 
 COMMAND = Path(sys.executable).with_name("conductor-adapter")
 GUARD = 60.0  # seconds until a wrong test fails instead of hanging
@@ -280,6 +284,28 @@ def test_longer_timeout_moves_the_moment_when_the_connection_is_closed() -> None
 
     assert options.runner_config().poll.give_up_after == 80.0
     assert attrs.evolve(options, poll_timeout=None).runner_config().poll.give_up_after == 30.0
+
+
+@pytest.mark.parametrize("event", [DeadLettered("eu", "t1", "No such task"), HandlerFailed("eu", OSError("gone"))])
+def test_result_that_nobody_takes_is_not_counted_as_delivered(event: Event) -> None:
+    """Neither is one that waits, nor a task that still runs."""
+    told = io.StringIO()
+    ended = Ended(Printer(stream=told))
+    view = ServerView(
+        polls="closed",
+        updates="closed",
+        state="suspect",
+        executing=1,
+        held=0,
+        in_flight=0,
+        started=7,
+        waiting=2,
+    )
+
+    ended.hear(event)
+
+    assert ended.delivered({"eu": view, "us": view}) == {"eu": 3, "us": 4}
+    assert told.getvalue().startswith("eu: ")
 
 
 BAD_WORKERS = {
