@@ -9,7 +9,7 @@ from conductor_adapter.settings import ServerSettings
 from conductor_adapter.tasks import Task, TaskResult
 from conductor_adapter.transports import Transport, drive
 from resilience.delivery import Destination
-from resilience.errors import Incomplete
+from resilience.errors import Incomplete, ResilienceError
 from resilience.polling import Source
 
 __all__ = ["Link"]
@@ -57,8 +57,17 @@ class Link:
         return answer.tasks
 
     def _give_back(self, tasks: Sequence[Task]) -> None:
-        for task in tasks:
+        """Each by itself: one that the server does not take keeps no other from going back."""
+        errors = {task.task_id: error for task in tasks if (error := self._refusal(task)) is not None}
+        for error in errors.values():
+            raise Incomplete(str(error), [task for task in tasks if task.task_id not in errors]) from error
+
+    def _refusal(self, task: Task) -> ResilienceError | None:
+        try:
             drive(self.server.give_back(task), self.transport, GIVE_BACK_TIMEOUT)
+        except ResilienceError as error:
+            return error
+        return None
 
     def _send(self, result: TaskResult, timeout: float) -> None:
         drive(self.server.update(result), self.transport, timeout)

@@ -177,11 +177,12 @@ class WorkerRunner:
 
 
 def _result(spec: WorkerSpec, item: Item[Task]) -> TaskResult:
+    task = item.value
     try:
-        return run_task(spec, item.value, server=item.source)
+        return run_task(spec, task, server=item.source)
     except KeyboardInterrupt as error:  # nobody's Ctrl-C reaches a unit's thread: the task function raised it
-        ids = {"task_id": item.value.task_id, "workflow_id": item.value.workflow_id}
-        return TaskResult(**ids, status=TaskStatus.FAILED, reason=repr(error), worker_id=spec.worker_id)
+        failed = TaskResult(status=TaskStatus.FAILED, reason=repr(error), worker_id=spec.worker_id)
+        return attrs.evolve(failed, task_id=task.task_id, workflow_id=task.workflow_id)
 
 
 def run_workers(
