@@ -59,8 +59,9 @@ class Link:
     def _give_back(self, tasks: Sequence[Task]) -> None:
         """Each by itself: one that the server does not take keeps no other from going back."""
         errors = {task.task_id: error for task in tasks if (error := self._refusal(task)) is not None}
-        for error in errors.values():
-            raise Incomplete(str(error), [task for task in tasks if task.task_id not in errors]) from error
+        if errors:
+            first = next(iter(errors.values()))
+            raise Incomplete(str(first), [task for task in tasks if task.task_id not in errors]) from first
 
     def _refusal(self, task: Task) -> ResilienceError | None:
         try:
