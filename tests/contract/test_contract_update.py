@@ -24,10 +24,11 @@ def test_an_update_is_answered_with_the_task_id_as_text(flow: Flow) -> None:
     assert flow.server.workflow(workflow)["status"] == "COMPLETED"
 
 
+@pytest.mark.parametrize(("steps", "ending"), [(1, "COMPLETED"), (2, "RUNNING")])
 @pytest.mark.parametrize("status", ["COMPLETED", "FAILED", "IN_PROGRESS"])
-def test_a_repeated_update_is_taken_and_ignored(flow: Flow, status: str) -> None:
-    """What has ended stays as it is: another report gets the same answer and changes nothing."""
-    flow.define()
+def test_a_repeated_update_is_taken_and_ignored(flow: Flow, status: str, steps: int, ending: str) -> None:
+    """What has ended stays as it is, also while its workflow goes on: the same answer, and nothing changes."""
+    flow.define(steps)
     (workflow,) = flow.start()
     (task,) = flow.take()
     flow.update(task, outputData={"n": 1}).expect()
@@ -35,8 +36,9 @@ def test_a_repeated_update_is_taken_and_ignored(flow: Flow, status: str) -> None
     assert flow.update(task, status, outputData={"n": 2}) == text_answer(task["taskId"])
 
     shown = flow.server.workflow(workflow)
-    assert (shown["status"], [entry["outputData"] for entry in shown["tasks"]]) == ("COMPLETED", [{"n": 1}])
-    assert flow.poll() == json_answer([])
+    assert (shown["status"], shown["tasks"][0]["status"]) == (ending, "COMPLETED")
+    assert [entry["outputData"] for entry in shown["tasks"]] == [{"n": 1}, {}][:steps]
+    assert len(flow.poll(count=5).expect()) == steps - 1
 
 
 def test_a_completed_step_brings_the_next_one(flow: Flow) -> None:
