@@ -323,15 +323,16 @@ class Referee:
     def check_nobody_is_forgotten(self, sharers: set[str], now: float, gates: Mapping[str, float]) -> None:
         """P4, P11: a free unit goes to whoever may have it; due probes go out."""
         free = self.capacity - self.executing - len(self.items) - self.reserved(now)
-        may_probe = (self.task_ended or self.executing < self.capacity) and not self.somebody_starves(sharers)
+        due = [account for account in self.accounts.values() if self.is_due(account, now, gates)]
+        may_probe = (self.task_ended or self.executing < self.capacity) and not self.somebody_starves(due, sharers)
         room = max(8, self.capacity) - self.stuck(now) - self.suspect_probes(now)
         for name, account in self.accounts.items():
-            due = self.is_due(account, now, gates) and account.room >= 1 and self.has_room(account, sharers)
+            may = self.is_due(account, now, gates) and account.room >= 1 and self.has_room(account, sharers)
             if name in sharers or account.is_owed:
                 lent = self.granted() - self.reserved(now) if account.is_owed else 0
-                self.check_served(account, now, unserved=due and free - lent >= 1)
+                self.check_served(account, now, unserved=may and free - lent >= 1)
             else:
-                assert not (due and may_probe and room > 0), f"P11: no probe of {name}"
+                assert not (may and may_probe and room > 0), f"P11: no probe of {name}"
 
     def check_served(self, account: Account, now: float, *, unserved: bool) -> None:
         """A source with a long round trip may wait for more units, up to 5 % of it and 50 ms."""
@@ -401,11 +402,11 @@ class Referee:
         name = account.source.name
         return account.units < math.ceil(self.shares(sharers | {name})[name])
 
-    def somebody_starves(self, sharers: set[str]) -> bool:
+    def somebody_starves(self, due: Iterable[Account], sharers: set[str]) -> bool:
         """Whether probes may be put off, lest what they bring runs before somebody who has waited long enough."""
-        total = sum(account.source.weight for name, account in self.accounts.items() if name in sharers)
-        waiting = [account for account in self.accounts.values() if account.waits_since is not None]
-        return any(account.passed * account.source.weight >= total for account in waiting)
+        total = sum(self.accounts[name].source.weight for name in sharers)
+        waiting = [account for account in due if account.is_owed or account.source.name in sharers]
+        return any(account.passed * account.source.weight >= total and not account.units for account in waiting)
 
     def stuck(self, now: float) -> int:
         """Held items that cannot start at once."""

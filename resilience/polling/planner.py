@@ -71,12 +71,15 @@ class PollPlanner:
             return []
         self._overheld += self._holding.give_back(now, self._config.max_hold)
         able = [t for t in self._tracks.values() if self._is_able(t)]
-        sharing = sharers((t for t in able if t.name not in gates), self._capacity)
-        self._sharing.contend(t for t in able if t in sharing or t.is_owed)
+        closed = [t for t in able if t.name not in gates]
+        sharing = sharers(closed, self._capacity)
+        self._sharing.contend(t for t in closed if t in sharing or t.is_owed)
         due = [t for t in able if t.live is None and now >= max(t.not_before, gates.get(t.name, now))]
+        takers = [t for t in due if t in sharing or t.is_owed]
         wait = 0.0 if sharing else self._config.poll_wait
-        requests = self._grant(sharing, due, wait, now)
-        if (task_ended or self._executing < self._capacity) and not self._sharing.starves():
+        grants = self._sharing.grants(sharing, takers, self._room(), now)
+        requests = [self._send(track, count, wait, now, probe=False) for track, count in grants]
+        if (task_ended or self._executing < self._capacity) and not self._sharing.starves(takers):
             stuck = self.held - self.startable()
             chosen = probes(outsiders(due, sharing, self._capacity), self._tracks.values(), stuck, self._capacity)
             requests += [self._send(track, 1, wait, now, probe=True) for track in chosen]
@@ -218,15 +221,10 @@ class PollPlanner:
             return -math.inf
         return max(track.not_before, gates.get(track.name, track.not_before))
 
-    def _grant(self, sharing: Sequence[Track], due: Sequence[Track], wait: float, now: float) -> list[PollRequest]:
-        takers = [t for t in due if t.is_owed or t in sharing]
-        if not takers:
-            return []
+    def _room(self) -> Room:
         kept = reserved(self._tracks.values(), self._capacity)
         lent = sum(t.live.granted for t in self._tracks.values() if t.live is not None) - kept
-        room = Room(capacity=self._capacity, free=self._capacity - self._executing - self.held - kept, lent=lent)
-        grants = self._sharing.grants(sharing, takers, room, now)
-        return [self._send(track, count, wait, now, probe=False) for track, count in grants]
+        return Room(capacity=self._capacity, free=self._capacity - self._executing - self.held - kept, lent=lent)
 
     def _send(self, track: Track, count: int, wait: float, now: float, *, probe: bool) -> PollRequest:
         self._numbers += 1

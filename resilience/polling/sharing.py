@@ -60,9 +60,9 @@ class Sharing:
         self._contenders = found
         self._weight = sum(track.source.weight for track in found.values())
 
-    def starves(self) -> bool:
-        """Whether somebody has waited for long enough and still has nothing: then nothing may come before it."""
-        return any(self._is_urgent(track) and not track.units for track in self._contenders.values())
+    def starves(self, takers: Iterable[Track]) -> bool:
+        """Whether one of ``takers`` has waited for long enough and still has nothing: then nothing may come before."""
+        return any(self._is_urgent(track) and not track.units for track in takers)
 
     def grants(
         self, sharers: Sequence[Track], takers: Sequence[Track], room: Room, now: float
@@ -72,7 +72,7 @@ class Sharing:
         A source whose items went back takes one unit, and none that is only lent: what it brings is to start.
         """
         free, lent, capacity = room.free, room.lent, room.capacity
-        if free < 1:
+        if not takers or free < 1:
             return []
         shares = _shares(sharers, capacity)
         granted = []
