@@ -87,6 +87,7 @@ def test_faults_of_polls_leave_updates_alone(server):
     server.faults.set(error=503, only="tasks")
     assert fetch(server.port, "GET", POLL)[0] == 503
     assert fetch(server.port, "GET", "/api/metadata/taskdefs")[0] == 200
+    assert fetch(server.port, "GET", "/api/tasks/queue/all")[0] == 200
     server.faults.set(error=500)
     assert fetch(server.port, "GET", "/api/metadata/taskdefs")[1]["retryable"] is True
 
