@@ -4,12 +4,14 @@ import threading
 import time
 import uuid
 from collections import Counter
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 
 import attrs
 from hearing import GUARD, Heard
 
 from conductor_adapter import RunnerConfig, Task, WorkerRunner, task_context
+from conductor_adapter.dev_server import DevServerProcess
 from conductor_adapter.worker import WorkerSpec
 from resilience import BreakerConfig, PollConfig, RelayConfig
 
@@ -39,6 +41,36 @@ def until(condition, what, timeout=GUARD):
         assert took < timeout, f"after {took:.1f} s still not: {what() if callable(what) else what}"
         pause.wait(TICK)
     return time.monotonic() - began
+
+
+@contextmanager
+def running(*names):
+    """Servers as processes, started side by side."""
+    with ExitStack() as stack, ThreadPoolExecutor(len(names)) as pool:
+        servers = [DevServerProcess(name=name) for name in names]
+        for server in servers:
+            stack.callback(server.stop)
+        list(pool.map(DevServerProcess.start, servers))
+        yield servers
+
+
+def heal(servers):
+    """Undo whatever was done to servers."""
+    for server in servers:
+        with suppress(OSError, RuntimeError):
+            server.thaw()
+            server.faults()
+            continue
+        server.restart()
+
+
+def nap(seconds):
+    """A task function that takes so long."""
+
+    def act(_):
+        threading.Event().wait(seconds)
+
+    return act
 
 
 class Account:

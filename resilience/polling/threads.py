@@ -306,7 +306,7 @@ def _call(source: Source[V], request: PollRequest) -> Sequence[V]:
         raise TypeError(
             f"source {source.name!r} returned {type(values).__name__}; poll() returns a list, or None for empty"
         )
-    return values
+    return list(values)  # whatever its class computes is computed here, not under the poller's lock
 
 
 def _end(item: Item[V], planner: PollPlanner, _: float) -> None:
