@@ -4,6 +4,7 @@
 """
 
 import functools
+import itertools
 import random
 from collections.abc import Iterable
 
@@ -169,6 +170,18 @@ def test_slow_source_with_long_tasks_has_its_share_and_no_more() -> None:
 
     assert rate(ran, "a", since=12.0) >= 0.45 * alone()
     assert ran.starts["slow"] == 5
+
+
+@pytest.mark.parametrize(("number", "task"), [(2, 1.5), (2, 8.0), (3, 3.0), (5, 3.0)])
+def test_slow_sources_with_long_tasks_let_a_prompt_one_in_at_capacity_one(number: int, task: float) -> None:
+    """An item of theirs is ready whenever a task ends; all the same everybody starts, and nothing goes back twice."""
+    slow = [backlogged(f"slow{i}", trip=1.0, task=task) for i in range(number)]
+    ran = world(backlogged(), *slow, capacity=1).run(200.0)
+
+    starts = [-1, *(i for i, name in enumerate(ran.order) if name == "a"), len(ran.order)]
+    assert max(after - before - 1 for before, after in itertools.pairwise(starts)) <= 2 * number + 1
+    assert min(ran.starts[source.name] for source in slow) >= 0.5 * max(ran.starts[source.name] for source in slow)
+    assert ran.returns <= 2
 
 
 @pytest.mark.parametrize(("trouble", "most"), [({"trip": 0.3}, 10), ({"stalls": [(0.0, 2.0)]}, 14)])

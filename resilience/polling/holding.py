@@ -23,22 +23,23 @@ class Held:
 
 
 class Holding:
-    """Items wait here in the order they came, and start in that order."""
+    """Items wait here and start in the order they came, those first for which a unit was kept."""
 
     def __init__(self) -> None:
-        self._items: deque[Held] = deque()
+        self._owed: deque[Held] = deque()
+        self._others: deque[Held] = deque()
 
     def __len__(self) -> int:
-        return len(self._items)
+        return len(self._owed) + len(self._others)
 
-    def add(self, track: Track, values: Sequence[object], now: float) -> None:
-        """Hold ``values`` that ``track``'s source brought."""
-        self._items.extend(Held(track, value, now) for value in values)
+    def add(self, track: Track, values: Sequence[object], now: float, *, owed: bool) -> None:
+        """Hold ``values`` that ``track``'s source brought; for ``owed`` ones a unit was kept, which is theirs."""
+        (self._owed if owed else self._others).extend(Held(track, value, now) for value in values)
         track.held += len(values)
 
     def start(self, count: int) -> list[Held]:
         """The next ``count`` items, which from now on are executing."""
-        started = [self._items.popleft() for _ in range(min(count, len(self._items)))]
+        started = [(self._owed or self._others).popleft() for _ in range(min(count, len(self)))]
         for item in started:
             item.track.held -= 1
             item.track.executing += 1
@@ -47,13 +48,14 @@ class Holding:
 
     def oldest(self) -> float | None:
         """Since when the item held longest has been held."""
-        return self._items[0].since if self._items else None
+        return min((items[0].since for items in (self._owed, self._others) if items), default=None)
 
     def give_back(self, now: float, max_hold: float) -> list[Held]:
         """The items that have been held for ``max_hold`` seconds; their sources are owed from now on."""
         given = []
-        while self._items and self._items[0].since + max_hold <= now:
-            given.append(self._items.popleft())
+        for items in (self._owed, self._others):
+            while items and items[0].since + max_hold <= now:
+                given.append(items.popleft())
         for item in given:
             item.track.held -= 1
         for track in dict.fromkeys(item.track for item in given):

@@ -149,7 +149,7 @@ class PollPlanner:
     def answered(self, request: PollRequest, values: Sequence[object], now: float) -> None:
         """A poll brought ``values``; a late one is taken in as well."""
         track, flight, late = self._land(request)
-        self._receive(track, values, now)
+        self._receive(track, values, now, owed=not (late or flight.lendable))
         if late:
             self._events += [ItemsArrivedLate(track.name, len(values))] if values else []
             return
@@ -174,7 +174,7 @@ class PollPlanner:
     ) -> None:
         """A poll raised ``error``; ``hint`` is the pause it asks for, ``values`` the good part of a damaged answer."""
         track, _, late = self._land(request)
-        self._receive(track, values, now)
+        self._receive(track, values, now, owed=False)
         self._events.append(PollFailed(track.name, error))
         if not late:
             track.failed = True
@@ -244,7 +244,7 @@ class PollPlanner:
             raise ValueError(f"{request} is not in flight: tell of each poll once")
         return track, flight, False
 
-    def _receive(self, track: Track, values: Sequence[object], now: float) -> None:
+    def _receive(self, track: Track, values: Sequence[object], now: float, *, owed: bool) -> None:
         if values:
-            self._holding.add(track, values, now)
+            self._holding.add(track, values, now, owed=owed)
             self._sharing.received(len(values))

@@ -6,6 +6,7 @@ A source with a long round trip is not polled for the first unit that falls free
 """
 
 from collections.abc import Iterable, Sequence
+from fractions import Fraction
 
 import attrs
 
@@ -35,6 +36,10 @@ class Sharing:
         self._allocator: CapacityAllocator[str] = CapacityAllocator({t.name: t.source.weight for t in tracks})
         self._contenders: dict[str, Track] = {}
         self._weight = 0  # of all contenders
+
+    def credit(self, name: str) -> Fraction:
+        """Units that the source called ``name`` is owed; negative when it had more than its share."""
+        return self._allocator.credit(name)
 
     def started(self, track: Track) -> None:
         """Charge an item that starts to the source that brought it."""
