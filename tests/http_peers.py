@@ -122,7 +122,8 @@ class Peer:
         headers = {}
         while line := lines.readline().decode().strip():
             name, _, value = line.partition(":")
-            headers[name.lower()] = value.strip()
+            headers.setdefault(name.lower(), []).append(value.strip())
+        headers = {name: ", ".join(values) for name, values in headers.items()}
         act = self._act(target)
         if act == self.do_refused_upload:
             self.requests.append(Seen(method, target, headers, b"", number))
@@ -251,8 +252,9 @@ class Peer:
 
     def _pour(self, stream, head):
         stream.sendall(head)
-        while not self.stopping.is_set():
-            stream.sendall(b"1000\r\n" + b"x" * 0x1000 + b"\r\n")
+        for _ in range(100):  # megabytes: an end for who does not stop
+            stream.sendall(b"100000\r\n" + b"x" * 0x100000 + b"\r\n")
+        stream.sendall(b"0\r\n\r\n")
 
     def do_bomb(self, stream, _):
         """A small answer that is large once unpacked."""

@@ -181,7 +181,7 @@ class Refusing(requests.adapters.BaseAdapter):
     [
         (requests.exceptions.ProxyError("no proxy"), TransportErrorKind.CONNECT),
         (requests.exceptions.ConnectTimeout("late"), TransportErrorKind.TIMEOUT),
-        (requests.exceptions.InvalidHeader("tok-1 is odd"), TransportErrorKind.OTHER),
+        (requests.exceptions.InvalidHeader("pass is odd"), TransportErrorKind.OTHER),
         (requests.exceptions.ConnectionError(), TransportErrorKind.BROKEN),
         (urllib3.exceptions.LocationParseError("tok-1 is no host"), TransportErrorKind.OTHER),
         (UnicodeError("tok-1 is too long a label"), TransportErrorKind.OTHER),
