@@ -177,7 +177,6 @@ class WorkerProcess:
     [
         (("slow", "hung", "killed"), "curl"),
         (("swallowing", "unavailable", "frozen"), "requests"),
-        (("hung", "frozen", "answering garbage"), "curl"),
     ],
     ids=str,
 )

@@ -31,6 +31,7 @@ from resilience import (
     PollConfig,
     Poller,
     PollFailed,
+    PollTimedOut,
     Source,
 )
 from resilience.polling.returns import Returns
@@ -51,6 +52,7 @@ class Queue:
         self.values = collections.deque((name, number) for number in range(count))
         self.handed_out = collections.Counter()
         self.asked = self.asking = self.most = 0
+        self.latency = 0.0
         self.ill: str | None = None
         self.well = threading.Event()
         self._lock = threading.Lock()
@@ -78,8 +80,8 @@ class Queue:
                 self._give_back(taken)
                 self.handed_out.subtract(taken)
                 raise OSError(self.ill)
-            elif not taken:
-                threading.Event().wait(wait)
+            else:
+                threading.Event().wait(self.latency if taken else wait)
         finally:
             with self._lock:
                 self.asking -= 1
@@ -135,6 +137,7 @@ def test_forty_sources_most_of_them_ill() -> None:
     with Poller(sources, capacity=10, config=TIMES, breakers=breakers, on_event=heard) as poller:
         poller.start(done)
         check(healthy, done, 40)
+        until(lambda: _most_timeouts(heard) >= TIMES.max_abandoned, "one is not asked any more")
         idle[0].values.append((idle[0].name, 0))
         check(idle[:1], done, 1)
         for queue in queues:
@@ -144,6 +147,12 @@ def test_forty_sources_most_of_them_ill() -> None:
     assert done.most <= 10
     assert max(queue.most for queue in queues) <= 1 + TIMES.max_abandoned
     assert not [event for event in heard if isinstance(event, GiveBackFailed)]
+
+
+def _most_timeouts(heard: Heard) -> int:
+    return max(
+        collections.Counter(event.source for event in heard if isinstance(event, PollTimedOut)).values(), default=0
+    )
 
 
 def test_thirty_nine_hung_sources_do_not_starve_an_idle_one() -> None:
@@ -221,24 +230,62 @@ def test_random_illnesses_lose_nothing(seed: int) -> None:
     assert not [event for event in heard if isinstance(event, GiveBackFailed)]
 
 
-def test_stops_at_any_moment_lose_nothing() -> None:
+def test_units_granted_to_a_hung_poll_are_lent() -> None:
+    """A source that hangs with half of the units granted to it does not keep them from the other."""
+    queues = [Queue(name, 2000) for name in "ab"]
+    together, gate, done = threading.Barrier(4), threading.Event(), Done()
+
+    def handle(item) -> None:
+        done(item)
+        if queues[0].ill and item.source == "b" and not gate.is_set():
+            together.wait(GUARD)
+            gate.set()
+
+    patient = PollConfig(poll_wait=0.05, overdue_after=0.05, poll_timeout=GUARD, give_up_after=2 * GUARD)
+    with Poller([queue.source() for queue in queues], capacity=4, config=patient) as poller:
+        poller.start(handle)
+        until(lambda: done.of("a") >= 20, "both are backlogged")
+        queues[0].ill = "hung"
+        assert gate.wait(GUARD), "four of the healthy source's at once"
+        queues[0].heal()
+        check(queues, done, 2000)
+
+
+@pytest.fixture
+def failures() -> Iterator[list[object]]:
+    """What threads die of."""
+    seen: list[object] = []
+    hook, threading.excepthook = threading.excepthook, seen.append
+    yield seen
+    threading.excepthook = hook
+
+
+def test_stops_at_any_moment_lose_nothing(failures: list[object]) -> None:
     """However little time a stop gives, every value was done, went back, or is still in its queue."""
-    failures: list[object] = []
-    hook, threading.excepthook = threading.excepthook, failures.append
-    try:
-        for number in range(60):
-            queues = [Queue(name, 1000) for name in "abc"]
-            done = Done()
-            poller = Poller([queue.source() for queue in queues], capacity=4, config=TIMES)
-            poller.start(done)
-            threading.Event().wait(number * 0.0002)
-            poller.stop((0.0, 0.001, 0.01)[number % 3])
-            until(lambda p=poller: not any(v.executing or v.held for v in p.view().values()), "all ended")
-            for queue in queues:
-                until(lambda q=queue, d=done: len(q.values) + d.of(q.name) == 1000, "all accounted for")
-    finally:
-        threading.excepthook = hook
+    for number in range(60):
+        queues = [Queue(name, 1000) for name in "abc"]
+        for place, queue in enumerate(queues):
+            queue.latency = place * 0.002
+        done = Done()
+        poller = Poller([queue.source() for queue in queues], capacity=4, config=TIMES)
+        poller.start(done)
+        threading.Event().wait(number * 0.0002)
+        poller.stop((0.0, 0.001, 0.01)[number % 3])
+        until(lambda p=poller: not any(v.executing or v.held for v in p.view().values()), "all ended")
+        for queue in queues:
+            until(lambda q=queue, d=done: len(q.values) + d.of(q.name) == 1000, "all accounted for")
     assert not failures
+
+
+def test_poll_that_comes_too_late_for_a_closed_poller_harms_nobody(failures: list[object]) -> None:
+    """Between the decision to poll and the poll the poller may be closed: that ends no thread."""
+    queue = Queue("q", 5)
+    poller = Poller([queue.source()], capacity=2, config=TIMES)
+    poller._polls.close()
+    poller.start(Done())
+    until(lambda: poller.view()["q"].in_flight == 0, "the poll is given up")
+    poller.stop(0.0)
+    assert (queue.asked, failures) == (0, [])
 
 
 def test_value_given_back_after_the_stop_goes_home() -> None:
