@@ -71,7 +71,7 @@ def test_flapping_server_and_two_workers(pair: Pair) -> None:
         for runner in (first, second):
             case.start(runner)
         flaps = itertools.cycle([{"hang": True}, {}, {"error": 503}, {}, {"swallow": True}, {}, {"refuse": True}, {}])
-        for fault in itertools.islice(flaps, 10):
+        for fault in itertools.islice(flaps, 8):
             eu.faults(**fault)
             threading.Event().wait(0.3)
         eu.faults()
@@ -110,13 +110,13 @@ def test_server_without_work_is_served_when_it_has_some(pair: Pair) -> None:
     eu, us = pair
     with Case([eu, us]) as case:
         task_type, runner = case.worker(quick("curl"), threads=2, act=nap(0.01))
-        case.give(us, [task_type], 400)
+        case.give(us, [task_type], 250)
         case.start(runner)
         case.wait_executed(us, [task_type], 20)
         for round_ in (1, 2):
             case.give(eu, [task_type], 1)
             case.wait_executed(eu, [task_type], round_)
-        assert case.executed(us, [task_type]) < 400
+        assert case.executed(us, [task_type]) < 250
         for server in pair:
             case.wait_done(server, [task_type])
         case.check()

@@ -1,0 +1,170 @@
+"""The worker on sockets that misbehave, on a server that hangs and comes back, and over a long life."""
+
+import gc
+import itertools
+import json
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from fault_kit import RESET, Account, quick, until
+from hearing import GUARD, Heard
+from http_peers import Peer
+
+from conductor_adapter import RunnerConfig, ServerSettings, Task, WorkerRunner
+from conductor_adapter.dev_server import DevServerProcess
+from conductor_adapter.running import threads
+from conductor_adapter.wire import HttpAnswer, HttpCall
+from conductor_adapter.worker import WorkerSpec
+from resilience import BreakerChanged, BreakerConfig, BreakerState
+
+# Sockets that misbehave.
+
+CONDUCTS = ["drip", "drip_head", "drip_heads", "drip_chunks", "drip_size", "silent", "stalled", "half", "half_head"]
+CONDUCTS += ["half_chunk", "bad_chunk", "garbage", "badgzip", "switch", "excess", "gone", "reset", "reset_body"]
+CONDUCTS += ["html", "echo", "302", "empty", "nothing", "twice", "full", "endless_failure"]
+
+
+@pytest.fixture(scope="module")
+def healthy() -> Iterator[DevServerProcess]:
+    """A server beside those that misbehave."""
+    with DevServerProcess(name="us") as server:
+        yield server
+
+
+@pytest.mark.parametrize("transport", ["curl", "requests"])
+def test_odd_peers_cost_the_healthy_server_nothing(healthy: DevServerProcess, transport: str) -> None:
+    """Beside a server that drips, breaks off or talks nonsense the other is served, and no result strays."""
+    patient = BreakerConfig(fail_max=10**6)  # so that every one of them is met, again and again
+    specs, accounts = [], {}
+    for conduct in CONDUCTS:
+        accounts[conduct] = account = Account()
+        specs.append(WorkerSpec(task_type=conduct, function=_function(account), threads=2))
+        healthy.start_tasks(conduct, 5, responseTimeoutSeconds=600)
+    config = quick(transport, breaker=patient, grace=2.0)
+    with Peer() as peer:
+        servers = [ServerSettings("odd", peer.url), healthy.settings]
+        with WorkerRunner(specs, servers, config=config) as runner:
+            for conduct in CONDUCTS:
+                until(
+                    lambda conduct=conduct: healthy.runs(conduct)["RUNNING"] == 0,
+                    lambda conduct=conduct: f"{conduct}: {healthy.runs(conduct)}",
+                )
+            assert runner.stop().unfinished == 0
+        assert {seen.target.partition("?")[0].rpartition("/")[2] for seen in peer.requests} == set(CONDUCTS)
+        assert {seen.method for seen in peer.requests} == {"GET"}
+    for conduct in CONDUCTS:
+        assert healthy.runs(conduct)["COMPLETED"] in {5, 10}
+        assert set(accounts[conduct].executions.values()) == {1}
+    assert healthy.counts()["not found"] == 0
+
+
+def _function(account):
+    def run(task: Task) -> object:
+        return account.run(task)
+
+    return run
+
+
+class Switched(Peer):
+    """A Conductor server without tasks that hangs until it is told to answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answering = threading.Event()
+        self.times: list[float] = []
+        self.waiting = self.most = 0
+        self._count = threading.Lock()
+
+    def _act(self, _):
+        return self._proceed
+
+    def _proceed(self, stream, _):
+        with self._count:
+            self.times.append(time.monotonic())
+            self.waiting += 1
+            self.most = max(self.most, self.waiting)
+        try:
+            if not self.answering.is_set():
+                return self.do_silent()
+            threading.Event().wait(0.05)
+            return self.say(stream, b"[]", "Content-Type: application/json")
+        finally:
+            with self._count:
+                self.waiting -= 1
+
+
+def test_no_stampede_on_a_hung_server_nor_when_it_is_back() -> None:
+    """Six workers send a server that hangs one probe at a time, and no more than a poll each once it answers."""
+    heard = Heard()
+    specs = [WorkerSpec(task_type=f"t{number}", function=_function(Account()), threads=4) for number in range(6)]
+    config = quick("curl", poll={"max_abandoned": 9, "give_up_after": 30.0}, grace=0.3)
+    with Switched() as peer, WorkerRunner(specs, [ServerSettings("eu", peer.url)], config=config, on_event=heard):
+        heard.wait_for(BreakerChanged, after=BreakerState.OPEN)
+        threading.Event().wait(RESET / 2)  # polls that were sent before may arrive a moment later
+        before = len(peer.times)
+        threading.Event().wait(1.6)
+        probes, hung = peer.times[before:], peer.waiting
+        probed = sum(isinstance(event, BreakerChanged) and event.after is BreakerState.HALF_OPEN for event in heard)
+        assert probes
+        assert abs(probed - len(probes)) <= 1, "a call that was not the one probe of a half-open breaker"
+        assert all(later - earlier >= RESET for earlier, later in itertools.pairwise(probes))
+
+        peer.answering.set()
+        heard.wait_for(BreakerChanged, after=BreakerState.CLOSED)
+        since = len(peer.times)
+        until(lambda: len(peer.times) >= since + 30, "polls again")
+        assert peer.most - hung <= len(specs)
+
+
+# Long lives.
+
+
+class Loopback:
+    """A transport to a server of endless tasks, in memory."""
+
+    bounded = True
+    served = updates = 0
+    limit = 0
+    lock = threading.Lock()
+
+    def __init__(self, _: ServerSettings) -> None:
+        pass
+
+    def send(self, call: HttpCall, _: float) -> HttpAnswer:
+        """Hand out as many tasks as asked for; take every result."""
+        if call.method == "POST":
+            task = json.loads(call.body or b"{}")["taskId"]
+            with self.lock:
+                Loopback.updates += 1
+            return HttpAnswer(200, {}, task.encode())
+        count = int(call.query.partition("count=")[2].partition("&")[0])
+        with self.lock:
+            first, count = Loopback.served, min(count, Loopback.limit - Loopback.served)
+            Loopback.served += count
+        tasks = [
+            {"taskId": f"id{n}", "workflowInstanceId": f"w{n}", "inputData": {"n": n}}
+            for n in range(first, first + count)
+        ]
+        return HttpAnswer(200, {}, json.dumps(tasks).encode())
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def test_memory_does_not_grow_with_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After fifty thousand tasks a worker keeps no more objects than after five thousand."""
+    monkeypatch.setattr(threads, "choose", lambda _: Loopback)
+    spec = WorkerSpec(task_type="t", function=lambda n: {"n": n}, threads=10)
+    servers = [ServerSettings(name, f"http://{name}/api") for name in ("eu", "us")]
+    Loopback.served = Loopback.updates = 0
+    sizes = []
+    with WorkerRunner([spec], servers, config=RunnerConfig()):
+        for limit in (5_000, 50_000):
+            Loopback.limit = limit
+            until(lambda limit=limit: Loopback.updates == limit, lambda: f"{Loopback.updates} results", 3 * GUARD)
+            gc.collect()
+            sizes.append(len(gc.get_objects()))
+
+    assert sizes[1] - sizes[0] < 2_000
