@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fault_kit import RECOVERY, Case, heal, nap, quick, running, until
+from fault_kit import RECOVERY, RESET, Case, heal, nap, quick, running, until
 from hearing import GUARD
 
 from conductor_adapter import Task
@@ -93,8 +93,8 @@ def test_all_servers_down_and_up_again(pair: Pair) -> None:
             case.wait_executed(server, [task_type], 5)
         for server in pair:
             server.kill()
-        down = {"open", "half-open"}
-        until(lambda: all(down & {v.polls, v.updates} for v in runner.view().values()), "a breaker of each open")
+        until(lambda: all(v.waiting or v.polls != "closed" for v in runner.view().values()), "both known to be down")
+        threading.Event().wait(2 * RESET)
         before = [case.executed(server, [task_type]) for server in pair]
         for server in pair:
             server.restart()
