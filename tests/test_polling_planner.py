@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from resilience.events import ItemsArrived, ItemsArrivedLate, PollFailed, PollOverdue, PollTimedOut
 from resilience.polling import PollConfig, PollPlanner, PollRequest, Source
-from resilience.polling.sharing import Sharing
+from resilience.polling.sharing import Room, Sharing
 from resilience.polling.track import Track
 
 CONFIG = PollConfig(poll_wait=1.0, overdue_after=0.5, poll_timeout=5.0, give_up_after=30.0, max_hold=5.0)
@@ -773,26 +773,18 @@ def test_p11_slow_sources_with_long_tasks_do_not_take_the_only_unit() -> None:
 
 
 def test_p11_source_without_a_unit_does_not_linger_beyond_its_bound() -> None:
-    """A long round trip waits for more units only as long as nobody else starts more than the rule allows."""
-    desk = Desk("near", "far", capacity=3)
-    desk.backlogged("near", "far")
-    sent = desk.plan()
-    desk.answer(sent["near"])
-    desk.start()
-    desk.answer(sent["far"], after=0.4)
-    for name in desk.start():
-        desk.planner.finished(name)
-    assert "far" not in desk.plan()  # it could have two, and one is free
+    """A long round trip waits for more units, but not while others start more than the rule allows."""
+    near, far = Track(Source("near", print), executing=3), Track(Source("far", print), trip=0.4)
+    sharing = Sharing([near, far])
+    sharing.contend([near, far])
+    one_is_free = Room(capacity=4, free=1, lent=0)
 
+    assert sharing.grants([near, far], [far], one_is_free, now=0.0) == []
     for _ in range(2):
-        desk.planner.finished("near")
-        sent = desk.plan()
-        if "far" in sent:
-            break
-        desk.answer(sent["near"], after=0.0001)
-        desk.start()
+        assert sharing.grants([near, far], [far], one_is_free, now=0.01) == []
+        sharing.received(1)
 
-    assert "far" in desk.plan() or desk.planner.view()["far"].in_flight
+    assert sharing.grants([near, far], [far], one_is_free, now=0.01) == [(far, 1)]
 
 
 # -- P13: deliveries -------------------------------------------------------------------------------------------------
