@@ -622,6 +622,7 @@ def polls_inside(desk: Desk) -> int:
     inside = 0
     while not (request := desk.plan()["a"]).probe:
         inside += 1
+        assert inside <= 64
         desk.planner.overheld(desk.now)
         desk.answer(request)
         desk.planner.finished(*desk.start())
