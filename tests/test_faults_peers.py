@@ -17,7 +17,7 @@ from conductor_adapter.dev_server import DevServerProcess
 from conductor_adapter.running import threads
 from conductor_adapter.wire import HttpAnswer, HttpCall
 from conductor_adapter.worker import WorkerSpec
-from resilience import BreakerChanged, BreakerConfig, BreakerState
+from resilience import BreakerChanged, BreakerConfig, BreakerState, DeliveryFailed
 
 # Sockets that misbehave.
 
@@ -122,11 +122,12 @@ def test_no_stampede_on_a_hung_server_nor_when_it_is_back() -> None:
 
 
 class Loopback:
-    """A transport to a server of endless tasks, in memory."""
+    """A transport to a server of many tasks, in memory; the result of ``poison`` it answers with an error page."""
 
     bounded = True
     served = updates = 0
     limit = 0
+    poison = ""
     lock = threading.Lock()
 
     def __init__(self, _: ServerSettings) -> None:
@@ -136,6 +137,8 @@ class Loopback:
         """Hand out as many tasks as asked for; take every result."""
         if call.method == "POST":
             task = json.loads(call.body or b"{}")["taskId"]
+            if task == self.poison:
+                return HttpAnswer(502, {}, b"<html>")
             with self.lock:
                 Loopback.updates += 1
             return HttpAnswer(200, {}, task.encode())
@@ -153,17 +156,37 @@ class Loopback:
         """Nothing is open."""
 
 
-def test_memory_does_not_grow_with_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After fifty thousand tasks a worker keeps no more objects than after five thousand."""
+@pytest.fixture
+def loopback(monkeypatch: pytest.MonkeyPatch) -> type[Loopback]:
+    """The transport of all servers."""
     monkeypatch.setattr(threads, "choose", lambda _: Loopback)
+    Loopback.served = Loopback.updates = Loopback.limit = 0
+    Loopback.poison = ""
+    return Loopback
+
+
+def test_one_result_that_a_server_cannot_digest_does_not_stop_it(loopback: type[Loopback]) -> None:
+    """A gateway that fails on one result for ever keeps the server's other tasks from nothing."""
+    spec = WorkerSpec(task_type="t", function=lambda n: {"n": n}, threads=2)
+    loopback.poison, loopback.limit = "id3", 4
+    servers, heard = [ServerSettings("eu", "http://eu/api")], Heard()
+    with WorkerRunner([spec], servers, config=quick(grace=0.0), on_event=heard) as runner:
+        until(lambda: loopback.updates == 3, "the others are delivered")
+        heard.wait_for(DeliveryFailed, attempt=3)
+        loopback.limit = 200
+        until(lambda: loopback.updates == 199, lambda: f"{loopback.updates} of 199, {runner.view()}")
+        assert runner.stop().left == 1
+
+
+def test_memory_does_not_grow_with_tasks(loopback: type[Loopback]) -> None:
+    """After fifty thousand tasks a worker keeps no more objects than after five thousand."""
     spec = WorkerSpec(task_type="t", function=lambda n: {"n": n}, threads=10)
     servers = [ServerSettings(name, f"http://{name}/api") for name in ("eu", "us")]
-    Loopback.served = Loopback.updates = 0
     sizes = []
     with WorkerRunner([spec], servers, config=RunnerConfig()):
         for limit in (5_000, 50_000):
-            Loopback.limit = limit
-            until(lambda limit=limit: Loopback.updates == limit, lambda: f"{Loopback.updates} results", 3 * GUARD)
+            loopback.limit = limit
+            until(lambda limit=limit: loopback.updates == limit, lambda: f"{loopback.updates} results", 3 * GUARD)
             gc.collect()
             sizes.append(len(gc.get_objects()))
 

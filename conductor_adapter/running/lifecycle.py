@@ -9,10 +9,11 @@ from resilience.breaker import BreakerConfig
 from resilience.delivery import RelayConfig
 from resilience.polling import PollConfig
 
-__all__ = ["Phase", "RunnerConfig", "ServerView", "StopReport", "advance", "share_of_grace"]
+__all__ = ["Deliveries", "Phase", "RunnerConfig", "ServerView", "StopReport", "advance", "share_of_grace"]
 
 CONDUCTOR_MAX_WAIT = 5.0  # seconds; a server refuses to wait longer for a poll
 LEAST_FLUSH = 0.2  # part of the grace that is kept for results
+OFTEN = 5  # failed attempts after which it may be the result and not the server
 
 
 class Phase(enum.Enum):
@@ -46,6 +47,29 @@ def advance(phase: Phase, to: Phase) -> Phase:
 def share_of_grace(grace: float, used: float) -> float:
     """Seconds for sending results after ``used`` seconds of the ``grace`` went to running tasks."""
     return max(grace - used, grace * LEAST_FLUSH)
+
+
+class Deliveries:
+    """Which servers may be polled, as far as their results are concerned (rule P13). Not thread-safe.
+
+    A failed delivery stops the polls until one succeeds. But when all that waits for a server has failed often, it may
+    be these results alone that it cannot digest, and they would keep it from being polled for ever: only the result
+    of another task can tell.
+    """
+
+    def __init__(self) -> None:
+        self._often: dict[str, set[str]] = {}
+
+    def failed(self, server: str, key: str, attempt: int, waiting: int) -> bool:
+        """Whether to poll ``server``, now that ``attempt`` to deliver ``key`` failed and ``waiting`` results wait."""
+        often = self._often.setdefault(server, set())
+        if attempt >= OFTEN:
+            often.add(key)
+        return len(often) >= waiting
+
+    def resumed(self, server: str) -> None:
+        """The server took a result; those that it cannot digest will fail once more."""
+        self._often.pop(server, None)
 
 
 @attrs.frozen(kw_only=True)

@@ -15,7 +15,15 @@ from typing import Any
 import attrs
 
 from conductor_adapter.declaring import WorkerSpec, collect_workers
-from conductor_adapter.running.lifecycle import Phase, RunnerConfig, ServerView, StopReport, advance, share_of_grace
+from conductor_adapter.running.lifecycle import (
+    Deliveries,
+    Phase,
+    RunnerConfig,
+    ServerView,
+    StopReport,
+    advance,
+    share_of_grace,
+)
 from conductor_adapter.running.links import Link
 from conductor_adapter.settings import ServerSettings, check_servers, servers_from_env
 from conductor_adapter.tasks import Task, TaskResult, TaskStatus
@@ -71,6 +79,7 @@ class WorkerRunner:
             on_event=self._heard,
         )
         self._pollers = [(spec, self._poller(spec)) for spec in self._specs]
+        self._deliveries = Deliveries()
         self._phase = Phase.NEW
         self._kept = 0
         self._lock = threading.Lock()
@@ -149,12 +158,22 @@ class WorkerRunner:
 
     def _heard(self, event: Event) -> None:
         if isinstance(event, (DeliveryFailed, DeliveryResumed)):
-            for _, poller in self._pollers:
-                poller.deliveries(event.destination, isinstance(event, DeliveryResumed))
+            self._note_delivery(event)
         elif isinstance(event, GiveBackFailed):
             with self._lock:
                 self._kept += event.count
         notify(self._on_event, event)
+
+    def _note_delivery(self, event: DeliveryFailed | DeliveryResumed) -> None:
+        """The relay tells of its events one at a time."""
+        name = event.destination
+        if isinstance(event, DeliveryResumed):
+            self._deliveries.resumed(name)
+            ok = True
+        else:
+            ok = self._deliveries.failed(name, event.key, event.attempt, self._relay.pending(name))
+        for _, poller in self._pollers:
+            poller.deliveries(name, ok)
 
     def _stop_pollers(self, grace: float) -> None:
         stoppers = [threading.Thread(target=poller.stop, args=(grace,), daemon=True) for _, poller in self._pollers]
