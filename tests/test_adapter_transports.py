@@ -1,6 +1,7 @@
 """What only one transport does, how one is chosen, and what the environment says; the rest is the conformance suite."""
 
 import logging
+import os
 import subprocess
 import sys
 import textwrap
@@ -58,6 +59,30 @@ def test_curl_has_as_many_connections_as_calls_at_once(peer):
     assert len(peer.requests) == 5
     assert peer.connections == 1
     transport.close()
+
+
+def test_a_handle_that_a_child_inherits_is_never_cleaned_up(peer):
+    """Somebody always refers to it, so that it says no goodbye; the real fork is in the conformance suite."""
+    transport = CurlTransport(ServerSettings("eu", peer.url))
+    transport.send(get(), 5.0)
+    inherited = transport._idle[0]._curl
+    before = sys.getrefcount(inherited)
+    curl._keep_handles()
+    assert sys.getrefcount(inherited) == before + 1
+    transport.close()
+
+
+@pytest.mark.parametrize("make", [CurlTransport, RequestsTransport])
+def test_in_another_process_nothing_is_shared(peer, monkeypatch, make):
+    """A new process id means new connections, and closing them closes none of the parent's."""
+    transport = make(ServerSettings("eu", peer.url))
+    transport.send(get(), 5.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: -1)
+        transport.close()
+        transport.send(get(), 5.0)
+        transport.close()
+    assert peer.connections == 2
 
 
 # requests.

@@ -177,6 +177,7 @@ def test_of_two_headers_with_one_name_the_later_counts(connect, peer):
         get(headers=(("", "secret-1"),)),
         HttpCall("GET", "/a HTTP/1.1\r\nX-Evil: 1\r\n", "", TOKEN),
         HttpCall("GET", "/a", "b= c", TOKEN),
+        HttpCall("GET", "/é", "", TOKEN),
     ],
 )
 def test_nobody_writes_requests_of_his_own(connect, peer, call):

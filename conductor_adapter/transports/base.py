@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 from conductor_adapter.server import Operation
 from conductor_adapter.wire import HttpAnswer, HttpCall, TransportError, TransportErrorKind
 
-__all__ = ["MAX_ANSWER_BYTES", "MAX_IDLE", "USER_AGENT", "Transport", "drive", "headers_of", "shown"]
+__all__ = ["MAX_ANSWER_BYTES", "MAX_IDLE", "USER_AGENT", "Transport", "drive", "headers_of", "shown", "target_of"]
 
 T = TypeVar("T")
 
@@ -88,14 +88,24 @@ def _send(transport: Transport, call: HttpCall, timeout: float) -> HttpAnswer:
     return transport.send(call, timeout)
 
 
-def headers_of(call: HttpCall) -> dict[str, str]:
-    """A call's headers once it is sure that HTTP allows them and its target; of two with one name the later one.
+def target_of(call: HttpCall) -> str:
+    """A call's path and query once it is sure that HTTP allows them.
 
     Raises:
-        TransportError: it does not: whoever wrote the value could write requests of his own. It is not shown.
+        TransportError: it does not: whoever wrote them could write requests of his own.
     """
-    if not _TARGET.fullmatch(call.target):
+    target = call.target
+    if not _TARGET.fullmatch(target):
         raise TransportError(TransportErrorKind.OTHER, "the call was not sent: its path or query is not quoted")
+    return target
+
+
+def headers_of(call: HttpCall) -> dict[str, str]:
+    """A call's headers once it is sure that HTTP allows them; of two with one name the later one.
+
+    Raises:
+        TransportError: it does not, for the same reason. The value is not shown.
+    """
     headers: dict[str, tuple[str, str]] = {}
     for name, value in call.headers:
         if not _NAME.fullmatch(name) or not (value.isprintable() and value.isascii()):

@@ -13,7 +13,7 @@ import pycurl
 from pycurl import PREREQFUNCTION  # without it, before pycurl 7.45.7 and libcurl 7.80, a poll may be sent twice
 
 from conductor_adapter.settings import ServerSettings
-from conductor_adapter.transports.base import MAX_ANSWER_BYTES, MAX_IDLE, USER_AGENT, headers_of, shown
+from conductor_adapter.transports.base import MAX_ANSWER_BYTES, MAX_IDLE, USER_AGENT, headers_of, shown, target_of
 from conductor_adapter.transports.environment import ca_bundle, proxy_of
 from conductor_adapter.wire import HttpAnswer, HttpCall, TransportError, TransportErrorKind
 
@@ -104,7 +104,7 @@ class _Handle:
         self._base = settings.url
         self._limit = max_answer_bytes
         self._headers: tuple[tuple[str, str], ...] | None = None
-        self._url = ""
+        self._target: str | None = None
         self._timeout_ms = 0
         self._posting = False
         self._stale = False
@@ -172,10 +172,9 @@ class _Handle:
         if stale != self._stale:
             curl.setopt(pycurl.FRESH_CONNECT, stale)
             self._stale = stale
-        url = self._base + call.target
-        if url != self._url:
-            curl.setopt(pycurl.URL, url.encode())
-            self._url = url
+        if call.target != self._target:
+            curl.setopt(pycurl.URL, (self._base + target_of(call)).encode())
+            self._target = call.target
         timeout_ms = max(1, math.ceil(timeout * 1000))  # libcurl takes 0 for no timeout at all
         if timeout_ms != self._timeout_ms:
             curl.setopt(pycurl.TIMEOUT_MS, timeout_ms)

@@ -14,7 +14,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from conductor_adapter.settings import ServerSettings
-from conductor_adapter.transports.base import MAX_ANSWER_BYTES, MAX_IDLE, USER_AGENT, headers_of, shown
+from conductor_adapter.transports.base import MAX_ANSWER_BYTES, MAX_IDLE, USER_AGENT, headers_of, shown, target_of
 from conductor_adapter.transports.environment import ca_bundle, proxy_of
 from conductor_adapter.wire import HttpAnswer, HttpCall, TransportError, TransportErrorKind
 
@@ -61,12 +61,12 @@ class RequestsTransport:
     def send(self, call: HttpCall, timeout: float) -> HttpAnswer:
         """See ``Transport.send``; a dripping answer may take longer than the timeout."""
         deadline = time.monotonic() + timeout
-        headers = headers_of(call)
+        url, headers = self._settings.url + target_of(call), headers_of(call)
         session = self._sessions.mine()
         try:
             with session.request(
                 call.method,
-                self._settings.url + call.target,
+                url,
                 headers=headers,
                 data=call.body,
                 timeout=(min(timeout, CONNECT_TIMEOUT), timeout),
