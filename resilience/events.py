@@ -34,7 +34,7 @@ log = logging.getLogger("resilience")
 
 
 class BreakerState(enum.Enum):
-    """The three states of a circuit breaker."""
+    """The three states of a circuit breaker: calls go through, none does, one probe at a time does."""
 
     CLOSED = "closed"
     OPEN = "open"
@@ -43,7 +43,16 @@ class BreakerState(enum.Enum):
 
 @attrs.frozen
 class BreakerChanged:
-    """A breaker moved from one state to another; ``retry_after`` is the seconds until its next probe, if open."""
+    """A breaker moved from one state to another.
+
+    Attributes:
+        name: the breaker's.
+        before: its state so far.
+        after: its state from now on.
+        generation: how many times its state has changed or was set, this time included.
+        retry_after: seconds until its next probe, if it is open now; ``inf`` if it was forced open.
+        error: the counted failure that opened it, if one did.
+    """
 
     name: str
     before: BreakerState
@@ -65,7 +74,7 @@ class ItemsArrived:
 
 @attrs.frozen
 class ItemsArrivedLate:
-    """A poll that had been abandoned brought ``count`` items after all; they are taken in."""
+    """A poll of ``source`` that had been abandoned brought ``count`` items after all; they are taken in."""
 
     source: str
     count: int
@@ -97,7 +106,7 @@ class PollTimedOut:
 
 @attrs.frozen
 class GaveBack:
-    """``count`` items that had not started were returned to ``source``."""
+    """``count`` items that had not started were returned to ``source``, for the ``reason`` that the words say."""
 
     source: str
     count: int
@@ -106,7 +115,10 @@ class GaveBack:
 
 @attrs.frozen
 class GiveBackFailed:
-    """``count`` un-started items could not be returned to ``source``; they come back when it times them out."""
+    """``count`` un-started items could not be returned to ``source``, because of ``error``.
+
+    They come back when their source times them out, if it does such a thing.
+    """
 
     source: str
     count: int
@@ -115,7 +127,7 @@ class GiveBackFailed:
 
 @attrs.frozen
 class HandlerFailed:
-    """The handler raised for an item of ``source``."""
+    """The handler raised ``error`` for an item of ``source``; the item is done, and its unit is free."""
 
     source: str
     error: BaseException
@@ -123,7 +135,14 @@ class HandlerFailed:
 
 @attrs.frozen
 class DeliveryFailed:
-    """A result was not taken; it will be sent again. ``attempt`` counts from 1."""
+    """A result was not taken; it will be sent again.
+
+    Attributes:
+        destination: where it was to go.
+        key: the result's.
+        attempt: how many attempts to send this result have failed, counted from 1.
+        error: what came of this one.
+    """
 
     destination: str
     key: str
@@ -133,14 +152,14 @@ class DeliveryFailed:
 
 @attrs.frozen
 class DeliveryResumed:
-    """A destination that had failed took a result."""
+    """``destination`` had failed and answers again."""
 
     destination: str
 
 
 @attrs.frozen
 class DeadLettered:
-    """A result can never be delivered, for ``reason``."""
+    """The result called ``key`` will never be taken by ``destination``, for ``reason``: it is a dead letter now."""
 
     destination: str
     key: str
@@ -149,7 +168,7 @@ class DeadLettered:
 
 @attrs.frozen
 class Undelivered:
-    """The process ended its last attempts while this result had not been taken."""
+    """The last attempts are over, and ``destination`` has not taken the result called ``key``."""
 
     destination: str
     key: str

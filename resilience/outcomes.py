@@ -64,7 +64,11 @@ class Rejected:
 
 @attrs.frozen
 class Cancelled:
-    """The call was cancelled: this says nothing about the other side."""
+    """The call was cancelled: this says nothing about the other side.
+
+    Attributes:
+        duration: seconds it ran.
+    """
 
     duration: float = attrs.field(default=0.0, eq=False)
 

@@ -38,7 +38,12 @@ class Row:
 
 @attrs.frozen
 class DeadLetter:
-    """A result its destination refused for good, and the ``reason``."""
+    """A result that its destination refused for good.
+
+    Attributes:
+        row: the result as it was written down.
+        reason: why, in the destination's words.
+    """
 
     row: Row
     reason: str
