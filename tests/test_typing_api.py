@@ -10,7 +10,7 @@ GUARD = 300.0  # seconds; a first run checks the libraries too
 
 def test_public_api_type_checks_as_users_write_it() -> None:
     """The examples of the design, with what an editor shows for them, and the mistakes that it underlines."""
-    checked = subprocess.run(  # noqa: S603 - our own file
+    checked = subprocess.run(
         [sys.executable, "-m", "mypy", "--strict", "tests/typing_api.py"],
         cwd=ROOT,
         capture_output=True,

@@ -78,7 +78,12 @@ class DevServer:
         self.stop()
 
     def start(self) -> None:
-        """Start to serve; returns once it accepts calls. OSError if the port is taken."""
+        """Start to serve; returns once it accepts calls.
+
+        Raises:
+            OSError: the port is taken.
+            RuntimeError: it is running already.
+        """
         if self._thread is not None:
             raise RuntimeError("the dev server is running already")
         ready = threading.Event()

@@ -77,13 +77,17 @@ class RunnerConfig:
     """How workers run. All times are seconds.
 
     Attributes:
-        threads: overrides the threads of every worker; None leaves each its own.
+        threads: how many tasks of each worker may run at once, whatever the worker says; None leaves that to it.
         worker_id: how the workers call themselves; None for host name and process id.
-        transport: ``auto``, ``requests`` or ``curl``.
+        transport: ``requests``; ``curl``; or ``auto``, which is curl where it is installed.
         grace: how long stopping may take.
         poll: the timing of polls.
         breaker: when a server is left alone, for polls and for updates.
         relay: how results are delivered.
+
+    Raises:
+        ValueError: a number out of range, or a ``poll_wait`` that is longer than a Conductor server waits.
+        TypeError: a value of the wrong type.
     """
 
     threads: int | None = attrs.field(default=None, validator=attrs.validators.optional(whole(1)))

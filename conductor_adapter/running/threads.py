@@ -53,6 +53,8 @@ class WorkerRunner:
 
     Raises:
         ValueError: no worker, no server, or two that cannot be told apart; the text says what to change.
+        TypeError: something that is no worker.
+        ImportError: the transport's library is not installed.
     """
 
     def __init__(
@@ -106,6 +108,9 @@ class WorkerRunner:
 
         Returns:
             What was left undone.
+
+        Raises:
+            RuntimeError: it is being stopped, or was.
         """
         grace = self.config.grace if grace is None else grace
         with self._lock:
@@ -227,7 +232,7 @@ def run_workers(
         What was left undone.
 
     Raises:
-        ValueError: no worker, no server, or two that cannot be told apart.
+        ValueError, TypeError, ImportError: as for `WorkerRunner`.
     """
     runner = WorkerRunner(workers, servers, config=config, on_event=on_event)
     return run_until_signal(runner, duration)

@@ -72,7 +72,7 @@ class Store(Protocol):
 
 
 class MemoryStore:
-    """Rows in memory: they end with the process.
+    """Rows in memory: they end with the process. Thread-safe.
 
     Args:
         max_dead_letters: how many dead letters are kept; beyond that the oldest is forgotten, with an error in the log.

@@ -31,6 +31,10 @@ class Source(Generic[V]):
         weight: its claim to the capacity, relative to the others.
         max_batch: the most it can be asked for in one poll; None for no limit.
         max_units: the most units it may hold at once; None for no limit.
+
+    Raises:
+        ValueError: a number below 1.
+        TypeError: a name that is no text, something that cannot be called, or no whole number.
     """
 
     name: str = attrs.field(validator=attrs.validators.instance_of(str))
@@ -52,7 +56,12 @@ class PollConfig:
         give_up_after: when the connection of an abandoned poll is to be closed. The poller hands this number on and
             does not act on it: only the source's ``poll`` can close its connection.
         max_hold: how long an item may be held without starting before it is given back.
-        max_abandoned: abandoned polls of one source that may run at once.
+        max_abandoned: abandoned polls of one source that may run at once; with so many it is not polled.
+
+    Raises:
+        ValueError: a number out of range, or ``poll_wait`` + ``overdue_after`` < ``poll_timeout`` < ``give_up_after``
+            does not hold.
+        TypeError: a value of the wrong type.
     """
 
     poll_wait: float = attrs.field(default=1.0, validator=number(0.0, exclusive=True))

@@ -42,6 +42,9 @@ class Poller(Generic[V]):
         clock: monotonic seconds.
         rng: draws the jitter of pauses.
         on_event: told of everything that happens, in the thread where it happened.
+
+    Raises:
+        ValueError: no source, two of one name, or a capacity below 1 (TypeError: no whole number).
     """
 
     def __init__(  # noqa: PLR0913 - two of them are injected for tests alone
@@ -114,6 +117,9 @@ class Poller(Generic[V]):
         """Run ``handler(item)`` for every item on ``capacity`` threads, without blocking the caller.
 
         An item is done when its handler returns; what a handler raises becomes a `HandlerFailed` event.
+
+        Raises:
+            RuntimeError: it was started before.
         """
         if self._units:
             raise RuntimeError("this poller is running already: make another one for another handler")
@@ -126,7 +132,7 @@ class Poller(Generic[V]):
             unit.start()
 
     def run(self, handler: Callable[[Item[V]], object]) -> None:
-        """Like `start`, and wait until somebody calls `stop`."""
+        """Like `start`, and wait until somebody, in another thread, calls `stop`."""
         self.start(handler)
         self._closed.wait()
 
