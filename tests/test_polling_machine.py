@@ -203,7 +203,7 @@ def worlds(draw: st.DrawFn) -> Simulation:
     return world
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(world=worlds())
 def test_random_worlds_keep_every_rule(world: Simulation) -> None:
     """Time runs, faults come and go, items wait, go back and come again: the referee finds nothing wrong."""
@@ -213,7 +213,7 @@ def test_random_worlds_keep_every_rule(world: Simulation) -> None:
     event(f"somebody waited for {round(world.planner.worst_wait, 1)} of its bound")
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     weights=st.lists(st.integers(1, 9), min_size=2, max_size=5),
     capacity=st.integers(1, 4),
@@ -222,11 +222,11 @@ def test_random_worlds_keep_every_rule(world: Simulation) -> None:
 def test_p5_starts_follow_the_weights_whatever_the_capacity(weights: list[int], capacity: int, seed: int) -> None:
     """Backlogged sources that are alike start by weight, as exactly as shares of whole units allow."""
     sources = [Simulated(f"s{i}", backlog=NEVER, weight=weight) for i, weight in enumerate(weights)]
-    world = Simulation(sources, 1, seed, planner=Referee).run(1.5)
+    world = Simulation(sources, 1, seed, planner=Referee).run(1.0)
     total = sum(weights)
 
     for source in sources:
         assert abs(world.starts[source.name] - len(world.order) * source.weight / total) < 1 + len(sources)
 
     crowded = Simulation([attrs.evolve(source, taken=0) for source in sources], capacity, seed, planner=Referee)
-    assert sum(crowded.run(0.5).starts.values()) >= 0.8 * capacity * 0.5 / 0.011
+    assert sum(crowded.run(0.3).starts.values()) >= 0.8 * capacity * 0.3 / 0.011

@@ -229,19 +229,22 @@ def test_p3_open_source_gets_nothing_and_a_half_open_one_a_probe() -> None:
 
     assert set(desk.plan(1.0)) == {"a"}
     assert desk.wakeup() == pytest.approx(1.5)  # a's poll is overdue
-    desk.plan(1.5)
+    desk.plan(2.5)
     assert desk.wakeup() == 3.0
     half_open = desk.plan(3.0)["b"]
     assert (half_open.count, half_open.probe) == (1, True)
 
 
-def test_p3_breaker_that_is_forced_open_wakes_nobody() -> None:
-    """For ever is no time to wake up at."""
+@pytest.mark.parametrize("opens_at", [30.0, math.inf])
+def test_p3_gate_is_looked_at_every_second(opens_at: float) -> None:
+    """A breaker that somebody else's probe closed is noticed soon, though its gate said much later, or never."""
     desk = Desk("a")
-    desk.gates = {"a": math.inf}
+    desk.gates = {"a": opens_at}
 
     assert desk.plan() == {}
-    assert desk.wakeup() is None
+    assert desk.wakeup() == 1.0
+    desk.gates = {}
+    assert set(desk.plan(1.0)) == {"a"}
 
 
 def test_p3_failed_source_is_probed_again() -> None:

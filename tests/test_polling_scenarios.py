@@ -32,7 +32,8 @@ def world(*sources: Simulated, capacity: int = 10, seed: int = 0, breakers: bool
 @functools.cache
 def alone(capacity: int = 10, task: float = 0.01) -> float:
     """Tasks a second of "a" when it is alone."""
-    return world(backlogged(task=task), capacity=capacity).run(5.0).starts["a"] / 5.0
+    seconds = 300 * task
+    return world(backlogged(task=task), capacity=capacity).run(seconds).starts["a"] / seconds
 
 
 def rate(ran: Simulation, name: str, since: float = 0.0) -> float:
@@ -45,23 +46,23 @@ def idle(number: int) -> Iterable[Simulated]:
     return (Simulated(f"idle{i}") for i in range(number))
 
 
-@pytest.mark.parametrize(("number", "capacity", "seconds"), [(1, 10, 3), (7, 1, 20), (31, 10, 2), (199, 10, 1)])
+@pytest.mark.parametrize(("number", "capacity", "seconds"), [(1, 10, 2), (7, 1, 15), (31, 10, 1), (199, 10, 0.3)])
 def test_caught_up_sources_cost_nothing(number: int, capacity: int, seconds: float) -> None:
     """However many sources have nothing, the one that has something runs as if it were alone."""
     ran = world(backlogged(), *idle(number), capacity=capacity).run(seconds)
 
-    assert rate(ran, "a") >= 0.98 * alone(capacity)
+    assert rate(ran, "a") >= 0.96 * alone(capacity)
 
 
 def test_trickle_costs_little_and_is_served() -> None:
     """Seven tasks a second elsewhere take their own units and hardly more."""
-    ran = world(backlogged(), Simulated("b", rate=7.0)).run(8.0)
+    ran = world(backlogged(), Simulated("b", rate=7.0)).run(4.0)
 
     assert rate(ran, "a") >= 0.95 * alone()
-    assert rate(ran, "b") >= 6.5
+    assert rate(ran, "b") >= 6.0
 
 
-@pytest.mark.parametrize(("task", "seconds"), [(0.0001, 0.5), (0.001, 1.0), (0.01, 3.0)])
+@pytest.mark.parametrize(("task", "seconds"), [(0.0001, 0.1), (0.001, 0.3), (0.01, 1.5)])
 def test_two_healthy_sources_do_as_much_as_one(task: float, seconds: float) -> None:
     """Sharing costs nothing, also with tasks that are much shorter than a round trip, and both get half."""
     ran = world(backlogged("a", task=task), backlogged("b", task=task)).run(seconds)
@@ -72,37 +73,37 @@ def test_two_healthy_sources_do_as_much_as_one(task: float, seconds: float) -> N
 
 def test_slow_source_costs_the_others_nothing_and_is_served() -> None:
     """Beside a source that takes a second to answer: nearly everything, and the slow one gets one a second."""
-    ran = world(backlogged(), backlogged("slow", trip=1.0)).run(12.0)
+    ran = world(backlogged(), backlogged("slow", trip=1.0)).run(8.0)
 
-    assert rate(ran, "a") >= 0.97 * alone()
+    assert rate(ran, "a") >= 0.95 * alone()
     assert rate(ran, "a", since=2.0) >= 0.99 * alone()
-    assert rate(ran, "slow") >= 0.9
+    assert rate(ran, "slow") >= 0.85
 
 
 @pytest.mark.parametrize("breakers", [False, True])
 @pytest.mark.parametrize("trouble", ["stalls", "swallows", "fails"])
 def test_source_that_stops_answering_costs_the_others_nothing(trouble: str, breakers: bool) -> None:
     """Hung, swallowing or refusing in the middle of its work: its units go to the others half a second later."""
-    troubled = backlogged("b", **{trouble: [(2.0, NEVER)]})
-    ran = world(backlogged(), troubled, breakers=breakers).run(10.0)
+    troubled = backlogged("b", **{trouble: [(1.0, NEVER)]})
+    ran = world(backlogged(), troubled, breakers=breakers).run(6.0)
 
-    assert rate(ran, "a", since=2.0) >= 0.96 * alone()
-    assert rate(ran, "a", since=3.0) >= 0.99 * alone()
+    assert rate(ran, "a", since=1.0) >= 0.93 * alone()
+    assert rate(ran, "a", since=2.0) >= 0.99 * alone()
 
 
 def test_source_that_never_answers_costs_nothing() -> None:
     """A source that hangs from the beginning was never granted anything."""
-    ran = world(backlogged(), backlogged("b", stalls=[(0.0, NEVER)])).run(4.0)
+    ran = world(backlogged(), backlogged("b", stalls=[(0.0, NEVER)])).run(2.0)
 
     assert rate(ran, "a") >= 0.99 * alone()
 
 
 def test_source_with_a_long_round_trip_has_its_half() -> None:
     """At 0.4 s a round trip a source fills its half as often as it can, and the other has the other half."""
-    ran = world(backlogged(), backlogged("far", trip=0.4)).run(10.0)
+    ran = world(backlogged(), backlogged("far", trip=0.4)).run(6.0)
 
     assert 0.48 <= rate(ran, "a") / alone() <= 0.55
-    assert rate(ran, "far") >= 11.0
+    assert rate(ran, "far") >= 10.0
 
 
 def test_slow_source_has_everything_while_the_others_are_caught_up() -> None:
@@ -194,7 +195,7 @@ def test_sources_that_never_answered_bring_little_more_than_fits(trouble: dict[s
 
 def test_sources_that_stall_one_after_another_bring_little_more_than_fits() -> None:
     """What is lent is lent once, however many polls hang."""
-    ran = world(*(backlogged(f"s{i}", stalls=[(1.0 + 0.6 * i, 9.0)]) for i in range(8))).run(11.0)
+    ran = world(*(backlogged(f"s{i}", stalls=[(0.5 + 0.6 * i, 7.0)]) for i in range(8))).run(8.0)
 
     assert ran.most_held <= 14
 
@@ -202,7 +203,7 @@ def test_sources_that_stall_one_after_another_bring_little_more_than_fits() -> N
 @pytest.mark.parametrize("capacity", [1, 2, 4])
 def test_source_that_takes_no_results_does_not_hold_units(capacity: int) -> None:
     """Its polls are fine and its results hang: after the first second the others have everything."""
-    ran = world(backlogged(), backlogged("deaf", deaf=[(0.0, NEVER)]), capacity=capacity).run(12.0)
+    ran = world(backlogged(), backlogged("deaf", deaf=[(0.0, NEVER)]), capacity=capacity).run(8.0)
 
     assert rate(ran, "a", since=2.0) >= 0.98 * alone(capacity)
     assert ran.starts["deaf"] <= capacity
@@ -210,10 +211,10 @@ def test_source_that_takes_no_results_does_not_hold_units(capacity: int) -> None
 
 def test_short_stall_with_calls_in_flight_is_over_when_it_is_over() -> None:
     """1.2 s of silence open no breaker: the source works again at once."""
-    ran = world(backlogged(), backlogged("b", stalls=[(3.0, 4.2)]), breakers=True).run(5.0)
+    ran = world(backlogged(), backlogged("b", stalls=[(1.0, 2.2)]), breakers=True).run(3.0)
 
-    assert min(at for at in ran.started_at["b"] if at > 3.1) <= 4.3
-    assert rate(ran, "b", since=4.3) >= 0.45 * alone()
+    assert min(at for at in ran.started_at["b"] if at > 1.1) <= 2.3
+    assert rate(ran, "b", since=2.3) >= 0.45 * alone()
 
 
 @pytest.mark.parametrize(("number", "capacity", "longest"), [(8, 1, 0.12), (32, 10, 0.34)])
@@ -236,8 +237,8 @@ def test_first_task_starts_at_once_when_everybody_waits(number: int, capacity: i
 def first_waits(number: int, capacity: int, others: list[Simulated]) -> list[float]:
     """How long the first task of each of ``number`` sources waits, shortest first."""
     draw = random.Random(number)
-    made = {f"idle{i}": draw.uniform(2.0, 6.0) for i in range(number)}
-    ran = world(*others, *(Simulated(name, rate=1 / at) for name, at in made.items()), capacity=capacity).run(6.5)
+    made = {f"idle{i}": draw.uniform(1.0, 3.0) for i in range(number)}
+    ran = world(*others, *(Simulated(name, rate=1 / at) for name, at in made.items()), capacity=capacity).run(3.5)
     return sorted(ran.started_at[name][0] - at for name, at in made.items())
 
 

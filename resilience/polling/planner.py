@@ -20,6 +20,7 @@ from resilience.polling.track import Flight, Track
 __all__ = ["NO_GATES", "PollPlanner"]
 
 NO_GATES: Mapping[str, float] = {}
+LOOK_AGAIN = 1.0  # a breaker that others use too may close before its gate opens, and nobody tells the planner
 
 
 class PollPlanner:
@@ -113,7 +114,7 @@ class PollPlanner:
         tracks = self._tracks.values()
         times = [] if self._stopped else [self._due_at(t, gates) for t in tracks]
         times += [t.ripe_at for t in tracks if t.ripe_at is not None]
-        times = [at for at in times if self._planned_at < at < math.inf]
+        times = [at for at in times if at > self._planned_at]
         times += [t.live.overdue_at for t in tracks if t.live is not None and not t.live.overdue]
         oldest = self._holding.oldest()
         if oldest is not None:
@@ -127,7 +128,7 @@ class PollPlanner:
 
     def view(self) -> dict[str, SourceView]:
         """How each source stands, by name."""
-        return {track.name: track.view() for track in self._tracks.values()}
+        return {name: track.view() for name, track in self._tracks.items()}
 
     @property
     def executing(self) -> int:
@@ -219,7 +220,7 @@ class PollPlanner:
     def _due_at(self, track: Track, gates: Mapping[str, float]) -> float:
         if track.live is not None or not self._is_able(track):
             return -math.inf
-        return max(track.not_before, gates.get(track.name, track.not_before))
+        return max(track.not_before, min(gates.get(track.name, -math.inf), self._planned_at + LOOK_AGAIN))
 
     def _room(self) -> Room:
         kept = reserved(self._tracks.values(), self._capacity)
