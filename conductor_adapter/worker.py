@@ -60,6 +60,9 @@ class InProgress(Exception):  # noqa: N818 - not a fault: the task goes on later
     Attributes:
         callback_after: seconds until the server hands it out again; Conductor counts whole seconds.
         output: what the task shows until then; it is read back from ``Task.output`` the next time.
+
+    Raises:
+        ValueError: a negative or endless time (TypeError: no number).
     """
 
     def __init__(self, callback_after: float = 0.0, output: Mapping[str, Any] | None = None) -> None:
@@ -150,6 +153,12 @@ def execute(
         input: the task's input.
         server: what ``task_context().server`` says.
         fields: further fields of the ``Task``, such as ``retry_count=1``.
+
+    Returns:
+        The result that would be sent. What the function raises is in it, and not raised here.
+
+    Raises:
+        TypeError: a field that a ``Task`` does not have, or something that cannot be a task function.
     """
     if isinstance(function, WorkerSpec):
         spec = function
@@ -220,4 +229,6 @@ def _traceback(error: BaseException) -> str:
 
 
 def _one_line(error: BaseException) -> str:
-    return traceback.format_exception_only(type(error), error)[-1].strip()
+    told = traceback.TracebackException(type(error), error, None)
+    told.__notes__ = None  # type: ignore[attr-defined] # from Python 3.11 on they would stand in the reason's place
+    return list(told.format_exception_only())[-1].strip()

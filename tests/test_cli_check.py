@@ -287,3 +287,10 @@ def test_python_m_names_the_command() -> None:
 
     assert done.returncode == 0
     assert "dev-server" in done.stdout
+
+
+def test_check_with_a_missing_bundle_is_one_line() -> None:
+    """A certificate bundle that is not there is bad usage, not a stack trace."""
+    options = ("check", "--server", "eu=https://127.0.0.1:9/api")
+
+    assert "REQUESTS_CA_BUNDLE '/nope'" in refused(command(*options, REQUESTS_CA_BUNDLE="/nope"))

@@ -3,6 +3,7 @@
 import contextvars
 import dataclasses
 import functools
+import sys
 import threading
 from collections.abc import Callable
 
@@ -525,3 +526,15 @@ def test_execute_refuses_unknown_task_fields() -> None:
     """A misspelt field is an error, not a task that lacks it."""
     with pytest.raises(TypeError, match="retrycount"):
         execute(charge, retrycount=1)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="exceptions have no notes before Python 3.11")
+def test_reason_of_a_failure_is_the_error_and_not_a_note_on_it():
+    """Notes are in the log's traceback; the reason is what went wrong."""
+
+    def noted():
+        error = ValueError("the reason")
+        error.add_note("a note")
+        raise error
+
+    assert execute(noted).reason == "ValueError: the reason"

@@ -26,8 +26,8 @@ def check(
 ) -> int:
     """Ask every server, say how it is, and return the exit status: 1 if one cannot be worked with."""
     with refusing():
-        settings, make_transport = find_servers(servers, config), choose(transport)
-    asked = ask_all(settings, map(Wanted, task_types), make_transport, TIMEOUT)
+        settings = find_servers(servers, config)
+        asked = ask_all(settings, map(Wanted, task_types), choose(transport), TIMEOUT)
     console = Console(highlight=False)
     if as_json:
         for health in asked:
