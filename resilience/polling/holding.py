@@ -52,7 +52,9 @@ class Holding:
 
     def give_back(self, now: float, max_hold: float) -> list[Held]:
         """The items that have been held for ``max_hold`` seconds; their sources are owed from now on."""
-        given = []
+        given: list[Held] = []
+        if not self:
+            return given
         for items in (self._owed, self._others):
             while items and items[0].since + max_hold <= now:
                 given.append(items.popleft())

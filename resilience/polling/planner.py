@@ -78,11 +78,11 @@ class PollPlanner:
         due = [t for t in able if t.live is None and now >= max(t.not_before, gates.get(t.name, now))]
         takers = [t for t in due if t in sharing or t.is_owed]
         wait = 0.0 if sharing else self._config.poll_wait
-        grants = self._sharing.grants(sharing, takers, self._room(), now)
+        grants = self._sharing.grants(sharing, takers, self._room(), now) if takers else []
         requests = [self._send(track, count, wait, now, probe=False) for track, count in grants]
         if (task_ended or self._executing < self._capacity) and not self._sharing.starves(takers):
-            stuck = self.held - self.startable()
-            chosen = probes(outsiders(due, sharing, self._capacity), self._tracks.values(), stuck, self._capacity)
+            outside, stuck = outsiders(due, sharing, self._capacity), self.held - self.startable()
+            chosen = probes(outside, self._tracks.values(), stuck, self._capacity) if outside else []
             requests += [self._send(track, 1, wait, now, probe=True) for track in chosen]
         return requests
 

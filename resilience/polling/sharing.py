@@ -77,7 +77,7 @@ class Sharing:
         A source whose items went back takes one unit, and none that is only lent: what it brings is to start.
         """
         free, lent, capacity = room.free, room.lent, room.capacity
-        if not takers or free < 1:
+        if free < 1:
             return []
         shares = _shares(sharers, capacity)
         granted = []
