@@ -48,8 +48,6 @@ def near_idle_sources() -> Iterator[Row]:
     """Sources that have little or nothing."""
     beside = [ratio(ran(3.0, full(), *idle(number))) for number in (1, 31, 199)]
     beside.append(ratio(ran(20.0, full(), *idle(7), capacity=1)))
-        ratio(ran(20.0, full(), *idle(7), capacity=1))
-    ]
     yield (
         "A beside 1, 31, 199 caught-up sources; at capacity 1 beside 7: rate ÷ alone",
         ", ".join(f"{r:.2f}" for r in beside),
