@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 # 0: no gate
-COV_MIN ?= 98
+COV_MIN ?= 100
 COVERAGE ?= --cov --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=$(COV_MIN)
 # more arguments for pytest, e.g. ARGS="-k breaker -x"
 ARGS ?=

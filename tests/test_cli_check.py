@@ -63,6 +63,13 @@ def test_check_draws_a_table_on_a_terminal(server: DevServer) -> None:
     assert "dead: server 'dead': " in below
 
 
+def test_check_says_nothing_below_the_table_of_a_server_that_is_well(server: DevServer) -> None:
+    """Where there is nothing to remark, nothing is remarked."""
+    done = command("check", "--server", f"eu={server.url}", "--task", "greet", FORCE_COLOR="1", TTY_COMPATIBLE="1")
+
+    assert done.stdout.rpartition("┘")[2].strip().removesuffix("\x1b[0m") == ""
+
+
 def test_check_fails_when_one_server_does_and_names_it(server: DevServer) -> None:
     """Exit status 1, the problem in words, and the others are told all the same."""
     done = command("check", "--server", f"eu={server.url}", "--server", f"dead={URL}")

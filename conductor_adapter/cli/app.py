@@ -37,7 +37,9 @@ Servers = Annotated[
         help="A server; repeat it. Credentials: CONDUCTOR_AUTH_KEY_<NAME>, CONDUCTOR_AUTH_SECRET_<NAME>.",
     ),
 ]
-Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="A TOML file with [[servers]] tables.")]
+Config = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help=r"A TOML file with \[\[servers]] tables.")
+]
 Transport = Annotated[str, typer.Option(metavar="auto|requests|curl", help="The HTTP library.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 
