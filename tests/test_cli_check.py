@@ -165,14 +165,14 @@ class Breaking(Versionless):
 
 def test_server_that_does_not_tell_its_version_is_still_ok() -> None:
     """A version is nice to know, and no reason to call a server broken."""
-    (health,) = ask_all([ServerSettings("eu", URL)], [], Versionless, GUARD)
+    (health,) = ask_all([ServerSettings("eu", URL)], [], Versionless, GUARD, v2=True)
 
     assert (health.problem, health.version) == (None, None)
 
 
 def test_gateway_that_lets_only_polls_by_is_told_as_it_is() -> None:
     """What is refused beside the polls is named as missing; the server can be worked with."""
-    (health,) = ask_all([ServerSettings("eu", URL)], [Wanted("greet")], PollsOnly, GUARD)
+    (health,) = ask_all([ServerSettings("eu", URL)], [Wanted("greet")], PollsOnly, GUARD, v2=True)
 
     assert health.problem is None
     assert health.endpoints == {"batch poll": True, "update-v2": False, "queue sizes": False}
@@ -181,9 +181,27 @@ def test_gateway_that_lets_only_polls_by_is_told_as_it_is() -> None:
 
 def test_whoever_takes_a_result_of_no_workflow_has_no_update_v2() -> None:
     """Conductor refuses such a result."""
-    (health,) = ask_all([ServerSettings("eu", URL)], [], TakesAnything, GUARD)
+    (health,) = ask_all([ServerSettings("eu", URL)], [], TakesAnything, GUARD, v2=True)
 
     assert health.endpoints["update-v2"] is False
+
+
+def test_look_at_a_server_sends_it_no_result() -> None:
+    """A running worker's look at its servers only reads: a made-up result would stand in their logs as an error."""
+    sent: list[str] = []
+
+    class Reading(Versionless):
+        """A transport that notes the methods of its calls."""
+
+        def send(self, call: HttpCall, timeout: float) -> HttpAnswer:
+            """Note and answer."""
+            sent.append(call.method)
+            return super().send(call, timeout)
+
+    (health,) = ask_all([ServerSettings("eu", URL)], [Wanted("greet")], Reading, GUARD)
+
+    assert health.endpoints == {"batch poll": True, "queue sizes": True}
+    assert set(sent) == {"GET"}
 
 
 @pytest.mark.parametrize("path", ["update-v2", "queue/all", "version"])
@@ -191,7 +209,7 @@ def test_connection_that_breaks_on_the_way_is_a_problem(path: str) -> None:
     """A refusal is an answer; a broken connection is none."""
     transport = type("BreakingThere", (Breaking,), {"at": path})
 
-    (health,) = ask_all([ServerSettings("eu", URL)], [], transport, GUARD)
+    (health,) = ask_all([ServerSettings("eu", URL)], [], transport, GUARD, v2=True)
 
     assert health.problem == "it broke"
 
@@ -218,7 +236,7 @@ def test_server_with_a_domain_is_asked_for_what_waits_in_it(server: DevServer) -
     server.start_tasks("greet", 3, domain="blue")
     settings = ServerSettings("eu", server.url, domain="blue")
 
-    (health,) = ask_all([settings], [Wanted("greet", "red")], choose("auto"), GUARD)
+    (health,) = ask_all([settings], [Wanted("greet", "red")], choose("auto"), GUARD, v2=True)
 
     assert health.waiting == {"blue:greet": 3}
 

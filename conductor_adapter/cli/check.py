@@ -27,7 +27,7 @@ def check(
     """Ask every server, say how it is, and return the exit status: 1 if one cannot be worked with."""
     with refusing():
         settings = find_servers(servers, config)
-        asked = ask_all(settings, map(Wanted, task_types), choose(transport), TIMEOUT)
+        asked = ask_all(settings, map(Wanted, task_types), choose(transport), TIMEOUT, v2=True)
     console = Console(highlight=False)
     if as_json:
         for health in asked:

@@ -41,7 +41,7 @@ class Health:
         version: its version; None if it does not tell.
         latency: seconds that one poll took.
         auth: ``none``, ``ok``, ``rejected``, or ``?`` when it was not found out.
-        endpoints: what it has, by name: ``batch poll``, ``update-v2``, ``queue sizes``.
+        endpoints: what it has, by name: ``batch poll``, ``update-v2`` (only if asked for), ``queue sizes``.
         waiting: tasks waiting, by queue: the task type, behind ``domain:`` where there is one.
         unknown: task types that it has no definition of.
     """
@@ -63,11 +63,16 @@ def ask_all(
     wanted: Iterable[Wanted],
     make_transport: Callable[[ServerSettings], Transport],
     timeout: float,
+    *,
+    v2: bool = False,
 ) -> list[Health]:
-    """Ask all servers at once; one that does not answer within ``timeout`` seconds is told to be so."""
+    """Ask all servers at once; one that does not answer within ``timeout`` seconds is told to be so.
+
+    Whether there is an update-v2 shows only when a server refuses a result of no task: with ``v2`` one is sent.
+    """
     settings, queues = list(servers), tuple(wanted)
     with FanOutExecutor() as fan_out:
-        calls = {one.name: partial(_ask, one, queues, make_transport(one), timeout) for one in settings}
+        calls = {one.name: partial(_ask, _Asking(one, make_transport(one), timeout), queues, v2=v2) for one in settings}
         outcomes = fan_out.run(calls, timeout)
     return [_health(one, outcomes[one.name], timeout) for one in settings]
 
@@ -82,11 +87,11 @@ def _health(settings: ServerSettings, outcome: object, timeout: float) -> Health
     return Health(name=settings.name, url=settings.url, problem=problem, hint=settings.hint, auth=auth)
 
 
-def _ask(settings: ServerSettings, wanted: tuple[Wanted, ...], transport: Transport, timeout: float) -> Health:
+def _ask(asking: "_Asking", wanted: tuple[Wanted, ...], *, v2: bool) -> Health:
     try:
-        return _Asking(settings, transport, timeout).health(wanted)
+        return asking.health(wanted, v2=v2)
     finally:
-        transport.close()
+        asking.transport.close()
 
 
 class _Asking:
@@ -95,10 +100,10 @@ class _Asking:
     def __init__(self, settings: ServerSettings, transport: Transport, timeout: float) -> None:
         self._settings = settings
         self._server = ConductorServer(settings)
-        self._transport = transport
+        self.transport = transport
         self._timeout = timeout
 
-    def health(self, wanted: tuple[Wanted, ...]) -> Health:
+    def health(self, wanted: tuple[Wanted, ...], *, v2: bool) -> Health:
         """Poll it, which must work; then ask for the rest, which not every server or gateway lets through."""
         self._poll()  # the first one also pays for the connection and the token
         began = time.monotonic()
@@ -113,7 +118,11 @@ class _Asking:
             version=self._told(self._server.version()),
             latency=latency,
             auth="none" if self._settings.auth is None else "ok",
-            endpoints={"batch poll": True, "update-v2": self._has_v2(), "queue sizes": sizes is not None},
+            endpoints={
+                "batch poll": True,
+                **({"update-v2": self._has_v2()} if v2 else {}),
+                "queue sizes": sizes is not None,
+            },
             waiting={} if sizes is None else self._waiting(sizes, wanted),
             unknown=tuple(name for name in types if self._told(self._server.knows_task_type(name)) is False),
         )
@@ -157,7 +166,7 @@ class _Asking:
             return None
 
     def _drive(self, operation: Operation[T]) -> T:
-        return drive(operation, self._transport, self._timeout)
+        return drive(operation, self.transport, self._timeout)
 
 
 def _noting(operation: Operation[Task | None], calls: list[HttpCall]) -> Operation[Task | None]:
