@@ -9,6 +9,7 @@ from simulation import NEVER, Simulated, Simulation
 
 from resilience.polling import PollConfig, PollPlanner, PollRequest, Source
 from resilience.polling.pausing import Pausing
+from resilience.polling.sharing import Room, Sharing
 from resilience.polling.track import Track
 
 CONFIG = PollConfig()
@@ -119,6 +120,20 @@ def test_p4_what_a_capped_source_cannot_use_the_others_do() -> None:
 
     assert run.starts["b"] >= 0.97 * alone.starts["b"]
     assert run.starts["a"] > 0
+
+
+def test_p4_who_has_its_part_comes_after_who_has_less() -> None:
+    """A unit that falls free goes to the source that is owed and below its part, though the other has more credit."""
+    a, far = (
+        Track(Source(name, print), answered=True, full=True, executing=units) for name, units in [("a", 2), ("far", 1)]
+    )
+    far.slow, far.owed = True, 1
+    sharing = Sharing([a, far])
+    sharing.contend([a, far])
+    sharing.started(far)
+    assert sharing.credit("a") > sharing.credit("far")
+
+    assert sharing.grants([a], [a, far], Room(capacity=4, free=1, lent=0), 0.0) == [(far, 1)]
 
 
 def test_p5_a_source_that_paused_does_not_cash_in_on_its_absence() -> None:

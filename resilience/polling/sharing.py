@@ -81,7 +81,7 @@ class Sharing:
             return []
         shares = _shares(sharers, capacity)
         granted = []
-        for track in self._in_turn(takers):
+        for track in self._in_turn(takers, capacity):
             share = shares.get(track.name) or share_beside(sharers, track, capacity)
             most = 1 if track.is_owed else min(share, track.source.max_batch or capacity)
             count = min(most, share - track.units, free - lent if track.is_owed else free)
@@ -90,13 +90,18 @@ class Sharing:
                 free -= count
         return granted
 
-    def _in_turn(self, due: Sequence[Track]) -> Sequence[Track]:
-        """By credit, the urgent ones first."""
+    def _in_turn(self, due: Sequence[Track], capacity: int) -> Sequence[Track]:
+        """By credit; the urgent ones first, and last those that have their part of the capacity already."""
         if len(due) == 1:
             return due
         by_name = {track.name: track for track in due}
         by_credit = [by_name[name] for name in self._allocator.first(tuple(by_name))]
-        return sorted(by_credit, key=lambda track: -track.waited_for if self._is_urgent(track) else 0)
+        return sorted(by_credit, key=lambda track: self._precedence(track, capacity))
+
+    def _precedence(self, track: Track, capacity: int) -> tuple[int, bool]:
+        """The smallest comes first: the longer it waits when urgent; then, whether it has its part already."""
+        has_part = track.units * self._weight >= capacity * track.source.weight
+        return -track.waited_for if self._is_urgent(track) else 0, has_part
 
     def _is_urgent(self, track: Track) -> bool:
         """Whether it has waited without a unit for as many starts of others as anyone is to wait for (rule P11)."""
