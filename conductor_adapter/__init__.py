@@ -12,8 +12,9 @@ Import from here. ``DevServer`` needs the extra ``dev-server`` and is loaded whe
 
 from typing import TYPE_CHECKING
 
+from conductor_adapter.events import RunnerEvent, RunnerListener, TaskFailed
 from conductor_adapter.running import RunnerConfig, ServerView, StopReport, WorkerRunner, run_workers
-from conductor_adapter.settings import Credentials, ServerSettings, servers_from_env
+from conductor_adapter.settings import Credentials, ServerSettings, servers_from_env, servers_from_toml
 from conductor_adapter.tasks import Task, TaskResult, TaskStatus
 from conductor_adapter.worker import (
     InProgress,
@@ -34,11 +35,14 @@ __all__ = [
     "InProgress",
     "NonRetryable",
     "RunnerConfig",
+    "RunnerEvent",
+    "RunnerListener",
     "ServerSettings",
     "ServerView",
     "StopReport",
     "Task",
     "TaskContext",
+    "TaskFailed",
     "TaskResult",
     "TaskStatus",
     "WorkerRunner",
@@ -46,6 +50,7 @@ __all__ = [
     "execute",
     "run_workers",
     "servers_from_env",
+    "servers_from_toml",
     "task_context",
     "worker",
 ]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from attrs import Attribute
 
-__all__ = ["check_number", "check_whole", "number", "whole"]
+__all__ = ["check_number", "check_whole", "function", "number", "text", "whole"]
 
 Validator = Callable[[Any, "Attribute[Any]", Any], None]
 
@@ -32,6 +32,18 @@ def check_whole(name: str, value: object, *, least: int) -> None:
         raise TypeError(f"{wanted}, not {value!r} of type {type(value).__name__}: convert it with int()")
     if value < least:
         raise ValueError(f"{wanted}, not {value!r}: choose a larger one or leave it out for the default")
+
+
+def text(_: object, attribute: "Attribute[Any]", value: object) -> None:
+    """An attrs validator: the field it stands at must be a text."""
+    if not isinstance(value, str):
+        raise TypeError(f"{attribute.name} must be a text, not {value!r}: convert it with str()")
+
+
+def function(_: object, attribute: "Attribute[Any]", value: object) -> None:
+    """An attrs validator: the field it stands at must be something that can be called."""
+    if not callable(value):
+        raise TypeError(f"{attribute.name} must be a function, not {value!r}: hand it over without calling it")
 
 
 def number(least: float, *, exclusive: bool = False) -> Validator:

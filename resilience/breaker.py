@@ -20,7 +20,7 @@ import pybreaker
 
 from resilience.circuit import BreakerConfig, Circuit, Era
 from resilience.errors import BreakerOpenError, ResilienceError
-from resilience.events import BreakerChanged, BreakerState, Listener, notify
+from resilience.events import BreakerChanged, BreakerState, notify
 from resilience.guard import Guard, guarded
 from resilience.outcomes import Rejected
 
@@ -123,7 +123,7 @@ class CircuitBreaker:
         *,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
-        on_event: Listener | None = None,
+        on_event: Callable[[BreakerChanged], None] | None = None,
         listeners: Iterable[pybreaker.CircuitBreakerListener] = (),
     ) -> None:
         self.name = name

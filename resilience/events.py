@@ -6,7 +6,7 @@ Listeners run with no lock held, in the thread where the event came about; one t
 import enum
 import logging
 from collections.abc import Callable
-from typing import Union
+from typing import TypeVar, Union
 
 import attrs
 
@@ -32,6 +32,8 @@ __all__ = [
 
 log = logging.getLogger("resilience")
 
+E = TypeVar("E")
+
 
 class BreakerState(enum.Enum):
     """The three states of a circuit breaker: calls go through, none does, one probe at a time does."""
@@ -52,6 +54,7 @@ class BreakerChanged:
         generation: how many times its state has changed or was set, this time included.
         retry_after: seconds until its next probe, if it is open now; ``inf`` if it was forced open.
         error: the counted failure that opened it, if one did.
+        calls: what its calls are, where one name has several breakers.
     """
 
     name: str
@@ -60,6 +63,7 @@ class BreakerChanged:
     generation: int
     retry_after: float | None = None
     error: BaseException | None = None
+    calls: str | None = None
 
 
 @attrs.frozen
@@ -192,7 +196,7 @@ Event = Union[  # noqa: UP007 - one name for all, also in annotations of user co
 Listener = Callable[[Event], None]
 
 
-def notify(listener: Listener | None, event: Event) -> None:
+def notify(listener: Callable[[E], None] | None, event: E) -> None:
     """Tell ``listener`` of ``event``; call it with no lock held. What it raises is logged, never passed on."""
     if listener is None:
         return

@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from resilience._checks import check_whole
 from resilience.breaker import BreakerConfig, CircuitBreaker
-from resilience.events import Listener
+from resilience.events import BreakerChanged
 
 __all__ = ["BreakerRegistry"]
 
@@ -49,7 +49,7 @@ class BreakerRegistry:
         max_size: int = 1024,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
-        on_event: Listener | None = None,
+        on_event: Callable[[BreakerChanged], None] | None = None,
     ) -> None:
         check_whole("max_size", max_size, least=1)
         self._config = config

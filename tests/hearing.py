@@ -2,30 +2,30 @@
 
 import threading
 
-from resilience import Event
+from conductor_adapter import RunnerEvent
 
 __all__ = ["GUARD", "Heard"]
 
 GUARD = 20.0  # seconds until a wrong test fails instead of hanging
 
 
-class Heard(list[Event]):
+class Heard(list[RunnerEvent]):
     """The events so far. Thread-safe."""
 
     def __init__(self) -> None:
         super().__init__()
         self._changed = threading.Condition()
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: RunnerEvent) -> None:
         """Hear of ``event``."""
         with self._changed:
             self.append(event)
             self._changed.notify_all()
 
-    def wait_for(self, kind: type, **facts: object) -> Event:
+    def wait_for(self, kind: type, **facts: object) -> RunnerEvent:
         """Return the first event of ``kind`` with these ``facts``, now or as soon as there is one."""
 
-        def fits(event: Event) -> bool:
+        def fits(event: RunnerEvent) -> bool:
             return isinstance(event, kind) and all(getattr(event, name) == fact for name, fact in facts.items())
 
         with self._changed:

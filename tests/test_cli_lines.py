@@ -8,6 +8,7 @@ import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conductor_adapter import RunnerEvent, TaskFailed, TaskStatus
 from conductor_adapter.cli import app
 from conductor_adapter.cli.lines import line_of
 from conductor_adapter.cli.printing import Printer
@@ -31,7 +32,7 @@ from resilience import (
 )
 
 DOWN = OSError("down")
-SENTENCES: list[tuple[Event, str]] = [
+SENTENCES: list[tuple[RunnerEvent, str]] = [
     (BreakerChanged("eu", BreakerState.CLOSED, BreakerState.OPEN, 1, 2.5), "closed -> open, next probe in 2.5 s"),
     (BreakerChanged("eu", BreakerState.OPEN, BreakerState.CLOSED, 2), "breaker open -> closed"),
     (BreakerChanged("eu", BreakerState.CLOSED, BreakerState.OPEN, 1, 2.5, DOWN), "in 2.5 s: down"),
@@ -48,11 +49,20 @@ SENTENCES: list[tuple[Event, str]] = [
     (GaveBack("eu", 2, "stopping"), "2 tasks given back un-started (stopping)"),
     (GiveBackFailed("eu", 1, DOWN), "1 task could not be given back, the server times them out: down"),
     (HandlerFailed("eu", DOWN), "a task could not be handled: down"),
+    (TaskFailed("eu", "greet", "t1", TaskStatus.FAILED, "down"), "a task of type 'greet' failed: down"),
+    (
+        TaskFailed("eu", "greet", "t1", TaskStatus.FAILED_WITH_TERMINAL_ERROR, None),
+        "a task of type 'greet' failed for good: it gave no reason",
+    ),
+    (
+        BreakerChanged("eu", BreakerState.OPEN, BreakerState.CLOSED, 2, calls="updates"),
+        "breaker of updates open -> closed",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("event", "sentence"), SENTENCES)
-def test_event_is_told_in_a_sentence_about_its_server(event: Event, sentence: str) -> None:
+def test_event_is_told_in_a_sentence_about_its_server(event: RunnerEvent, sentence: str) -> None:
     """Everything that goes wrong, and every recovery, can be read."""
     line = line_of(event)
 

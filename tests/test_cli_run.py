@@ -83,6 +83,21 @@ def test_run_works_on_all_servers_and_ends_after_its_duration(pair: tuple[DevSer
     assert [server.runs("greet")["COMPLETED"] for server in pair] == [5, 5]
 
 
+def test_run_says_how_many_tasks_failed_and_why(pair: tuple[DevServer, DevServer], tmp_path: Path) -> None:
+    """A worker whose every task fails does not look like one that works."""
+    target = tmp_path / "failing.py"
+    target.write_text(
+        "from conductor_adapter import worker\n@worker('greet')\ndef greet(name):\n    raise ValueError('no ' + name)\n"
+    )
+    pair[0].start_tasks("greet", 2, {"name": "Ada"})
+
+    done = command("run", target, "--server", f"eu={pair[0].url}", "--duration", "1")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "eu: a task of type 'greet' failed: ValueError: no Ada\n" in done.stdout
+    assert "eu: 2 tasks started (2 failed), 2 results delivered\n" in done.stdout
+
+
 def test_run_speaks_json_to_machines(pair: tuple[DevServer, DevServer], target: Path) -> None:
     """With --json every line is an object, and the last one says what was left."""
     done = command("run", target, "--server", f"eu={pair[0].url}", "--duration", "0.4", "--json", "--threads", "3")
@@ -90,7 +105,7 @@ def test_run_speaks_json_to_machines(pair: tuple[DevServer, DevServer], target: 
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert rows[0]["kind"] == "worker"
     assert {"kind": "stopped", "left": 0, "unfinished": 0, "kept": 0}.items() <= rows[-1].items()
-    assert {"kind": "ran", "server": "eu", "started": 0, "delivered": 0}.items() <= rows[-2].items()
+    assert {"kind": "ran", "server": "eu", "started": 0, "failed": 0, "delivered": 0}.items() <= rows[-2].items()
     (look,) = (row for row in rows if row["kind"] == "server")
     assert {"reachable": True, "waiting": {"greet": 0}, "unknown": ["greet"]}.items() <= look.items()
 
@@ -305,6 +320,7 @@ def test_result_that_nobody_takes_is_not_counted_as_delivered(event: Event) -> N
     ended.hear(event)
 
     assert ended.delivered({"eu": view, "us": view}) == {"eu": 3, "us": 4}
+    assert ended.failed("eu") == 0
     assert told.getvalue().startswith("eu: ")
 
 

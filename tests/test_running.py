@@ -19,9 +19,12 @@ from hypothesis import strategies as st
 from conductor_adapter import (
     Credentials,
     DevServer,
+    NonRetryable,
     RunnerConfig,
     ServerSettings,
     StopReport,
+    TaskFailed,
+    TaskStatus,
     WorkerRunner,
     run_workers,
     task_context,
@@ -53,6 +56,34 @@ def pair() -> Iterator[tuple[DevServer, DevServer]]:
     """Two embedded servers."""
     with DevServer(name="eu") as eu, DevServer(name="us") as us:
         yield eu, us
+
+
+@worker("broken")
+def broken(terminal: bool = False) -> None:
+    """Fails."""
+    if terminal:
+        raise NonRetryable("it never works")
+    raise ValueError("not now")
+
+
+@pytest.mark.parametrize(
+    ("input_", "status", "reason"),
+    [
+        ({}, TaskStatus.FAILED, "ValueError: not now"),
+        ({"terminal": True}, TaskStatus.FAILED_WITH_TERMINAL_ERROR, "it never works"),
+    ],
+)
+def test_failed_task_is_an_event(input_: dict[str, object], status: TaskStatus, reason: str) -> None:
+    """Whoever listens hears of each task that fails, with its server, type and reason."""
+    heard = Heard()
+    with DevServer(name="eu") as eu:
+        eu.start_task("broken", input_, retryCount=0)
+        with WorkerRunner([broken], [eu.settings], config=QUICK, on_event=heard):
+            event = heard.wait_for(TaskFailed)
+
+    assert isinstance(event, TaskFailed)
+    assert (event.server, event.task_type, event.status, event.reason) == ("eu", "broken", status, reason)
+    assert event.task_id
 
 
 @pytest.mark.parametrize("transport", ["requests", "curl"])
@@ -130,7 +161,7 @@ def test_dead_server_opens_its_breaker_and_is_served_when_it_is_back(tmp_path: P
         eu.start_tasks("where", 3)
         eu.kill()
         with WorkerRunner([where], [eu.settings, us.settings], config=QUICK, on_event=seen) as runner:
-            seen.wait_for(BreakerChanged)
+            seen.wait_for(BreakerChanged, name="eu", calls="polls")
             assert us.wait(us.start_task("where"), GUARD).status == "COMPLETED"
             assert runner.view()["eu"].state == "suspect"
 
@@ -382,6 +413,29 @@ def test_signal_lets_running_tasks_finish_and_delivers_their_results(
     assert process.stdout.readline() == "StopReport(left=0, unfinished=0, kept=0)\n"
     assert process.wait(GUARD) == 0
     assert pair[0].wait(run, GUARD).status == "COMPLETED"
+
+
+SIGNALLED_ELSEWHERE = """
+import signal, sys, threading
+from conductor_adapter import ServerSettings, run_workers, worker
+
+@worker("task")
+def task(seconds: float) -> None:
+    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+
+print(run_workers([task], [ServerSettings("eu", sys.argv[1])]), flush=True)
+"""
+
+
+def test_signal_that_another_thread_takes_ends_the_run(
+    pair: tuple[DevServer, DevServer], program: ExitStack, tmp_path: Path
+) -> None:
+    """The kernel may hand a signal to any thread, and Python's handlers run in the main one alone: it must look."""
+    (tmp_path / "program.py").write_text(SIGNALLED_ELSEWHERE)
+    pair[0].start_task("task", {"seconds": 0})
+    process = start(program, tmp_path, pair[0].url)
+
+    assert process.communicate(timeout=GUARD)[0] == "StopReport(left=0, unfinished=0, kept=0)\n"
 
 
 def test_second_signal_ends_at_once(pair: tuple[DevServer, DevServer], program: ExitStack, tmp_path: Path) -> None:

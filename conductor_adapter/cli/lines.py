@@ -2,13 +2,14 @@
 
 import attrs
 
+from conductor_adapter.events import RunnerEvent, TaskFailed
+from conductor_adapter.tasks import TaskStatus
 from resilience import (
     BreakerChanged,
     BreakerState,
     DeadLettered,
     DeliveryFailed,
     DeliveryResumed,
-    Event,
     GaveBack,
     GiveBackFailed,
     HandlerFailed,
@@ -22,6 +23,10 @@ from resilience import (
 __all__ = ["NORMAL", "QUIET", "VERBOSE", "Line", "line_of"]
 
 QUIET, NORMAL, VERBOSE = 0, 1, 2
+_ENDS = {
+    TaskStatus.FAILED: "failed",
+    TaskStatus.FAILED_WITH_TERMINAL_ERROR: "failed for good",
+}
 
 
 @attrs.frozen
@@ -48,12 +53,12 @@ class Line:
         return (self.kind, self.server)
 
 
-def line_of(event: Event) -> Line | None:
+def line_of(event: RunnerEvent) -> Line | None:
     """What there is to say about ``event``; None for what happens all the time."""
     return _of_polls(event) or _of_deliveries(event) or _of_tasks(event)
 
 
-def _of_polls(event: Event) -> Line | None:
+def _of_polls(event: RunnerEvent) -> Line | None:
     match event:
         case BreakerChanged(name, before, after):
             return _of_breaker(event, name, before, after)
@@ -73,11 +78,14 @@ def _of_breaker(event: BreakerChanged, name: str, before: BreakerState, after: B
     trip = before is BreakerState.CLOSED
     kind = "breaker" if trip or after is BreakerState.CLOSED else "probe"
     because = f": {_text(event.error)}" if trip and event.error is not None else ""
-    text = f"breaker {before.value} -> {after.value}{wait}{because}"
-    return Line(kind, name, text, QUIET, style="bold green" if after is BreakerState.CLOSED else "bold yellow")
+    calls = "" if event.calls is None else f" of {event.calls}"
+    text = f"breaker{calls} {before.value} -> {after.value}{wait}{because}"
+    return Line(
+        f"{kind}{calls}", name, text, QUIET, style="bold green" if after is BreakerState.CLOSED else "bold yellow"
+    )
 
 
-def _of_deliveries(event: Event) -> Line | None:
+def _of_deliveries(event: RunnerEvent) -> Line | None:
     match event:
         case DeliveryFailed(destination, key, attempt, error):
             text = f"result of task {key} not taken (attempt {attempt}), it is sent again: {_text(error)}"
@@ -94,7 +102,7 @@ def _of_deliveries(event: Event) -> Line | None:
     return None
 
 
-def _of_tasks(event: Event) -> Line | None:
+def _of_tasks(event: RunnerEvent) -> Line | None:
     match event:
         case ItemsArrivedLate(source, count) if count:
             return Line("late tasks", source, f"{_tasks(count)} arrived late, taken in", style="cyan")
@@ -104,7 +112,10 @@ def _of_tasks(event: Event) -> Line | None:
             text = f"{_tasks(count)} could not be given back, the server times them out: {_text(error)}"
             return Line("give-back failed", source, text, style="red")
         case HandlerFailed(source, error):
-            return Line("task failed", source, f"a task could not be handled: {_text(error)}", QUIET, style="bold red")
+            return Line("task lost", source, f"a task could not be handled: {_text(error)}", QUIET, style="bold red")
+        case TaskFailed(server, task_type, _, status, reason):
+            text = f"a task of type {task_type!r} {_ENDS[status]}: {reason or 'it gave no reason'}"
+            return Line("task failed", server, text, style="red")
     return None
 
 

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from conductor_adapter.cli.lines import NORMAL, QUIET, line_of
 from conductor_adapter.cli.sampling import Sampler
-from resilience import Event
+from conductor_adapter.events import RunnerEvent
 
 __all__ = ["Printer", "silence"]
 
@@ -59,7 +59,7 @@ class Printer:
         console = Console(file=self._stream, highlight=False)
         self._console = console if console.is_terminal and not as_json else None
 
-    def hear(self, event: Event) -> None:
+    def hear(self, event: RunnerEvent) -> None:
         """Say what there is to say about ``event``."""
         line = line_of(event)
         if line is None or line.level > self._level:

@@ -14,12 +14,13 @@ from conductor_adapter.cli.printing import Printer
 from conductor_adapter.cli.servers import find_servers
 from conductor_adapter.cli.usage import refusing
 from conductor_adapter.declaring import WorkerSpec
+from conductor_adapter.events import RunnerEvent, TaskFailed
 from conductor_adapter.running import RunnerConfig, ServerView, StopReport, WorkerRunner
 from conductor_adapter.running.threads import run_until_signal
 from conductor_adapter.settings import ServerSettings
 from conductor_adapter.targets import load_target
 from conductor_adapter.transports import choose
-from resilience import DeadLettered, Event, HandlerFailed, PollConfig
+from resilience import DeadLettered, HandlerFailed, PollConfig
 
 __all__ = ["RunOptions", "run"]
 
@@ -66,20 +67,29 @@ class RunOptions:
 
 
 class Ended:
-    """Counts the tasks that ended without a result that can be delivered, by server, and passes events on."""
+    """Counts the tasks that failed, and those without a result that can be delivered, by server; passes events on."""
 
     def __init__(self, printer: Printer) -> None:
         self._printer = printer
         self._lock = threading.Lock()
         self._without: Counter[str] = Counter()
+        self._failed: Counter[str] = Counter()
 
-    def hear(self, event: Event) -> None:
-        """Count it if it means that there is no result, or nobody for it."""
+    def hear(self, event: RunnerEvent) -> None:
+        """Count it if it means that a task failed, or that there is no result or nobody for it."""
         match event:
             case DeadLettered(server) | HandlerFailed(server):
                 with self._lock:
                     self._without[server] += 1
+            case TaskFailed(server):
+                with self._lock:
+                    self._failed[server] += 1
         self._printer.hear(event)
+
+    def failed(self, server: str) -> int:
+        """How many tasks of ``server`` failed."""
+        with self._lock:
+            return self._failed[server]
 
     def delivered(self, view: Mapping[str, ServerView]) -> dict[str, int]:
         """How many results each server took, of the tasks that started."""
@@ -160,9 +170,10 @@ def _sentence(health: Health) -> str:
 def _say_end(printer: Printer, views: dict[str, ServerView], ended: Ended, report: StopReport) -> None:
     printer.say_left_out()
     for name, delivered in ended.delivered(views).items():
-        started = views[name].started
-        text = f"{started} tasks started, {delivered} results delivered"
-        printer.say("ran", text, server=name, started=started, delivered=delivered)
+        started, failed = views[name].started, ended.failed(name)
+        of_them = f" ({failed} failed)" if failed else ""
+        text = f"{started} tasks started{of_them}, {delivered} results delivered"
+        printer.say("ran", text, server=name, started=started, failed=failed, delivered=delivered)
     if report.clean:
         printer.say("stopped", "stopped; nothing was left", style="green", **attrs.asdict(report))
         return

@@ -1,6 +1,8 @@
 """A worker's life as values: how it is to run, which phase it is in, how it ended. Pure."""
 
 import enum
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -8,6 +10,10 @@ from resilience._checks import number, whole
 from resilience.breaker import BreakerConfig
 from resilience.delivery import RelayConfig
 from resilience.polling import PollConfig
+
+if TYPE_CHECKING:
+    from conductor_adapter.settings import ServerSettings
+    from conductor_adapter.transports import Transport
 
 __all__ = ["Deliveries", "Phase", "RunnerConfig", "ServerView", "StopReport", "advance", "share_of_grace"]
 
@@ -79,7 +85,8 @@ class RunnerConfig:
     Attributes:
         threads: how many tasks of each worker may run at once, whatever the worker says; None leaves that to it.
         worker_id: how the workers call themselves; None for host name and process id.
-        transport: ``requests``; ``curl``; or ``auto``, which is curl where it is installed.
+        transport: ``requests``; ``curl``; ``auto``, which is curl where it is installed; or a function that makes a
+            ``Transport`` for a server's settings, such as one over your own ``requests.Session``.
         grace: how long stopping may take.
         poll: the timing of polls.
         breaker: when a server is left alone, for polls and for updates.
@@ -92,7 +99,7 @@ class RunnerConfig:
 
     threads: int | None = attrs.field(default=None, validator=attrs.validators.optional(whole(1)))
     worker_id: str | None = None
-    transport: str = "auto"
+    transport: "str | Callable[[ServerSettings], Transport]" = "auto"
     grace: float = attrs.field(default=10.0, validator=number(0.0))
     poll: PollConfig = attrs.field(factory=PollConfig)
     breaker: BreakerConfig = attrs.field(factory=BreakerConfig)
@@ -138,7 +145,7 @@ class StopReport:
     Attributes:
         left: results that no server had taken when the grace ended.
         unfinished: tasks that were still running then.
-        kept: un-started tasks that could not be given back; their server times them out.
+        kept: un-started tasks that could not be given back while it stopped; their server times them out.
     """
 
     left: int = 0

@@ -1,12 +1,13 @@
 """Workers on threads: a poller for each worker, whose sources are the servers; one relay takes all results home."""
 
+import math
 import os
 import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from queue import Empty, SimpleQueue
 from types import FrameType, TracebackType
@@ -15,6 +16,7 @@ from typing import Any
 import attrs
 
 from conductor_adapter.declaring import WorkerSpec, collect_workers
+from conductor_adapter.events import RunnerListener, TaskFailed
 from conductor_adapter.running.lifecycle import (
     Deliveries,
     Phase,
@@ -30,14 +32,16 @@ from conductor_adapter.tasks import Task, TaskResult, TaskStatus
 from conductor_adapter.transports import choose
 from conductor_adapter.worker import run_task
 from resilience.delivery import Relay
-from resilience.events import DeliveryFailed, DeliveryResumed, Event, GiveBackFailed, Listener, notify
+from resilience.events import BreakerChanged, DeliveryFailed, DeliveryResumed, Event, GiveBackFailed, notify
 from resilience.polling import Item, Poller, SourceView
 from resilience.registry import BreakerRegistry
 
 __all__ = ["WorkerRunner", "run_workers"]
 
+MOMENT = 0.5  # seconds that the main thread waits at a time
 STATES = ("backlogged", "caught up", "slow", "suspect")
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+FAILURES = (TaskStatus.FAILED, TaskStatus.FAILED_WITH_TERMINAL_ERROR)
 
 
 class WorkerRunner:
@@ -63,7 +67,7 @@ class WorkerRunner:
         servers: Iterable[ServerSettings] | None = None,
         *,
         config: RunnerConfig | None = None,
-        on_event: Listener | None = None,
+        on_event: RunnerListener | None = None,
     ) -> None:
         self.config = config or RunnerConfig()
         self._specs = [self._adjusted(spec) for spec in collect_workers(workers)]
@@ -72,8 +76,8 @@ class WorkerRunner:
         make = choose(self.config.transport)
         give_up_after = self.config.poll.give_up_after
         self._links = {settings.name: Link(settings, make, give_up_after) for settings in self._settings}
-        self._poll_breakers = BreakerRegistry(self.config.breaker, on_event=on_event)
-        self._update_breakers = BreakerRegistry(self.config.breaker, on_event=on_event)
+        self._poll_breakers = BreakerRegistry(self.config.breaker, on_event=partial(self._breaker_changed, "polls"))
+        self._update_breakers = BreakerRegistry(self.config.breaker, on_event=partial(self._breaker_changed, "updates"))
         self._relay = Relay(
             [link.destination() for link in self._links.values()],
             config=self.config.relay,
@@ -118,6 +122,7 @@ class WorkerRunner:
                 self._phase = advance(self._phase, Phase.STOPPED)
                 return StopReport()
             self._phase = advance(self._phase, Phase.STOPPING)
+            self._kept = 0  # what could not go back before was timed out by its server, or will be
         began = time.monotonic()
         self._stop_pollers(grace)
         left = self._relay.close(share_of_grace(grace, time.monotonic() - began))
@@ -159,7 +164,14 @@ class WorkerRunner:
         )
 
     def _run(self, spec: WorkerSpec, item: Item[Task]) -> None:
-        self._relay.deliver(item.source, item.value.task_id, _result(spec, item))
+        result = _result(spec, item)
+        self._relay.deliver(item.source, item.value.task_id, result)
+        if result.status in FAILURES:
+            failed = TaskFailed(item.source, spec.task_type, item.value.task_id, result.status, result.reason)
+            notify(self._on_event, failed)
+
+    def _breaker_changed(self, calls: str, event: BreakerChanged) -> None:
+        notify(self._on_event, attrs.evolve(event, calls=calls))
 
     def _heard(self, event: Event) -> None:
         if isinstance(event, (DeliveryFailed, DeliveryResumed)):
@@ -215,7 +227,7 @@ def run_workers(
     *,
     config: RunnerConfig | None = None,
     duration: float | None = None,
-    on_event: Listener | None = None,
+    on_event: RunnerListener | None = None,
 ) -> StopReport:
     """Run workers until SIGTERM or SIGINT, or for ``duration`` seconds, then stop cleanly.
 
@@ -245,15 +257,21 @@ def run_until_signal(runner: WorkerRunner, duration: float | None = None) -> Sto
         runner.start()
         _get(told, duration)
         threading.Thread(target=lambda: told.put(runner.stop()), daemon=True).start()
-        report = told.get()
+        report = _get(told, None)
     return report if report is not None else _interrupted(runner)
 
 
-def _get(told: "SimpleQueue[StopReport | None]", timeout: float | None) -> None:
-    try:
-        told.get(timeout=timeout)
-    except Empty:
-        return
+def _get(told: "SimpleQueue[StopReport | None]", timeout: float | None) -> StopReport | None:
+    """What comes first; None also after ``timeout`` seconds.
+
+    It waits for a moment at a time: Python runs no handler while the main thread waits in C, and a signal that another
+    thread takes, or that comes just before the wait, does not end the wait.
+    """
+    deadline = math.inf if timeout is None else time.monotonic() + timeout
+    while (left := deadline - time.monotonic()) > 0:
+        with suppress(Empty):
+            return told.get(timeout=min(left, MOMENT))
+    return None
 
 
 def _interrupted(runner: WorkerRunner) -> StopReport:

@@ -8,16 +8,19 @@ from conductor_adapter.transports.base import Transport, drive
 __all__ = ["Transport", "choose", "drive"]
 
 
-def choose(name: str = "auto") -> Callable[[ServerSettings], Transport]:
+def choose(name: str | Callable[[ServerSettings], Transport] = "auto") -> Callable[[ServerSettings], Transport]:
     """What makes a transport to a server.
 
     Args:
-        name: ``requests``; ``curl``; or ``auto``, which is curl where it is installed, else requests.
+        name: ``requests``; ``curl``; or ``auto``, which is curl where it is installed, else requests. A function that
+            makes one is returned as it is.
 
     Raises:
         ValueError: there is no transport of that name.
         ImportError: the transport's library is not installed; the text says how to install it.
     """
+    if callable(name):
+        return name
     if name not in ("auto", "curl", "requests"):
         raise ValueError(f"transport {name!r} is not known: choose auto, curl or requests")
     if name != "requests":

@@ -180,9 +180,10 @@ class Lane:
         return Settled(kept=True, events=(DeliveryFailed(self.name, parcel.key, parcel.attempts, error),))
 
     def _throttle(self, parcel: Parcel, error: Throttled, now: float) -> Settled:
+        parcel.attempts += 1
         parcel.due = now
         self.health.throttled(error.retry_after, now)
-        return Settled(kept=True, events=(DeliveryFailed(self.name, parcel.key, parcel.attempts + 1, error),))
+        return Settled(kept=True, events=(DeliveryFailed(self.name, parcel.key, parcel.attempts, error),))
 
     def _refuse(self, parcel: Parcel, error: Undeliverable, now: float) -> Settled:
         events = self._answered(parcel, now)

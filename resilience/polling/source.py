@@ -5,7 +5,7 @@ from typing import Any, Generic, TypeVar
 
 import attrs
 
-from resilience._checks import check_whole, number, whole
+from resilience._checks import check_whole, function, number, text, whole
 
 __all__ = ["PollConfig", "PollRequest", "Source", "SourceView"]
 
@@ -37,9 +37,11 @@ class Source(Generic[V]):
         TypeError: a name that is no text, something that cannot be called, or no whole number.
     """
 
-    name: str = attrs.field(validator=attrs.validators.instance_of(str))
-    poll: Callable[[int, float], Sequence[V] | None] = attrs.field(validator=attrs.validators.is_callable())
-    give_back: Callable[[Sequence[V]], object] | None = attrs.field(default=None, kw_only=True)
+    name: str = attrs.field(validator=text)
+    poll: Callable[[int, float], Sequence[V] | None] = attrs.field(validator=function)
+    give_back: Callable[[Sequence[V]], object] | None = attrs.field(
+        default=None, kw_only=True, validator=attrs.validators.optional(function)
+    )
     weight: int = attrs.field(default=1, kw_only=True, validator=whole(1))
     max_batch: int | None = attrs.field(default=None, kw_only=True, validator=attrs.validators.optional(whole(1)))
     max_units: int | None = attrs.field(default=None, kw_only=True, validator=attrs.validators.optional(whole(1)))

@@ -156,13 +156,14 @@ class Poller(Generic[V]):
         deadline = self._clock() + grace
         with self._lock:
             self._stopping = True
+            lost_before = self._returns.lost
             self._planner.stop()
             self._changed.notify_all()
         self._step(None, 0)
         with self._lock:
             while self._is_busy() and (remaining := deadline - self._clock()) > 0:
                 self._changed.wait(remaining)
-            clean = not self._is_busy() and not self._returns.lost
+            clean = not self._is_busy() and self._returns.lost == lost_before
             self._closed.set()
             self._earlier.notify_all()
         for executor in (self._polls, self._returns):

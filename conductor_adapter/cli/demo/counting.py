@@ -6,8 +6,9 @@ from collections import Counter, defaultdict
 import attrs
 
 from conductor_adapter.cli.demo.story import TASK_SECONDS, Account
+from conductor_adapter.events import RunnerEvent, RunnerListener
 from conductor_adapter.worker import task_context
-from resilience import Event, GaveBack, Listener
+from resilience import GaveBack
 
 __all__ = ["Counts"]
 
@@ -19,7 +20,7 @@ class Counts:
         tell: what events are passed on to.
     """
 
-    tell: Listener = staticmethod(lambda _: None)
+    tell: RunnerListener = staticmethod(lambda _: None)
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -33,7 +34,7 @@ class Counts:
             self._runs[context.server][context.task.workflow_id] += 1
         threading.Event().wait(TASK_SECONDS)
 
-    def hear(self, event: Event) -> None:
+    def hear(self, event: RunnerEvent) -> None:
         """Count it if tasks went back."""
         if isinstance(event, GaveBack):
             with self._lock:

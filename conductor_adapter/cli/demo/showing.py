@@ -14,8 +14,8 @@ from rich.text import Text
 from conductor_adapter.cli.lines import NORMAL, Line, line_of
 from conductor_adapter.cli.printing import Printer
 from conductor_adapter.cli.sampling import Sampler
+from conductor_adapter.events import RunnerEvent
 from conductor_adapter.running import ServerView
-from resilience import Event
 
 __all__ = ["LiveShow", "PlainShow", "Show"]
 
@@ -38,7 +38,7 @@ class PlainShow:
     def __exit__(self, *_: object) -> None:
         self._printer.say_left_out()
 
-    def hear(self, event: Event) -> None:
+    def hear(self, event: RunnerEvent) -> None:
         """Say what a runner's event means."""
         self._printer.hear(event)
 
@@ -78,7 +78,7 @@ class LiveShow:
     ) -> None:
         self._live.__exit__(kind, error, traceback)
 
-    def hear(self, event: Event) -> None:
+    def hear(self, event: RunnerEvent) -> None:
         """Show what a runner's event means."""
         line = line_of(event)
         if line is not None and line.level <= NORMAL and self._sampler.admit(line.key, self._at) is not None:

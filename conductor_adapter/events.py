@@ -1,0 +1,34 @@
+"""What a runner tells of beside the events of `resilience`: what came of tasks."""
+
+from collections.abc import Callable
+from typing import Union
+
+import attrs
+
+from conductor_adapter.tasks import TaskStatus
+from resilience.events import Event
+
+__all__ = ["RunnerEvent", "RunnerListener", "TaskFailed"]
+
+
+@attrs.frozen
+class TaskFailed:
+    """A task function raised, or said that its task failed; the result is on its way to the server.
+
+    Attributes:
+        server: where the task came from.
+        task_type: its type.
+        task_id: Conductor's id of this attempt.
+        status: FAILED, which the server may try again, or FAILED_WITH_TERMINAL_ERROR.
+        reason: why, in the words that the server gets; None if the function gave none.
+    """
+
+    server: str
+    task_type: str
+    task_id: str
+    status: TaskStatus
+    reason: str | None
+
+
+RunnerEvent = Union[Event, TaskFailed]  # noqa: UP007 - one name for all, also in annotations of user code
+RunnerListener = Callable[[RunnerEvent], None]
