@@ -155,6 +155,15 @@ class CircuitBreaker:
         return self._circuit.retry_at
 
     @property
+    def early_at(self) -> float | None:
+        """The clock time from which ``try_acquire(early=True)`` lets a probe out.
+
+        That is when it opened, or when the wait is over that the other side asked for; None unless it is open because
+        of failures.
+        """
+        return self._circuit.early_at
+
+    @property
     def failures(self) -> int:
         """Consecutive counted failures."""
         return self._circuit.storage.counter
@@ -174,8 +183,13 @@ class CircuitBreaker:
         """Whether ``force_open`` or ``force_closed`` is in effect."""
         return self._circuit.forced
 
-    def try_acquire(self) -> Permit | Rejected:
+    def try_acquire(self, *, early: bool = False) -> Permit | Rejected:
         """Ask for leave to make one call; the caller must report on the permit. Never waits, never raises.
+
+        Args:
+            early: an open breaker lets its probe out now and not after its wait (see ``early_at``), for callers who
+                have reason to believe that the fault was not the other side's. When such a probe fails or says
+                nothing, the wait goes on as it was.
 
         Returns:
             A permit, or a ``Rejected`` (falsy) that says why not and how many seconds to wait.
@@ -185,7 +199,7 @@ class CircuitBreaker:
             return Permit(self, era)
         now = self._clock()
         with self._lock:
-            answer = self._circuit.admit(now)
+            answer = self._circuit.admit(now, early=early)
             self._note_changes()
         self._tell()
         return answer if isinstance(answer, Rejected) else Permit(self, answer)

@@ -126,6 +126,7 @@ class Circuit:
     Attributes:
         era: what a call that begins now belongs to.
         retry_at: clock time from which a call may be had; None when closed.
+        early_at: clock time from which a probe may be had early; None unless it is open because of failures.
         changes: the transitions that nobody was told of yet; the driver takes them away.
     """
 
@@ -144,6 +145,7 @@ class Circuit:
         self.forced = False
         self.last_error: BaseException | None = None
         self.retry_at: float | None = None
+        self.early_at: float | None = None
         self.changes: list[BreakerChanged] = []
         self._draw = draw
         self._silent = silent
@@ -161,11 +163,12 @@ class Circuit:
         """Whether a new circuit would behave the same: closed, nothing counted, nothing forced."""
         return self.state is BreakerState.CLOSED and not self.storage.counter and not self.forced
 
-    def admit(self, now: float) -> Era | Rejected:
-        """The era a call that begins now belongs to, or why it may not begin."""
+    def admit(self, now: float, *, early: bool = False) -> Era | Rejected:
+        """The era a call that begins now belongs to, or why it may not begin; ``early``: it need not wait if open."""
         if self.retry_at is None:
             return self.era
-        if now < self.retry_at:
+        opens_at = self.early_at if early and self.early_at is not None else self.retry_at
+        if now < opens_at:
             return Rejected(self._why_not(), self.retry_at - now)
         if self.state is BreakerState.OPEN:
             self._due = self.retry_at
@@ -179,7 +182,7 @@ class Circuit:
         if not self._is_good(era, now):
             return False
         if self.state is BreakerState.HALF_OPEN:
-            self._probe_succeeded()
+            self._probe_succeeded(now)
         elif self.storage.counter:
             self.storage.reset_counter()
             self.last_error = None
@@ -197,7 +200,9 @@ class Circuit:
             return True
         self.storage.increment_counter()
         self.last_error = error
-        if self.state is BreakerState.HALF_OPEN or self.storage.counter >= self.config.fail_max:
+        if self._is_early(now) and hint is None:
+            self._open_again(now)
+        elif self.state is BreakerState.HALF_OPEN or self.storage.counter >= self.config.fail_max:
             self._trip(now, hint)
         else:
             self._begin_era(free=True)
@@ -207,7 +212,9 @@ class Circuit:
         """Take in that a call of ``era`` came to nothing that says anything: a probe's place is free again."""
         if not self._is_good(era, now):
             return False
-        if era.expiry is not None:
+        if self._is_early(now):
+            self._open_again(now)
+        elif era.expiry is not None:
             self._free_place()
         return True
 
@@ -238,7 +245,12 @@ class Circuit:
             return f"circuit breaker {self.name!r} is half-open and its probe is out"
         return f"circuit breaker {self.name!r} is open"
 
-    def _probe_succeeded(self) -> None:
+    def _is_early(self, now: float) -> bool:
+        """Whether it is half-open for an early probe, and the wait that this was let out of is not over yet."""
+        return self.state is BreakerState.HALF_OPEN and now < self._due
+
+    def _probe_succeeded(self, now: float) -> None:
+        self._due = min(self._due, now)
         self.storage.reset_counter()
         self.storage.increment_success_counter()
         if self.storage.success_counter >= self.config.success_threshold:
@@ -254,6 +266,12 @@ class Circuit:
         pause = self._pause * (1 + self.config.jitter * self._draw()) if hint is None else hint
         self._pause = min(2 * self._pause, self.config.max_reset_timeout)
         self._enter(BreakerState.OPEN, now + pause, pause=pause, error=self.last_error)
+        self.early_at = now if hint is None else self.retry_at
+
+    def _open_again(self, now: float) -> None:
+        """An early probe told nothing new: the wait goes on as it was, no longer than it was."""
+        self._enter(BreakerState.OPEN, self._due, pause=self._due - now, error=self.last_error)
+        self.early_at = now
 
     def _close(self) -> None:
         self.storage.reset_counter()
@@ -272,7 +290,7 @@ class Circuit:
         before = self.state
         self.storage.reset_success_counter()
         self.storage.state = state.value
-        self.retry_at = retry_at
+        self.retry_at, self.early_at = retry_at, None
         closed = state is BreakerState.CLOSED
         self._begin_era(step=1, free=closed, clean=closed and self._silent)
         if state is not before:

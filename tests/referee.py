@@ -124,13 +124,24 @@ class Referee:
 
     # -- what the driver asks ----------------------------------------------------------------------------------------
 
-    def plan(self, now: float, gates: Mapping[str, float] = NO_GATES) -> list[PollRequest]:
+    def plan(
+        self, now: float, gates: Mapping[str, float] = NO_GATES, early: Mapping[str, float] = NO_GATES
+    ) -> list[PollRequest]:
         """Plan, and check every poll that is sent, and that none is missing."""
         self.let_go(now)
         sharers = self.sharers(now, gates)
-        requests = self.planner.plan(now, gates)
+        rescued, lost_at = self.rescued(now, gates, early)
+        due = [account for account in self.accounts.values() if self.is_due(account, now, gates)]
+        requests = self.planner.plan(now, gates, early)
+        if now >= lost_at + 7.5 + EPSILON and now < min(gates.values(), default=now):
+            gates = {**gates, rescued: now}
         for request in requests:
             account = self.accounts[request.source]
+            if request.early:
+                assert request.source == rescued, "P12: it has not been open longest, or somebody is not open"
+                assert now >= lost_at + 5.0 - EPSILON, "P12: too early"
+                assert not due, "P12: an early probe beside a regular one"
+                gates = {**gates, rescued: now}
             self.check_able(account, now, gates)
             self.check_wait(request, sharers)
             if request.probe:
@@ -143,7 +154,7 @@ class Referee:
         self.check_nobody_is_forgotten(sharers, now, gates)
         self.task_ended = False
         self.note_waits(sharers, now, gates)
-        assert self.planner.plan(now, gates) == [], "P9: planning again at the same time finds something to do"
+        assert self.planner.plan(now, gates, early) == [], "P9: planning again at the same time finds something to do"
         return requests
 
     def start(self, limit: int) -> list[Any]:
@@ -183,14 +194,16 @@ class Referee:
             account.owed = account.debt
         self.let_gone += gone
 
-    def next_wakeup(self, now: float, gates: Mapping[str, float] = NO_GATES) -> float | None:
+    def next_wakeup(
+        self, now: float, gates: Mapping[str, float] = NO_GATES, early: Mapping[str, float] = NO_GATES
+    ) -> float | None:
         """P9: the next wake-up lies ahead, and before it there is nothing to do."""
-        wakeup = self.planner.next_wakeup(now, gates)
+        wakeup = self.planner.next_wakeup(now, gates, early)
         assert wakeup is None or now < wakeup < math.inf
         before = now + min(10.0, ((now + 20.0 if wakeup is None else wakeup) - now) * 0.999)
         if now < before and (wakeup is None or before < wakeup):
             startable = self.planner.startable()
-            assert self.planner.plan(before, gates) == [], "P9: something was due before the wake-up"
+            assert self.planner.plan(before, gates, early) == [], "P9: something was due before the wake-up"
             assert self.planner.overheld(before) == [], "P9: something was to go back before the wake-up"
             assert self.planner.startable() == startable, "P9: something could start before the wake-up"
             self.planner._planned_at = now  # this was only a question
@@ -381,6 +394,21 @@ class Referee:
         prompt = {name for name, slow in found.items() if not slow}
         usable = sum(self.accounts[name].source.max_units or self.capacity for name in prompt)
         return prompt if usable >= self.capacity else set(found)
+
+    def rescued(self, now: float, gates: Mapping[str, float], early: Mapping[str, float]) -> tuple[str, float]:
+        """P12: who has been open longest while all that can be polled are open, and when the last of them opened."""
+        asked = [
+            account
+            for name, account in self.accounts.items()
+            if account.delivering
+            and len(account.abandoned) < self.config.max_abandoned
+            and gates.get(name) != math.inf  # somebody forced it open
+        ]
+        if any(account.live or account.source.name not in early for account in asked):
+            return "", math.inf
+        opened = {account.source.name: early[account.source.name] for account in asked}
+        opened = {name: at for name, at in opened.items() if at <= now}
+        return (min(opened, key=opened.__getitem__), max(opened.values())) if opened else ("", math.inf)
 
     def shares(self, sharers: set[str]) -> dict[str, Fraction]:
         """The exact share of each: by weight, nobody above its max_units, what is left to those below."""

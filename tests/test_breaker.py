@@ -262,10 +262,10 @@ def test_decisions_are_made_one_at_a_time(clock):
     breaker.force_open()
     decide, deciding, intruded = breaker._circuit.admit, threading.Event(), threading.Event()
 
-    def admit(now):
+    def admit(now, *, early):
         deciding.set()
         assert not intruded.wait(0.1)
-        return decide(now)
+        return decide(now, early=early)
 
     def intrude(*_):
         intruded.set()
@@ -280,6 +280,82 @@ def test_decisions_are_made_one_at_a_time(clock):
         assert not asking.result(30)
         assert reporting.result(30) is False
     assert intruded.is_set()
+
+
+# ---- early probes: when the fault may be the caller's own (P12 of the poller) ----
+
+
+def test_b2_an_early_probe_need_not_wait_and_is_the_only_one(clock):
+    """An open breaker lets one probe out before its wait is over, to whoever asks for an early one."""
+    breaker = trip(make(clock))
+    opened = breaker.early_at
+    clock.advance(5)
+
+    assert opened == 1000.0
+    assert not breaker.try_acquire()
+    permit = breaker.try_acquire(early=True)
+
+    assert permit.probe
+    assert permit.expiry == clock() + breaker.config.probe_timeout
+    assert breaker.state is BreakerState.HALF_OPEN
+    assert breaker.early_at is None
+    assert not breaker.try_acquire(early=True)
+    assert permit.success()
+    assert breaker.state is BreakerState.CLOSED
+
+
+@pytest.mark.parametrize("report", ["failure", "release"])
+def test_b1_an_early_probe_that_fails_prolongs_nothing(clock, report):
+    """The wait goes on as it was, and the next one is not doubled for it: early probes may be many."""
+    breaker = trip(make(clock))
+    for _ in range(5):
+        clock.advance(5)
+        getattr(breaker.try_acquire(early=True), report)()
+        assert breaker.state is BreakerState.OPEN
+        assert (breaker.retry_at, breaker.early_at) == (1030.0, clock())
+
+    probe(breaker, clock).failure()
+
+    assert breaker.retry_at == clock() + 60.0
+
+
+def test_b1_an_early_probe_that_lasts_beyond_the_wait_is_like_any_other(clock):
+    """When its failure is told after the wait was over, it is the failure of a regular probe."""
+    breaker = trip(make(clock))
+    permit = breaker.try_acquire(early=True)
+    clock.advance(29)
+    assert not breaker.try_acquire()
+    clock.advance(0.9)
+    permit.failure()
+    assert breaker.retry_at == 1030.0
+
+    permit = breaker.try_acquire(early=True)
+    clock.advance(0.1)
+    permit.failure()
+
+    assert breaker.retry_at == clock() + 60.0
+
+
+def test_b1_a_pause_that_was_asked_for_is_kept_by_early_probes_too(clock):
+    """Who asked to be left alone for a minute is, and a forced breaker lets nothing through."""
+    breaker = trip(make(clock), hint=60.0)
+
+    assert breaker.early_at == breaker.retry_at == 1060.0
+    assert breaker.try_acquire(early=True).retry_after == 60.0
+    breaker.force_open()
+    assert breaker.early_at is None
+    assert not breaker.try_acquire(early=True)
+
+
+def test_b2_successful_early_probes_close_it_one_after_another(clock):
+    """With a threshold of two the second probe may follow the first at once."""
+    breaker = trip(make(clock, BreakerConfig(jitter=0, success_threshold=2)))
+
+    assert breaker.try_acquire(early=True).success()
+    assert breaker.state is BreakerState.HALF_OPEN
+    assert breaker.try_acquire().success()
+
+    assert breaker.state is BreakerState.CLOSED
 
 
 # ---- B3: reports that come too late ----

@@ -55,6 +55,7 @@ class BreakerMachine(RuleBasedStateMachine):
         self.failing = False
         self.seen = -1
         self.open_until = 0.0
+        self.early_from = None
         self.probe = None
         self.expected_events = []
 
@@ -66,6 +67,7 @@ class BreakerMachine(RuleBasedStateMachine):
         self.generation += 1
         self.successes = 0
         self.probe = None
+        self.early_from = None
         if state == "closed":
             self.failures = self.episodes = 0
             self.failing = False
@@ -74,17 +76,19 @@ class BreakerMachine(RuleBasedStateMachine):
         """A probe was let out and is still good."""
         return self.probe is not None and self.clock() < self.probe.probe_until
 
-    def may_call(self):
+    def may_call(self, early=False):
         """A call that begins now is let through."""
         if self.state == "closed":
             return True
+        if early and self.early_from is not None:
+            return self.clock() >= self.early_from
         return not self.forced and self.clock() >= self.open_until and not self.probe_is_out()
 
-    def ask(self):
+    def ask(self, early=False):
         """Ask for a permit and compare what came; None when the model says no."""
         self.steps += 1
-        allowed = self.may_call()
-        permit = self.breaker.try_acquire()
+        allowed = self.may_call(early)
+        permit = self.breaker.try_acquire(early=early)
         assert bool(permit) is allowed
         if not allowed:
             until = self.probe.probe_until if self.probe_is_out() else self.open_until
@@ -98,10 +102,10 @@ class BreakerMachine(RuleBasedStateMachine):
         assert (permit.generation, permit.probe, permit.expiry) == (call.generation, trial, call.probe_until)
         return call
 
-    @rule(target=calls)
-    def acquire(self):
-        """Somebody asks to call; how it goes is told later, or never."""
-        call = self.ask()
+    @rule(target=calls, early=st.booleans())
+    def acquire(self, early):
+        """Somebody asks to call, perhaps before the wait is over; how it goes is told later, or never."""
+        call = self.ask(early)
         return multiple() if call is None else call
 
     @rule(count=st.integers(1, 4), hint=HINTS)
@@ -117,11 +121,13 @@ class BreakerMachine(RuleBasedStateMachine):
         how=st.sampled_from(["succeed", "fail", "end_neutrally"]),
         hint=HINTS,
         duration=st.sampled_from([0.0, 0.0, 0.5, 1.0, 30.0]),
+        early=st.booleans(),
     )
-    def probe_when_due(self, how, hint, duration):
-        """Somebody waits until a call may be had, makes it, and reports, possibly at its expiry or later."""
-        self.wait_until_due()
-        call = self.ask()
+    def probe_when_due(self, how, hint, duration, early):
+        """Somebody waits until a call may be had, or does not, makes it, and reports, possibly after its expiry."""
+        if not early:
+            self.wait_until_due()
+        call = self.ask(early)
         if call is None:
             return multiple()
         self.clock.advance(duration)
@@ -173,6 +179,7 @@ class BreakerMachine(RuleBasedStateMachine):
         self.failing = self.state != "closed"
         if self.state == "half-open":
             self.probe = None
+            self.open_until = min(self.open_until, self.clock())
             self.successes += 1
             if self.successes == self.config.success_threshold:
                 self.enter("closed")
@@ -186,9 +193,21 @@ class BreakerMachine(RuleBasedStateMachine):
         self.failures += 1
         self.failing = True
         self.seen = self.steps
-        if self.state == "half-open" or self.failures == self.config.fail_max:
+        if self.is_early() and hint not in (3.0, 500.0):
+            self.goes_on()
+        elif self.state == "half-open" or self.failures == self.config.fail_max:
             self.enter("open")
             self.check_pause(hint)
+
+    def is_early(self):
+        """It is half-open before its wait is over."""
+        return self.state == "half-open" and self.clock() < self.open_until
+
+    def goes_on(self):
+        """The wait goes on as it was."""
+        self.enter("open")
+        self.early_from = self.clock()
+        assert self.breaker.retry_at == self.open_until
 
     def check_pause(self, hint):
         """It opened: for how long?"""
@@ -200,12 +219,15 @@ class BreakerMachine(RuleBasedStateMachine):
             assert base - ROUNDING <= pause <= base * (1 + self.config.jitter) + ROUNDING
         self.episodes += 1
         self.open_until = self.breaker.retry_at
+        self.early_from = self.open_until if hint in (3.0, 500.0) else self.clock()
 
     def end_neutrally(self, call, error=None):
         """What a neutral end means."""
         good = self.counts(call)
         assert (call.permit.release() if error is None else call.permit.failure(error)) is good
-        if good:
+        if good and self.is_early():
+            self.goes_on()
+        elif good:
             self.probe = None
 
     @rule(seconds=st.sampled_from([0.0, 0.5, 1.0, 10.0, 15.0, 30.0, 600.0]))
@@ -236,6 +258,7 @@ class BreakerMachine(RuleBasedStateMachine):
         assert (breaker.failures, breaker.is_forced) == (self.failures, self.forced)
         assert (breaker.retry_at is None) is (self.state == "closed")
         assert self.state == "closed" or (breaker.retry_at <= self.clock()) is self.may_call()
+        assert breaker.early_at == self.early_from
         assert (breaker.last_error is not None) is self.failing
         assert breaker.is_clean is (self.state == "closed" and not self.failures and not self.forced)
         assert [(e.before.value, e.after.value) for e in self.events] == self.expected_events

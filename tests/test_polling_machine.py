@@ -44,14 +44,15 @@ class PollerLife(RuleBasedStateMachine):
         self.abandoned: list[PollRequest] = []
         self.executing: list[str] = []
         self.gates: dict[str, float] = {}
+        self.early: dict[str, float] = {}
         self.step()
 
     def step(self) -> None:
         """What a driver does after every event, except that it need not start anything."""
-        for request in self.referee.plan(self.now, self.gates):
+        for request in self.referee.plan(self.now, self.gates, self.early):
             self.live[request.source] = request, self.now
         self.referee.overheld(self.now)
-        self.referee.next_wakeup(self.now, self.gates)
+        self.referee.next_wakeup(self.now, self.gates, self.early)
 
     def start_all(self) -> None:
         """Idle units take what may start."""
@@ -70,7 +71,7 @@ class PollerLife(RuleBasedStateMachine):
     @rule()
     def wake_up(self) -> None:
         """The driver wakes up when the planner said."""
-        self.now = self.referee.next_wakeup(self.now, self.gates) or self.now
+        self.now = self.referee.next_wakeup(self.now, self.gates, self.early) or self.now
         self.step()
 
     @precondition(lambda self: self.live)
@@ -142,13 +143,27 @@ class PollerLife(RuleBasedStateMachine):
         self.step()
         self.start_all()
 
-    @rule(data=st.data(), opens_for=st.sampled_from([None, 0.0, 0.5, 7.0, NEVER]))
-    def breaker(self, data: st.DataObject, opens_for: float | None) -> None:
+    @rule(data=st.data(), opens_for=st.sampled_from([None, 0.0, 0.5, 7.0, NEVER]), failing=st.booleans())
+    def breaker(self, data: st.DataObject, opens_for: float | None, failing: bool) -> None:
         """A breaker opens for a while, may be probed, or closes."""
         name = data.draw(st.sampled_from(self.names))
         self.gates.pop(name, None)
+        self.early.pop(name, None)
         if opens_for is not None:
             self.gates[name] = self.now + opens_for
+        if failing and opens_for in (0.5, 7.0):
+            self.early[name] = self.now
+        self.step()
+
+    @rule(data=st.data(), asked=st.booleans())
+    def outage(self, data: st.DataObject, asked: bool) -> None:
+        """Every breaker opens; perhaps one of the sources asked for the pause."""
+        for name in self.names:
+            self.gates[name] = self.now + data.draw(st.sampled_from([3.0, 40.0]))
+            self.early[name] = self.now
+        if asked:
+            name = data.draw(st.sampled_from(self.names))
+            self.early[name] = self.gates[name]
         self.step()
 
     @rule(data=st.data(), ok=st.booleans())

@@ -27,11 +27,12 @@ class Desk:
         self.capacity = capacity
         self.now = 0.0
         self.gates: dict[str, float] = {}
+        self.early: dict[str, float] = {}
 
     def plan(self, now: float | None = None) -> dict[str, PollRequest]:
         """What is sent at ``now``, by source."""
         self.now = self.now if now is None else now
-        return {request.source: request for request in self.planner.plan(self.now, self.gates)}
+        return {request.source: request for request in self.planner.plan(self.now, self.gates, self.early)}
 
     def answer(self, request: PollRequest, count: int | None = None, after: float = 0.001) -> None:
         """A poll brings ``count`` items, or all that were asked for."""
@@ -53,7 +54,7 @@ class Desk:
 
     def wakeup(self) -> float | None:
         """When the planner wants to be asked again."""
-        return self.planner.next_wakeup(self.now, self.gates)
+        return self.planner.next_wakeup(self.now, self.gates, self.early)
 
 
 # -- P1: one live poll a source; who waits ---------------------------------------------------------------------------
@@ -789,6 +790,103 @@ def test_p11_source_without_a_unit_does_not_linger_beyond_its_bound() -> None:
         sharing.received(1)
 
     assert sharing.grants([near, far], [far], one_is_free, now=0.01) == [(far, 1)]
+
+
+# -- P12: when every source is open ----------------------------------------------------------------------------------
+
+
+def lost(desk: Desk, **opened: float) -> None:
+    """Breakers are open, since then, for a long time."""
+    desk.gates = {name: at + 300.0 for name, at in opened.items()}
+    desk.early = dict(opened)
+
+
+def first_early(desk: Desk, now: float, until: float) -> tuple[float, str]:
+    """When the next early probe is sent, and to whom."""
+    desk.now = now
+    while not (sent := desk.plan()):
+        desk.now = desk.wakeup() or until
+        assert desk.now < until
+    (request,) = sent.values()
+    assert (request.count, request.early) == (1, True)
+    desk.planner.failed(request, DOWN, desk.now)
+    return desk.now, request.source
+
+
+def test_p12_when_all_are_open_the_one_open_longest_is_probed_every_five_seconds() -> None:
+    """One after another, 5 s (jittered up to a half more) after the last one opened: nobody waits for its reset."""
+    desk = Desk("a", "b", "c")
+    desk.backlogged()
+    lost(desk, a=12.0, b=10.0, c=11.0)
+    last, names = 12.0, []
+    for _ in range(4):
+        at, name = first_early(desk, last, last + 20.0)
+        assert last + 5.0 <= at <= last + 7.5
+        last = desk.early[name] = at  # the probe failed: it is open again since then
+        names.append(name)
+
+    assert names == ["b", "c", "a", "b"]
+
+
+def test_p12_jitter_differs_from_worker_to_worker() -> None:
+    """Workers that lost the network at the same moment do not all come back at the same moment."""
+    planners = [PollPlanner([Source("a", print)], 1, CONFIG, random.Random(seed)) for seed in range(5)]
+    for planner in planners:
+        planner.answered(planner.plan(0.0)[0], [], 1.0)
+        planner.plan(6.9, {"a": 99.0}, {"a": 2.0})
+
+    assert len({planner.next_wakeup(6.9, {"a": 99.0}, {"a": 2.0}) for planner in planners}) > 1
+
+
+@pytest.mark.parametrize("other", ["closed", "half-open", "polled"])
+def test_p12_one_that_is_not_open_is_reason_to_wait(other: str) -> None:
+    """While somebody answers, or is being asked, the others' breakers are left alone."""
+    desk = Desk("a", "b")
+    if other != "polled":
+        desk.backlogged()
+    else:
+        desk.answer(desk.plan()["a"], 0)
+    lost(desk, a=1.0, b=1.0)
+    if other == "closed":
+        del desk.gates["b"], desk.early["b"]
+    elif other == "half-open":
+        del desk.early["b"]
+
+    assert "a" not in desk.plan(20.0)
+
+
+def test_p12_forced_and_undelivered_sources_do_not_count() -> None:
+    """Somebody wanted the one open; the other one's waiting results are its probes."""
+    desk = Desk("a", "b", "c")
+    desk.backlogged()
+    lost(desk, a=1.0)
+    desk.gates["b"] = math.inf
+    desk.planner.deliveries("c", ok=False)
+
+    assert first_early(desk, 1.0, 20.0)[1] == "a"
+
+
+def test_p12_who_asked_for_a_pause_has_it() -> None:
+    """A Retry-After holds, also when all are open; the others are probed meanwhile."""
+    desk = Desk("a", "b")
+    desk.backlogged()
+    lost(desk, a=1.0, b=1.0)
+    desk.gates["a"] = desk.early["a"] = 60.0
+
+    assert first_early(desk, 1.0, 20.0)[1] == "b"
+    desk.early["b"] = desk.gates["b"] = 90.0
+    assert desk.plan(58.0) == {}
+
+
+def test_p12_stopped_planner_probes_nobody() -> None:
+    """Nothing is sent, and nothing waited for, once it was stopped."""
+    desk = Desk("a")
+    desk.backlogged()
+    lost(desk, a=1.0)
+    desk.planner.stop()
+
+    assert desk.plan(20.0) == {}
+    assert desk.wakeup() is None
 
 
 # -- P13: deliveries -------------------------------------------------------------------------------------------------

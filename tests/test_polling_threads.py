@@ -577,3 +577,17 @@ def test_probe_that_somebody_else_has_is_waited_for() -> None:
         item.done()
 
         assert breaker.state is BreakerState.CLOSED
+
+
+def test_p12_when_every_source_is_open_one_is_probed_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The network is back: the sources are found again long before their breakers' wait is over."""
+    monkeypatch.setattr("resilience.polling.outage.PAUSE", 0.05)
+    breakers = BreakerRegistry(BreakerConfig(fail_max=1, reset_timeout=300.0))
+    polls = {name: failing(OSError("no network"), OSError("no network"), [name]) for name in "ab"}
+    sources = [Source(name, poll) for name, poll in polls.items()]
+    with Poller(sources, capacity=1, config=PATIENT, breakers=breakers) as poller:
+        (item,) = take(poller, 1)
+        item.done()
+
+        assert breakers.get(item.source).state is BreakerState.CLOSED
+        assert {breakers.get(name).state for name in "ab"} == {BreakerState.CLOSED, BreakerState.OPEN}

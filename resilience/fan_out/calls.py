@@ -31,6 +31,7 @@ class SessionCall(Call):
     on_outcome: Sink
     on_late: Sink | None
     ours: bool  # on_outcome is: it returns at once and does not raise
+    early: bool = False  # its breaker is asked for an early probe
     permit: Permit | None = attrs.field(default=None, init=False)
     context: contextvars.Context = attrs.field(factory=contextvars.copy_context, init=False)
 

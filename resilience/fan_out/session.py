@@ -44,7 +44,7 @@ class Session:
         self._closed = False
         self._start_afresh(enlist())
 
-    def submit(
+    def submit(  # noqa: PLR0913 - options of one call, by keyword
         self,
         key: K,
         call: Callable[[], T],
@@ -52,6 +52,7 @@ class Session:
         *,
         on_outcome: Callable[[K, Outcome[T]], None] | None = None,
         on_late: Callable[[K, Outcome[T]], None] | None = None,
+        early: bool = False,
     ) -> None:
         """Start ``call`` on a thread of ``key``; several calls of one key may run at once, each on its own thread.
 
@@ -63,6 +64,7 @@ class Session:
                 before `submit` returns; a ``TimedOut`` in the thread that noticed. What it raises is logged.
             on_late: told in the worker's thread what comes after ``TimedOut`` or ``Cancelled`` was told, once
                 (``Cancelled`` if the call never started); the session's ``on_late`` if not given.
+            early: ask its breaker for an early probe (``CircuitBreaker.try_acquire``).
 
         Raises:
             ValueError: ``timeout`` bounds nothing (TypeError: is no number).
@@ -71,7 +73,7 @@ class Session:
         check_timeout(timeout)
         sink, ours = (self._enqueue, True) if on_outcome is None else (on_outcome, False)
         late = on_late or self._on_late
-        self.launch((SessionCall(key, timeout, self.clock() + timeout, call, sink, late, ours),))
+        self.launch((SessionCall(key, timeout, self.clock() + timeout, call, sink, late, ours, early),))
 
     def next(self, timeout: float) -> tuple[Any, Outcome[Any]] | None:
         """Return the next ``(key, outcome)`` that no ``on_outcome`` takes, or None if ``timeout`` seconds bring none.
@@ -226,7 +228,8 @@ class Session:
         refusal = crew.places.refusal(call.key)
         if refusal is not None or self._breakers is None:
             return refusal
-        permit = self._breakers.get(str(call.key)).try_acquire()
+        breaker = self._breakers.get(str(call.key))
+        permit = breaker.try_acquire(early=True) if call.early else breaker.try_acquire()
         if isinstance(permit, Rejected):
             return permit
         call.permit = permit

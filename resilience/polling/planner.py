@@ -11,6 +11,7 @@ from typing import Any
 
 from resilience.events import Event, ItemsArrived, ItemsArrivedLate, PollFailed, PollOverdue, PollTimedOut
 from resilience.polling.holding import Held, Holding, lend, reserved, settle_debt
+from resilience.polling.outage import Outage
 from resilience.polling.pausing import Pausing
 from resilience.polling.probing import outsiders, probes, sharers
 from resilience.polling.sharing import Room, Sharing
@@ -46,7 +47,9 @@ class PollPlanner:
         self._capacity = check_capacity(capacity)
         self._config = config or PollConfig()
         self._sharing = Sharing(self._tracks.values())
-        self._pausing = Pausing(len(self._tracks), rng or random.Random())
+        rng = rng or random.Random()
+        self._pausing = Pausing(len(self._tracks), rng)
+        self._outage = Outage(rng)
         self._holding = Holding()
         self._overheld: list[Held] = []
         self._planned_at = -math.inf
@@ -58,12 +61,16 @@ class PollPlanner:
 
     # -- what a driver asks ------------------------------------------------------------------------------------------
 
-    def plan(self, now: float, gates: Mapping[str, float] = NO_GATES) -> list[PollRequest]:
+    def plan(
+        self, now: float, gates: Mapping[str, float] = NO_GATES, early: Mapping[str, float] = NO_GATES
+    ) -> list[PollRequest]:
         """Decide which polls to send now; they count as sent.
 
         Args:
             now: the time.
             gates: for every source whose breaker is not closed, the time from which it may be probed.
+            early: for every source whose breaker is open because of failures, the time from which it may be probed
+                early (``CircuitBreaker.early_at``).
         """
         self._planned_at = now
         self._events += [PollOverdue(r.source, r.count) for r in lend(self._tracks.values(), now)]
@@ -76,14 +83,17 @@ class PollPlanner:
         sharing = sharers(closed, self._capacity)
         self._sharing.contend(t for t in closed if t in sharing or t.is_owed)
         due = [t for t in able if t.live is None and now >= max(t.not_before, gates.get(t.name, now))]
+        rescued = None if due else self._outage.next_probe(able, gates, early, now)
+        if rescued and now >= rescued[1]:
+            due = [rescued[0]]
         takers = [t for t in due if t in sharing or t.is_owed]
         wait = 0.0 if sharing else self._config.poll_wait
         grants = self._sharing.grants(sharing, takers, self._room(), now) if takers else []
-        requests = [self._send(track, count, wait, now, probe=False) for track, count in grants]
+        requests = [self._send(t, n, wait, now, probe=False, early=now < gates.get(t.name, now)) for t, n in grants]
         if (task_ended or self._executing < self._capacity) and not self._sharing.starves(takers):
             outside, stuck = outsiders(due, sharing, self._capacity), self.held - self.startable()
             chosen = probes(outside, self._tracks.values(), stuck, self._capacity) if outside else []
-            requests += [self._send(track, 1, wait, now, probe=True) for track in chosen]
+            requests += [self._send(t, 1, wait, now, probe=True, early=now < gates.get(t.name, now)) for t in chosen]
         return requests
 
     def start(self, limit: int) -> list[Held]:
@@ -106,13 +116,17 @@ class PollPlanner:
         given, self._overheld = self._overheld, []
         return given + self._holding.give_back(now, self._config.max_hold)
 
-    def next_wakeup(self, now: float, gates: Mapping[str, float] = NO_GATES) -> float | None:
+    def next_wakeup(
+        self, now: float, gates: Mapping[str, float] = NO_GATES, early: Mapping[str, float] = NO_GATES
+    ) -> float | None:
         """When the driver is to call `plan` and `overheld` again if nothing happens before; None: never.
 
-        Later than the last `plan`; ``now`` if something has fallen due since then.
+        Later than the last `plan`; ``now`` if something has fallen due since then. The arguments are those of `plan`.
         """
         tracks = self._tracks.values()
         times = [] if self._stopped else [self._due_at(t, gates) for t in tracks]
+        rescued = self._outage.next_probe([t for t in tracks if self._is_able(t)], gates, early, now) if early else None
+        times += [rescued[1]] if rescued and not self._stopped else []
         times += [t.ripe_at for t in tracks if t.ripe_at is not None]
         times = [at for at in times if at > self._planned_at]
         times += [t.live.overdue_at for t in tracks if t.live is not None and not t.live.overdue]
@@ -227,9 +241,11 @@ class PollPlanner:
         lent = sum(t.live.granted for t in self._tracks.values() if t.live is not None) - kept
         return Room(capacity=self._capacity, free=self._capacity - self._executing - self.held - kept, lent=lent)
 
-    def _send(self, track: Track, count: int, wait: float, now: float, *, probe: bool) -> PollRequest:
+    def _send(  # noqa: PLR0913 - what a request says
+        self, track: Track, count: int, wait: float, now: float, *, probe: bool, early: bool
+    ) -> PollRequest:
         self._numbers += 1
-        request = PollRequest(track.name, count, wait, probe, self._numbers)
+        request = PollRequest(track.name, count, wait, probe, self._numbers, early)
         overdue_at = now + wait + self._config.overdue_after
         track.live = Flight(request, now, overdue_at, lendable=not track.is_owed)
         track.polled_at, track.ripe_at = now, None

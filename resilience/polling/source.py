@@ -93,6 +93,7 @@ class PollRequest:
         wait: seconds the source may wait for the first.
         probe: whether it stands outside the capacity's sum (rule P2).
         number: which poll of this planner it is, from 1.
+        early: whether it is to be probed though its breaker is open (rule P12).
     """
 
     source: str
@@ -100,6 +101,7 @@ class PollRequest:
     wait: float
     probe: bool
     number: int
+    early: bool = False
 
 
 @attrs.frozen(kw_only=True)

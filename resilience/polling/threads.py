@@ -16,7 +16,7 @@ from resilience.events import HandlerFailed, Listener, notify
 from resilience.fan_out import FanOutExecutor
 from resilience.outcomes import Failed, Outcome, Rejected, TimedOut, Value
 from resilience.polling.items import Item
-from resilience.polling.planner import PollPlanner
+from resilience.polling.planner import NO_GATES, PollPlanner
 from resilience.polling.returns import Returns
 from resilience.polling.source import PollConfig, PollRequest, Source, SourceView
 from resilience.registry import BreakerRegistry
@@ -25,6 +25,7 @@ __all__ = ["Poller"]
 
 V = TypeVar("V")
 Tell = Callable[[PollPlanner, float], None]
+Gates = Mapping[str, float]
 GRACE = 10.0
 
 
@@ -187,12 +188,12 @@ class Poller(Generic[V]):
             now = self._clock()
             if tell is not None:
                 tell(self._planner, now)
-            gates = self._gates()
-            requests = self._planner.plan(now, gates)
+            gates, early = self._gates()
+            requests = self._planner.plan(now, gates, early)
             started = [] if self._stopping else self._planner.start(limit)
             back = self._planner.drain() if self._stopping else self._planner.overheld(now)
             self._handing_back += len(back)
-            self._wake(limit, now, gates)
+            self._wake(limit, now, gates, early)
             events = self._planner.drain_events()
         for request in requests:
             self._poll(request)
@@ -202,23 +203,24 @@ class Poller(Generic[V]):
             notify(self._on_event, event)
         return [Item(held.track.name, held.value, self._finish) for held in started]  # type: ignore[arg-type]
 
-    def _wake(self, limit: int, now: float, gates: Mapping[str, float]) -> None:
+    def _wake(self, limit: int, now: float, gates: Gates, early: Gates) -> None:
         if self._stopping:
             self._changed.notify_all()
         elif limit == 0 and (startable := self._planner.startable()):
             self._changed.notify(startable)
-        if self._wake_at > now and self._next_wakeup(now, gates) < self._wake_at:
+        if self._wake_at > now and self._next_wakeup(now, gates, early) < self._wake_at:
             self._earlier.notify()
 
-    def _next_wakeup(self, now: float, gates: Mapping[str, float]) -> float:
-        wakeup = self._planner.next_wakeup(now, gates)
+    def _next_wakeup(self, now: float, gates: Gates, early: Gates) -> float:
+        wakeup = self._planner.next_wakeup(now, gates, early)
         return float("inf") if wakeup is None else wakeup
 
-    def _gates(self) -> dict[str, float]:
+    def _gates(self) -> tuple[Gates, Gates]:
+        """For sources whose breaker is not closed, from when they may be probed, and from when early."""
         if self._breakers is None:
-            return {}
-        retry_at = {name: self._breakers.get(name).retry_at for name in self._sources}
-        return {name: at for name, at in retry_at.items() if at is not None}
+            return NO_GATES, NO_GATES
+        gates = {name: at for name in self._sources if (at := self._breakers.get(name).retry_at) is not None}
+        return gates, {name: at for name in gates if (at := self._breakers.get(name).early_at) is not None}
 
     def _is_busy(self) -> bool:
         return bool(self._planner.executing or self._planner.awaited or self._handing_back or self._returns.pending)
@@ -233,10 +235,10 @@ class Poller(Generic[V]):
     # -- polls -------------------------------------------------------------------------------------------------------
 
     def _poll(self, request: PollRequest) -> None:
-        settle = partial(self._settle, request)
+        settle, timeout = partial(self._settle, request), self._config.poll_timeout
         call = partial(_call, self._sources[request.source], request)
         try:
-            self._polling.submit(request.source, call, self._config.poll_timeout, on_outcome=settle, on_late=settle)
+            self._polling.submit(request.source, call, timeout, on_outcome=settle, on_late=settle, early=request.early)
         except RuntimeError:  # closed by a stop that could not wait: it never ran
             self._step(lambda planner, now: planner.rejected(request, None, now), 0)
 
@@ -299,7 +301,7 @@ class Poller(Generic[V]):
             if self._closed.is_set():
                 return False
             now = self._clock()
-            self._wake_at = min([self._next_wakeup(now, self._gates()), *deadlines])
+            self._wake_at = min([self._next_wakeup(now, *self._gates()), *deadlines])
             self._earlier.wait(max(0.0, min(self._wake_at - now, threading.TIMEOUT_MAX)))
             self._wake_at = float("-inf")
             return True

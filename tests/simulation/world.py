@@ -103,14 +103,21 @@ class Simulation:
         retry_at = {name: self.breakers.get(name).retry_at for name in self.by_name}
         return {name: at for name, at in retry_at.items() if at is not None}
 
+    def early(self) -> dict[str, float]:
+        """The time from which each source may be probed early whose breaker is open."""
+        if self.breakers is None:
+            return {}
+        early_at = {name: self.breakers.get(name).early_at for name in self.by_name}
+        return {name: at for name, at in early_at.items() if at is not None}
+
     def _clock(self) -> float:
         return self.now
 
     def _step(self) -> None:
         self.steps += 1
         self.stirred = False
-        gates = self.gates()
-        for request in self.planner.plan(self.now, gates):
+        gates, early = self.gates(), self.early()
+        for request in self.planner.plan(self.now, gates, early):
             self._poll(request)
         for held in self.planner.start(self.capacity):
             self._start(held.value)
@@ -120,7 +127,7 @@ class Simulation:
             self.by_name[held.value.source].returned.append(held.value)
         self.planner.drain_events()
         self.most_held = max(self.most_held, self.planner.held)
-        wakeup = self.planner.next_wakeup(self.now, gates)
+        wakeup = self.planner.next_wakeup(self.now, gates, early)
         if wakeup is not None and not self.now < self._wake_at <= wakeup:
             self._wake_at = wakeup
             self.at(wakeup, self.stir)
@@ -142,7 +149,7 @@ class Simulation:
         self.polls[source.name] += 1
         permit = None
         if self.breakers is not None:
-            permit = self.breakers.get(source.name).try_acquire()
+            permit = self.breakers.get(source.name).try_acquire(early=request.early)
             if isinstance(permit, Rejected):
                 self.stirred = True
                 self.planner.rejected(request, permit.retry_after, self.now)
