@@ -89,7 +89,7 @@ def test_run_says_how_many_tasks_failed_and_why(pair: tuple[DevServer, DevServer
     target.write_text(
         "from conductor_adapter import worker\n@worker('greet')\ndef greet(name):\n    raise ValueError('no ' + name)\n"
     )
-    pair[0].start_tasks("greet", 2, {"name": "Ada"})
+    pair[0].start_tasks("greet", 2, {"name": "Ada"}, retryCount=0)
 
     done = command("run", target, "--server", f"eu={pair[0].url}", "--duration", "1")
 
@@ -150,7 +150,7 @@ def test_run_says_what_is_wrong_with_a_server_and_goes_on(pair: tuple[DevServer,
 
     assert done.returncode == 0
     assert "dead: not reachable: " in done.stdout
-    assert "dead: breaker closed -> open" in done.stdout
+    assert "dead: breaker of polls closed -> open" in done.stdout
     assert "eu: 3 tasks started, 3 results delivered" in done.stdout
     assert done.stdout.count("dead: poll failed") <= 4
 

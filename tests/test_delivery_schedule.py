@@ -421,6 +421,22 @@ def test_a_throttled_result_waits_and_counts_nothing():
     assert eu.settle(parcel, None, 7.1).events == (DeliveryResumed("eu"),)
 
 
+def test_each_attempt_that_did_not_deliver_has_its_number():
+    """Who listens can tell how often a result was tried, whatever the destination said; pauses grow with failures."""
+    eu = lane(retry_initial=1.0)
+    parcel = eu.admit("k", 1, 0.0)
+    eu.release(parcel)
+    numbers = []
+    for now, error in ((0.0, Throttled(1.0)), (1.0, Throttled(2.0)), (3.0, OSError())):
+        if not parcel.away:
+            assert eu.start(now) is parcel
+        (event,) = eu.settle(parcel, error, now).events
+        numbers.append(event.attempt)
+
+    assert numbers == [1, 2, 3]
+    assert parcel.due <= 3.0 + 1.0
+
+
 def test_a_throttling_destination_that_names_no_time_is_paused_ever_longer():
     """Retry-After 0, or nonsense, leaves the length of the pause to the backoff."""
     eu = lane()

@@ -20,9 +20,14 @@ LISTED = re.findall(
     r"^\.\. auto(?:class|function|exception|data):: ([\w.]+)\.(\w+)(?:\(.*\))?$", REFERENCE, re.MULTILINE
 )
 EXAMPLES = "\n".join(code for page in PAGES for _, code in blocks_of(page.read_text()))
-ALIASES = {"Event", "Listener", "Outcome"}  # unions and callables: nothing a docstring could hang on
+ALIASES = {
+    "Event",
+    "Listener",
+    "Outcome",
+    "RunnerEvent",
+    "RunnerListener",
+}  # unions and callables: nothing a docstring could hang on
 BESIDE_THE_DOORS = {
-    ("conductor_adapter.settings", "servers_from_toml"),
     ("conductor_adapter.dev_server", "FaultControl"),  # what DevServer's members give and take
     ("conductor_adapter.dev_server", "Faults"),
     ("conductor_adapter.dev_server", "FinishedRun"),

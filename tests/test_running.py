@@ -34,7 +34,15 @@ from conductor_adapter.answers import PollAnswer
 from conductor_adapter.dev_server import DevServerProcess
 from conductor_adapter.running import links
 from conductor_adapter.running.lifecycle import Phase, advance, share_of_grace
-from resilience import BreakerChanged, BreakerConfig, DeliveryFailed, DeliveryResumed, PollConfig, RelayConfig
+from resilience import (
+    BreakerChanged,
+    BreakerConfig,
+    DeliveryFailed,
+    DeliveryResumed,
+    GiveBackFailed,
+    PollConfig,
+    RelayConfig,
+)
 
 QUICK = RunnerConfig(
     transport="requests",
@@ -244,7 +252,8 @@ def test_stop_counts_tasks_that_could_not_be_given_back(pair: tuple[DevServer, D
 
     for server in (*pair, *pair):
         server.start_task("one")
-    runner = WorkerRunner([one], [eu.settings, us.settings], config=QUICK)
+    heard = Heard()
+    runner = WorkerRunner([one], [eu.settings, us.settings], config=QUICK, on_event=heard)
     runner.start()
     assert started.wait(GUARD)
     held = threading.Event()
@@ -254,6 +263,7 @@ def test_stop_counts_tasks_that_could_not_be_given_back(pair: tuple[DevServer, D
         server.faults.set(error=503, only="updates")
     with ThreadPoolExecutor(1) as pool:
         stopping = pool.submit(runner.stop, 1.0)
+        heard.wait_for(GiveBackFailed)
         release.set()
         report = stopping.result(GUARD)
 

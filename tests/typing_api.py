@@ -19,6 +19,7 @@ from conductor_adapter import (
     InProgress,
     NonRetryable,
     RunnerConfig,
+    RunnerListener,
     ServerSettings,
     ServerView,
     StopReport,
@@ -31,11 +32,11 @@ from conductor_adapter import (
     execute,
     run_workers,
     servers_from_env,
+    servers_from_toml,
     task_context,
     worker,
 )
 from conductor_adapter.dev_server import Faults, FinishedRun
-from conductor_adapter.settings import servers_from_toml
 from resilience import (
     Backoff,
     BreakerChanged,
@@ -327,7 +328,7 @@ def servers() -> tuple[ServerSettings, ...]:
     )
 
 
-def run(listener: Listener) -> bool:
+def run(listener: RunnerListener) -> bool:
     config = RunnerConfig(threads=4, poll=PollConfig(), breaker=BreakerConfig(), relay=RelayConfig())
     spec = WorkerSpec(task_type="charge", function=charge, domain="fast")
     run_workers(charge, servers=servers())  # type: ignore[arg-type] # a list

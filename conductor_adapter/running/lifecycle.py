@@ -1,7 +1,6 @@
 """A worker's life as values: how it is to run, which phase it is in, how it ended. Pure."""
 
 import enum
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import attrs
@@ -12,6 +11,8 @@ from resilience.delivery import RelayConfig
 from resilience.polling import PollConfig
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from conductor_adapter.settings import ServerSettings
     from conductor_adapter.transports import Transport
 

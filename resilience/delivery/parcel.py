@@ -53,6 +53,7 @@ class Parcel:
         released: it is written down, so that the relay may send it.
         gone: taken, or refused for good.
         attempts: how many attempts failed.
+        throttles: how many ended in ``Throttled``.
         refusals: how many attempts ended in ``Undeliverable``.
         row: what was written down.
     """
@@ -70,5 +71,6 @@ class Parcel:
     released: bool = False
     gone: bool = False
     attempts: int = 0
+    throttles: int = 0
     refusals: int = 0
     row: Row | None = None

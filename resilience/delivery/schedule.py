@@ -177,13 +177,16 @@ class Lane:
         parcel.attempts += 1
         parcel.due = now + self.health.pause(parcel.attempts)
         self.health.failed(parcel.number, parcel.started, now)
-        return Settled(kept=True, events=(DeliveryFailed(self.name, parcel.key, parcel.attempts, error),))
+        return Settled(kept=True, events=(self._failed_once_more(parcel, error),))
 
     def _throttle(self, parcel: Parcel, error: Throttled, now: float) -> Settled:
-        parcel.attempts += 1
+        parcel.throttles += 1
         parcel.due = now
         self.health.throttled(error.retry_after, now)
-        return Settled(kept=True, events=(DeliveryFailed(self.name, parcel.key, parcel.attempts, error),))
+        return Settled(kept=True, events=(self._failed_once_more(parcel, error),))
+
+    def _failed_once_more(self, parcel: Parcel, error: BaseException) -> DeliveryFailed:
+        return DeliveryFailed(self.name, parcel.key, parcel.attempts + parcel.throttles, error)
 
     def _refuse(self, parcel: Parcel, error: Undeliverable, now: float) -> Settled:
         events = self._answered(parcel, now)

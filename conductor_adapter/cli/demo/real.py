@@ -1,7 +1,7 @@
 """Real Conductor servers: the demo's task type and workflow are registered and started there, nothing is broken."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 from urllib.parse import quote
@@ -9,7 +9,7 @@ from urllib.parse import quote
 from conductor_adapter.cli.demo.stage import RefusedError, Scene
 from conductor_adapter.cli.demo.story import TASK, TASK_DEF, Account
 from conductor_adapter.settings import ServerSettings, check_servers
-from conductor_adapter.transports import choose
+from conductor_adapter.transports import Transport, choose
 from conductor_adapter.wire import HttpAnswer, HttpCall, TransportError
 from resilience import Failed, FanOutExecutor, Outcome, Value
 
@@ -29,7 +29,7 @@ class Real:
 
     Args:
         urls: where their APIs are.
-        transport: ``auto``, ``requests`` or ``curl``.
+        transport: as in `RunnerConfig`.
 
     Raises:
         ValueError: a URL is wrong, or two are the same.
@@ -37,7 +37,7 @@ class Real:
 
     backlog = 100  # enough to see, little enough to be quick
 
-    def __init__(self, urls: Sequence[str], transport: str) -> None:
+    def __init__(self, urls: Sequence[str], transport: "str | Callable[[ServerSettings], Transport]") -> None:
         named = (ServerSettings(f"real-{number}", url) for number, url in enumerate(urls, start=1))
         self.settings = list(check_servers(named))
         self._transports = {settings.name: choose(transport)(settings) for settings in self.settings}
