@@ -5,6 +5,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from hearing import GUARD, Heard
@@ -536,6 +537,19 @@ def test_timing_that_cannot_work_is_refused(timing: dict[str, float]) -> None:
     """The order of the times is checked, and each is a positive number; the error names what is wrong."""
     with pytest.raises(ValueError, match=next(iter(timing))):
         PollConfig(**timing)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ((7, print), "name must be a text, not 7"),
+        (("eu", [1, 2]), r"poll must be a function, not \[1, 2\]"),
+    ],
+)
+def test_source_of_wrong_types_is_refused(arguments: tuple[Any, Any], told: str) -> None:
+    """The error names what is wrong and what to do, in one line."""
+    with pytest.raises(TypeError, match=told):
+        Source(*arguments)
 
 
 @pytest.mark.parametrize("options", [{"weight": 0}, {"max_batch": 0}, {"max_units": True}])

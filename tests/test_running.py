@@ -10,11 +10,15 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
+import attrs
 import pytest
+import requests
 from hearing import GUARD, Heard
 from hypothesis import given
 from hypothesis import strategies as st
+from requests.adapters import HTTPAdapter
 
 from conductor_adapter import (
     Credentials,
@@ -34,6 +38,7 @@ from conductor_adapter.answers import PollAnswer
 from conductor_adapter.dev_server import DevServerProcess
 from conductor_adapter.running import links
 from conductor_adapter.running.lifecycle import Phase, advance, share_of_grace
+from conductor_adapter.transports.requests import RequestsTransport
 from resilience import (
     BreakerChanged,
     BreakerConfig,
@@ -160,6 +165,30 @@ def test_p13_server_that_takes_no_results_is_not_polled_until_it_does(pair: tupl
             assert eu.wait(run, GUARD).status == "COMPLETED"
 
         assert max(eu.handed_out().values()) == 1
+
+
+def test_transport_may_be_made_by_a_function_of_ones_own() -> None:
+    """A session with its own adapters, proxies and TLS carries the calls."""
+    carried: list[str | None] = []
+
+    class Carrying(HTTPAdapter):
+        """An adapter that notes what it carries."""
+
+        def send(self, request: requests.PreparedRequest, *args: Any, **options: Any) -> requests.Response:
+            """Note and send."""
+            carried.append(request.url)
+            return super().send(request, *args, **options)
+
+    session = requests.Session()
+    session.mount("http://", Carrying())
+
+    with DevServer(name="eu") as eu:
+        config = attrs.evolve(QUICK, transport=lambda settings: RequestsTransport(settings, session))
+        with session, WorkerRunner([where], [eu.settings], config=config):
+            assert eu.wait(eu.start_task("where"), GUARD).status == "COMPLETED"
+
+    assert any("/tasks/poll/batch/where" in str(url) for url in carried)
+    assert any(str(url).endswith("/tasks") for url in carried)
 
 
 def test_dead_server_opens_its_breaker_and_is_served_when_it_is_back(tmp_path: Path) -> None:
