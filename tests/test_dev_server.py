@@ -3,6 +3,7 @@
 import http.client
 import socket
 import threading
+from typing import Any
 
 import pytest
 from dev_server_calls import JSON, fetch, result
@@ -186,3 +187,10 @@ def test_what_does_not_run_says_so():
     server.stop()
     with pytest.raises(RuntimeError, match="not running"):
         server.start_task("t")
+
+
+@pytest.mark.parametrize("port", [-1, 65536, True, "8080"])
+def test_port_that_cannot_be_is_refused(port: Any) -> None:
+    """The error names it and the range, before anything is started."""
+    with pytest.raises(ValueError, match=f"port is {port!r}; it must be from 0"):
+        DevServer(port)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 import attrs
 
@@ -23,7 +24,13 @@ from .waiting import Waiting
 
 __all__ = ["Site", "SiteConfig"]
 
+HIGHEST_PORT = 65535
 _GARBAGE = Answer(200, b"<html><body>Welcome to the wrong place</body></html>", "text/html")
+
+
+def _port(_: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= HIGHEST_PORT:
+        raise ValueError(f"{attribute.name} is {value!r}; it must be from 0 (the system chooses) to {HIGHEST_PORT}")
 
 
 @attrs.frozen(kw_only=True)
@@ -44,8 +51,8 @@ class SiteConfig:
     """
 
     host: str = "127.0.0.1"
-    port: int = 0
-    control_port: int | None = None
+    port: int = attrs.field(default=0, validator=_port)
+    control_port: int | None = attrs.field(default=None, validator=attrs.validators.optional(_port))
     state: Path | None = None
     credentials: Credentials | None = None
     token_seconds: float = 3600.0
