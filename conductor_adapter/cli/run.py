@@ -16,7 +16,7 @@ from conductor_adapter.cli.usage import refusing
 from conductor_adapter.declaring import WorkerSpec
 from conductor_adapter.events import RunnerEvent, TaskFailed
 from conductor_adapter.running import RunnerConfig, ServerView, StopReport, WorkerRunner
-from conductor_adapter.running.threads import run_until_signal
+from conductor_adapter.running.signals import run_until_signal
 from conductor_adapter.settings import ServerSettings
 from conductor_adapter.targets import load_target
 from conductor_adapter.transports import choose

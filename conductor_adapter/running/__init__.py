@@ -1,6 +1,7 @@
-"""A worker's life: `lifecycle` decides, `threads` does."""
+"""A worker's life: `lifecycle` decides, `threads` does, `signals` lets a signal end it."""
 
 from conductor_adapter.running.lifecycle import RunnerConfig, ServerView, StopReport
-from conductor_adapter.running.threads import WorkerRunner, run_workers
+from conductor_adapter.running.signals import run_workers
+from conductor_adapter.running.threads import WorkerRunner
 
 __all__ = ["RunnerConfig", "ServerView", "StopReport", "WorkerRunner", "run_workers"]

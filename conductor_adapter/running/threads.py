@@ -1,16 +1,12 @@
 """Workers on threads: a poller for each worker, whose sources are the servers; one relay takes all results home."""
 
-import math
 import os
-import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
 from functools import partial
-from queue import Empty, SimpleQueue
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any
 
 import attrs
@@ -36,11 +32,9 @@ from resilience.events import BreakerChanged, DeliveryFailed, DeliveryResumed, E
 from resilience.polling import Item, Poller, SourceView
 from resilience.registry import BreakerRegistry
 
-__all__ = ["WorkerRunner", "run_workers"]
+__all__ = ["WorkerRunner"]
 
-MOMENT = 0.5  # seconds that the main thread waits at a time
 STATES = ("backlogged", "caught up", "slow", "suspect")
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
 FAILURES = (TaskStatus.FAILED, TaskStatus.FAILED_WITH_TERMINAL_ERROR)
 
 
@@ -219,83 +213,3 @@ def _result(spec: WorkerSpec, item: Item[Task]) -> TaskResult:
     except KeyboardInterrupt as error:  # nobody's Ctrl-C reaches a unit's thread: the task function raised it
         failed = TaskResult(status=TaskStatus.FAILED, reason=repr(error), worker_id=spec.worker_id)
         return attrs.evolve(failed, task_id=task.task_id, workflow_id=task.workflow_id)
-
-
-def run_workers(
-    workers: Iterable[Callable[..., Any] | WorkerSpec],
-    servers: Iterable[ServerSettings] | None = None,
-    *,
-    config: RunnerConfig | None = None,
-    duration: float | None = None,
-    on_event: RunnerListener | None = None,
-) -> StopReport:
-    """Run workers until SIGTERM or SIGINT, or for ``duration`` seconds, then stop cleanly.
-
-    A second signal ends the waiting at once. Handlers are installed in the main thread only, and restored afterwards.
-
-    Args:
-        workers: functions marked with ``@worker``.
-        servers: where tasks come from; None reads the environment.
-        config: how they run.
-        duration: seconds; None for no end.
-        on_event: told of everything that happens.
-
-    Returns:
-        What was left undone.
-
-    Raises:
-        ValueError, TypeError, ImportError: as for `WorkerRunner`.
-    """
-    runner = WorkerRunner(workers, servers, config=config, on_event=on_event)
-    return run_until_signal(runner, duration)
-
-
-def run_until_signal(runner: WorkerRunner, duration: float | None = None) -> StopReport:
-    """Start ``runner`` and stop it after a signal or ``duration`` seconds; a second signal ends at once."""
-    told: SimpleQueue[StopReport | None] = SimpleQueue()
-    with _signals_into(told):
-        runner.start()
-        _get(told, duration)
-        threading.Thread(target=lambda: told.put(runner.stop()), daemon=True).start()
-        report = _get(told, None)
-    return report if report is not None else _interrupted(runner)
-
-
-def _get(told: "SimpleQueue[StopReport | None]", timeout: float | None) -> StopReport | None:
-    """What comes first; None also after ``timeout`` seconds.
-
-    It waits for a moment at a time: Python runs no handler while the main thread waits in C, and a signal that another
-    thread takes, or that comes just before the wait, does not end the wait.
-    """
-    deadline = math.inf if timeout is None else time.monotonic() + timeout
-    while (left := deadline - time.monotonic()) > 0:
-        with suppress(Empty):
-            return told.get(timeout=min(left, MOMENT))
-    return None
-
-
-def _interrupted(runner: WorkerRunner) -> StopReport:
-    views = runner.view().values()
-    return StopReport(
-        left=sum(view.waiting for view in views),
-        unfinished=sum(view.executing for view in views),
-        kept=sum(view.held for view in views),
-    )
-
-
-@contextmanager
-def _signals_into(told: "SimpleQueue[StopReport | None]") -> Iterator[None]:
-    """Let SIGTERM and SIGINT do nothing but put None into ``told``: the only thing that is safe in a handler."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def put(_signum: int, _frame: FrameType | None) -> None:
-        told.put(None)
-
-    before = {number: signal.signal(number, put) for number in SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
