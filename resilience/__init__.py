@@ -35,7 +35,17 @@ from resilience.events import (
 )
 from resilience.fan_out import FanOutExecutor, Session
 from resilience.outcomes import Cancelled, Failed, Outcome, Rejected, TimedOut, Value
-from resilience.polling import Item, PollConfig, Poller, PollPlanner, PollRequest, Source, SourceView
+from resilience.polling import (
+    Explanation,
+    Item,
+    PollConfig,
+    Poller,
+    PollPlanner,
+    PollRequest,
+    Source,
+    SourceView,
+    Why,
+)
 from resilience.registry import BreakerRegistry
 
 __all__ = [
@@ -54,6 +64,7 @@ __all__ = [
     "DeliveryResumed",
     "Destination",
     "Event",
+    "Explanation",
     "Failed",
     "FanOutExecutor",
     "GaveBack",
@@ -88,5 +99,6 @@ __all__ = [
     "Undeliverable",
     "Undelivered",
     "Value",
+    "Why",
     "allocate",
 ]

@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from referee import Referee
 from simulation import NEVER, Simulated, Simulation
 
-from resilience.polling import PollConfig, PollRequest, Source
+from resilience.polling import Explanation, PollConfig, PollRequest, Source, Why
 from resilience.registry import BreakerRegistry
 
 CONFIG = PollConfig(poll_wait=1.0, overdue_after=0.5, poll_timeout=5.0, give_up_after=30.0, max_hold=5.0)
@@ -49,10 +49,29 @@ class PollerLife(RuleBasedStateMachine):
 
     def step(self) -> None:
         """What a driver does after every event, except that it need not start anything."""
-        for request in self.referee.plan(self.now, self.gates, self.early):
+        told = self.referee.planner.explain(self.now, self.gates, self.early)
+        sent = self.referee.plan(self.now, self.gates, self.early)
+        assert {request.source: request.count for request in sent} == {
+            n: e.granted for n, e in told.items() if e.granted
+        }
+        for name, explanation in told.items():
+            self.check_explanation(name, explanation)
+        for request in sent:
             self.live[request.source] = request, self.now
         self.referee.overheld(self.now)
         self.referee.next_wakeup(self.now, self.gates, self.early)
+
+    def check_explanation(self, name: str, told: Explanation) -> None:
+        """P10: what it says is so, as far as this world knows."""
+        account = self.referee.accounts[name]
+        assert bool(told.granted) is (told.why in (Why.GRANTED, Why.PROBED))
+        assert (told.why is Why.IN_FLIGHT) <= (name in self.live)
+        assert (told.why is Why.OPEN) <= (self.gates.get(name, self.now) > self.now)
+        assert (told.why is Why.UNDELIVERED) is not account.delivering
+        if told.why is Why.RESTING:
+            assert told.until is not None
+            assert self.now < told.until <= account.latest
+        assert told.reason
 
     def start_all(self) -> None:
         """Idle units take what may start."""

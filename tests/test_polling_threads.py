@@ -605,3 +605,16 @@ def test_p12_when_every_source_is_open_one_is_probed_soon(monkeypatch: pytest.Mo
 
         assert breakers.get(item.source).state is BreakerState.CLOSED
         assert {breakers.get(name).state for name in "ab"} == {BreakerState.CLOSED, BreakerState.OPEN}
+
+
+def test_p10_poller_explains_what_it_does() -> None:
+    """Each source, in words, at any time."""
+    busy, idle = Queue(*range(9)), Queue()
+    with Poller([busy.source("busy"), idle.source("idle")], capacity=1, config=PATIENT) as poller:
+        (item,) = take(poller, 1)
+        told = poller.explain()
+        item.done()
+
+    assert told["busy"].reason == "due, but no unit is free"
+    assert told["idle"].source == "idle"
+    assert poller.explain()["idle"].reason == "not polled: the poller has stopped"

@@ -35,6 +35,7 @@ from conductor_adapter import (
     worker,
 )
 from conductor_adapter.answers import PollAnswer
+from conductor_adapter.declaring import spec_of
 from conductor_adapter.dev_server import DevServerProcess
 from conductor_adapter.running import links
 from conductor_adapter.running.lifecycle import Phase, advance, share_of_grace
@@ -111,6 +112,18 @@ def test_each_result_goes_to_the_server_its_task_came_from(pair: tuple[DevServer
     assert report == StopReport()
     assert report.clean
     assert not any(name.startswith("404") for server in pair for name in server.counts())
+
+
+def test_p10_runner_explains_for_each_worker_and_server(pair: tuple[DevServer, DevServer]) -> None:
+    """What is asked of whom and why, by task type (with its domain, as Conductor names the queue) and server."""
+    canary = attrs.evolve(spec_of(where), domain="canary")
+    runner = WorkerRunner([where, canary], [s.settings for s in pair], config=QUICK)
+
+    told = runner.explain()
+
+    assert set(told) == {"where", "canary:where"}
+    assert told["where"]["eu"].reason == "suspect: probed for one unit"
+    assert set(told["where"]) == {server.name for server in pair}
 
 
 def test_servers_that_want_credentials_get_their_own() -> None:

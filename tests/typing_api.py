@@ -53,6 +53,7 @@ from resilience import (
     DeliveryResumed,
     Destination,
     Event,
+    Explanation,
     Failed,
     FanOutExecutor,
     GaveBack,
@@ -87,6 +88,7 @@ from resilience import (
     Undeliverable,
     Undelivered,
     Value,
+    Why,
     allocate,
 )
 from resilience.testing import Held, ManualClock, ScriptedCall
@@ -221,6 +223,8 @@ def poll(sources: Sequence[Source[bytes]], listener: Listener) -> None:
                 assert_type(same.value, bytes)
         assert_type(poller.take(timeout=1.0), list[Item[bytes]])
         assert_type(poller.view(), dict[str, SourceView])
+        assert_type(poller.explain(), dict[str, Explanation])
+        assert_type(poller.explain()["eu"].why, Why)
         assert_type(poller.stop(grace=5.0), bool)
     Poller(sources)  # type: ignore[call-arg] # has no default capacity
 

@@ -29,7 +29,7 @@ from conductor_adapter.transports import choose
 from conductor_adapter.worker import run_task
 from resilience.delivery import Relay
 from resilience.events import BreakerChanged, DeliveryFailed, DeliveryResumed, Event, GiveBackFailed, notify
-from resilience.polling import Item, Poller, SourceView
+from resilience.polling import Explanation, Item, Poller, SourceView
 from resilience.registry import BreakerRegistry
 
 __all__ = ["WorkerRunner"]
@@ -132,6 +132,10 @@ class WorkerRunner:
         views = [poller.view() for _, poller in self._pollers]
         return {name: self._view(name, [view[name] for view in views]) for name in self._links}
 
+    def explain(self) -> dict[str, dict[str, Explanation]]:
+        """What each worker asks of each server now, and why: by task type (``domain:type``), then by server."""
+        return {_queue_name(spec): poller.explain() for spec, poller in self._pollers}
+
     def __enter__(self) -> "WorkerRunner":  # noqa: PYI034 - typing.Self is newer than Python 3.10
         self.start()
         return self
@@ -204,6 +208,11 @@ class WorkerRunner:
             started=sum(view.started for view in views),
             waiting=self._relay.pending(name),
         )
+
+
+def _queue_name(spec: WorkerSpec) -> str:
+    """What Conductor calls the queue of a task type in a domain."""
+    return f"{spec.domain}:{spec.task_type}" if spec.domain else spec.task_type
 
 
 def _result(spec: WorkerSpec, item: Item[Task]) -> TaskResult:

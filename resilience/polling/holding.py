@@ -1,7 +1,7 @@
 """Holding: items that have arrived and not started, and what polls in flight keep reserved (rules P2 and P8)."""
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import attrs
 
@@ -31,6 +31,10 @@ class Holding:
 
     def __len__(self) -> int:
         return len(self._owed) + len(self._others)
+
+    def __iter__(self) -> Iterator[Held]:
+        yield from self._owed
+        yield from self._others
 
     def add(self, track: Track, values: Sequence[object], now: float, *, owed: bool) -> None:
         """Hold ``values`` that ``track``'s source brought; for ``owed`` ones a unit was kept, which is theirs."""

@@ -30,12 +30,14 @@ class Pausing:
             track.empties = 0
             return
         track.empties += 1
+        track.rests_after = "after an empty answer"
         track.not_before = now + self._empty.delay(track.empties, rng=self._rng)
 
     def after_failure(self, track: Track, now: float, hint: float) -> None:
         """Note a failure; ``hint`` is the pause that the source asked for, in seconds."""
         track.empties = 0
         track.failures += 1
+        track.rests_after = "after a failure"
         track.not_before = now + FAILURE.delay(track.failures, rng=self._rng, hint=hint)
 
     def after_rejection(self, track: Track, now: float, retry_after: float | None) -> None:
@@ -43,5 +45,6 @@ class Pausing:
 
         Its breaker's gate knows best how long it lasts, and may open sooner than ``retry_after`` says.
         """
+        track.rests_after = "because its poll was not let through"
         pause = FAILURE.initial if retry_after is None else retry_after
         track.not_before = now + min(max(pause, FAILURE.initial), FAILURE.maximum)

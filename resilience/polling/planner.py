@@ -1,21 +1,26 @@
 """The poller's decisions: whom to poll for how much, what may start, what goes back. Pure; its driver does the rest.
 
-Rules (P1 to P13 of the design) live in the four modules beside this one: `probing`, `sharing`, `holding`, `pausing`.
-Here they meet: a driver tells what happened, asks `plan` what to send, and `start` what to run.
+Rules (P1 to P13 of the design) live in the modules beside this one: `readiness`, `probing`, `sharing`, `holding`,
+`pausing` and `outage`. Here they meet: a driver tells what happened (`roster`), asks `plan` what to send, and `start`
+what to run.
 """
 
+import copy
 import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from resilience.events import Event, ItemsArrived, ItemsArrivedLate, PollFailed, PollOverdue, PollTimedOut
-from resilience.polling.holding import Held, Holding, lend, reserved, settle_debt
+from resilience.events import Event, PollOverdue
+from resilience.polling.explaining import explain
+from resilience.polling.holding import Held, lend, reserved
 from resilience.polling.outage import Outage
-from resilience.polling.pausing import Pausing
 from resilience.polling.probing import outsiders, probes, sharers
-from resilience.polling.sharing import Room, Sharing
-from resilience.polling.source import PollConfig, PollRequest, Source, SourceView, check_capacity, check_sources
+from resilience.polling.readiness import Look, is_able, is_due
+from resilience.polling.reasons import Explanation, Why
+from resilience.polling.roster import Roster
+from resilience.polling.sharing import Room
+from resilience.polling.source import PollConfig, PollRequest, Source
 from resilience.polling.track import Flight, Track
 
 __all__ = ["NO_GATES", "PollPlanner"]
@@ -24,7 +29,7 @@ NO_GATES: Mapping[str, float] = {}
 LOOK_AGAIN = 1.0  # a breaker that others use too may close before its gate opens, and nobody tells the planner
 
 
-class PollPlanner:
+class PollPlanner(Roster):
     """Decides for many sources and one capacity. Not thread-safe: its driver guards it with one lock.
 
     Every method that depends on time takes ``now``, in seconds of any monotonic clock.
@@ -43,21 +48,14 @@ class PollPlanner:
         config: PollConfig | None = None,
         rng: random.Random | None = None,
     ) -> None:
-        self._tracks = {source.name: Track(source) for source in check_sources(sources)}
-        self._capacity = check_capacity(capacity)
-        self._config = config or PollConfig()
-        self._sharing = Sharing(self._tracks.values())
         rng = rng or random.Random()
-        self._pausing = Pausing(len(self._tracks), rng)
+        super().__init__(sources, capacity, config or PollConfig(), rng)
         self._outage = Outage(rng)
-        self._holding = Holding()
+        self._sharers: Sequence[Track] = ()
         self._overheld: list[Held] = []
         self._planned_at = -math.inf
         self._numbers = 0
-        self._executing = 0
-        self._task_ended = False
         self._stopped = False
-        self._events: list[Event] = []
 
     # -- what a driver asks ------------------------------------------------------------------------------------------
 
@@ -78,23 +76,31 @@ class PollPlanner:
         if self._stopped:
             return []
         self._overheld += self._holding.give_back(now, self._config.max_hold)
-        able = [t for t in self._tracks.values() if self._is_able(t)]
+        look = Look(now, gates, early)
+        able = [t for t in self._tracks.values() if is_able(t, self._config.max_abandoned)]
         closed = [t for t in able if t.name not in gates]
-        sharing = sharers(closed, self._capacity)
+        self._sharers = sharing = sharers(closed, self._capacity)
         self._sharing.contend(t for t in closed if t in sharing or t.is_owed)
-        due = [t for t in able if t.live is None and now >= max(t.not_before, gates.get(t.name, now))]
-        rescued = None if due else self._outage.next_probe(able, gates, early, now)
-        if rescued and now >= rescued[1]:
-            due = [rescued[0]]
+        due = [t for t in able if is_due(t, look)] or self._rescued(able, look)
         takers = [t for t in due if t in sharing or t.is_owed]
         wait = 0.0 if sharing else self._config.poll_wait
         grants = self._sharing.grants(sharing, takers, self._room(), now) if takers else []
-        requests = [self._send(t, n, wait, now, probe=False, early=now < gates.get(t.name, now)) for t, n in grants]
-        if (task_ended or self._executing < self._capacity) and not self._sharing.starves(takers):
-            outside, stuck = outsiders(due, sharing, self._capacity), self.held - self.startable()
-            chosen = probes(outside, self._tracks.values(), stuck, self._capacity) if outside else []
-            requests += [self._send(t, 1, wait, now, probe=True, early=now < gates.get(t.name, now)) for t in chosen]
+        requests = [self._send(track, count, wait, look, probe=False) for track, count in grants]
+        if task_ended or self._executing < self._capacity:
+            requests += [self._send(track, 1, wait, look, probe=True) for track in self._probed(due, takers)]
         return requests
+
+    def explain(
+        self, now: float, gates: Mapping[str, float] = NO_GATES, early: Mapping[str, float] = NO_GATES
+    ) -> dict[str, Explanation]:
+        """What a `plan` with these arguments would grant each source now, and why; by name. Changes nothing.
+
+        It is that plan, made by a copy of this planner: no second account of the rules can disagree with the first.
+        """
+        values = [held.value for held in (*self._holding, *self._overheld)]
+        shared = [self._config, self._pausing, self._outage, *values, *(t.source for t in self._tracks.values())]
+        twin = copy.deepcopy(self, {id(self._events): [], **{id(kept): kept for kept in shared}})
+        return twin._explain(Look(now, gates, early))  # noqa: SLF001 - it is one of us
 
     def start(self, limit: int) -> list[Held]:
         """Take at most ``limit`` items that may start now, oldest first; they are executing from now on."""
@@ -125,8 +131,10 @@ class PollPlanner:
         """
         tracks = self._tracks.values()
         times = [] if self._stopped else [self._due_at(t, gates) for t in tracks]
-        rescued = self._outage.next_probe([t for t in tracks if self._is_able(t)], gates, early, now) if early else None
-        times += [rescued[1]] if rescued and not self._stopped else []
+        if early and not self._stopped:
+            able = [t for t in tracks if is_able(t, self._config.max_abandoned)]
+            rescued = self._outage.next_probe(able, gates, early, now)
+            times += [rescued[1]] if rescued else []
         times += [t.ripe_at for t in tracks if t.ripe_at is not None]
         times = [at for at in times if at > self._planned_at]
         times += [t.live.overdue_at for t in tracks if t.live is not None and not t.live.overdue]
@@ -140,84 +148,6 @@ class PollPlanner:
         events, self._events = self._events, []
         return events
 
-    def view(self) -> dict[str, SourceView]:
-        """How each source stands, by name."""
-        return {name: track.view() for name, track in self._tracks.items()}
-
-    @property
-    def executing(self) -> int:
-        """Items that have started and not finished."""
-        return self._executing
-
-    @property
-    def held(self) -> int:
-        """Items that have arrived and not started."""
-        return len(self._holding)
-
-    @property
-    def awaited(self) -> int:
-        """Polls in flight that are not overdue."""
-        return sum(t.live is not None and not t.live.overdue for t in self._tracks.values())
-
-    # -- what a driver tells -----------------------------------------------------------------------------------------
-
-    def answered(self, request: PollRequest, values: Sequence[object], now: float) -> None:
-        """A poll brought ``values``; a late one is taken in as well."""
-        track, flight, late = self._land(request)
-        self._receive(track, values, now, owed=not (late or flight.lendable))
-        if late:
-            self._events += [ItemsArrivedLate(track.name, len(values))] if values else []
-            return
-        waited = now - flight.sent_at
-        track.answered, track.failed = True, False
-        track.full = len(values) >= request.count
-        track.trip = max(0.0, waited - request.wait)
-        track.slow = waited > request.wait + self._config.overdue_after
-        settle_debt(track)
-        self._pausing.after_answer(track, len(values), waited, request.wait, now)
-        if values:
-            self._events.append(ItemsArrived(track.name, len(values), request.count, waited))
-
-    def failed(
-        self,
-        request: PollRequest,
-        error: BaseException,
-        now: float,
-        *,
-        hint: float = 0.0,
-        values: Sequence[object] = (),
-    ) -> None:
-        """A poll raised ``error``; ``hint`` is the pause it asks for, ``values`` the good part of a damaged answer."""
-        track, _, late = self._land(request)
-        self._receive(track, values, now, owed=False)
-        self._events.append(PollFailed(track.name, error))
-        if not late:
-            track.failed = True
-            self._pausing.after_failure(track, now, hint)
-
-    def timed_out(self, request: PollRequest, now: float) -> None:
-        """A poll was abandoned: it is still running, and its answer will be late."""
-        track, flight, _ = self._land(request)
-        track.abandoned[request.number] = flight
-        track.failed = True
-        self._pausing.after_failure(track, now, 0.0)
-        self._events.append(PollTimedOut(track.name, self._config.poll_timeout))
-
-    def rejected(self, request: PollRequest, retry_after: float | None, now: float) -> None:
-        """A poll never ran, for instance because somebody else has the breaker's probe."""
-        track, _, _ = self._land(request)
-        self._pausing.after_rejection(track, now, retry_after)
-
-    def finished(self, source: str) -> None:
-        """An executing item of ``source`` has ended, or was given back."""
-        self._tracks[source].executing -= 1
-        self._executing -= 1
-        self._task_ended = True
-
-    def deliveries(self, source: str, ok: bool) -> None:  # noqa: FBT001 - a fact, not a mode
-        """Whether the last delivery to ``source`` succeeded; while it failed the source is not polled (rule P13)."""
-        self._tracks[source].delivering = ok
-
     def stop(self) -> None:
         """Send no more polls."""
         self._stopped = True
@@ -228,11 +158,34 @@ class PollPlanner:
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
-    def _is_able(self, track: Track) -> bool:
-        return track.delivering and len(track.abandoned) < self._config.max_abandoned
+    def _explain(self, look: Look) -> dict[str, Explanation]:
+        """Plan, and say what came of it."""
+        sent = {request.source: request for request in self.plan(look.now, look.gates, look.early)}
+        for track in self._tracks.values() if self._stopped else ():
+            track.why = Why.STOPPED
+        return {
+            name: explain(track, self._sharers, self._capacity, look, sent.get(name))
+            for name, track in self._tracks.items()
+        }
+
+    def _rescued(self, able: Sequence[Track], look: Look) -> list[Track]:
+        """Who is probed early now because everybody is open."""
+        rescued = self._outage.next_probe(able, look.gates, look.early, look.now)
+        return [rescued[0]] if rescued and look.now >= rescued[1] else []
+
+    def _probed(self, due: Sequence[Track], takers: Sequence[Track]) -> Sequence[Track]:
+        """Who of those that are due gets a probe, now that a unit is free or a task has ended."""
+        if self._sharing.starves(takers):
+            for track in due:
+                track.why = track.why if track in takers else Why.YIELDING
+            return ()
+        outside = outsiders(due, self._sharers, self._capacity)
+        if not outside:
+            return ()
+        return probes(outside, self._tracks.values(), self.held - self.startable(), self._capacity)
 
     def _due_at(self, track: Track, gates: Mapping[str, float]) -> float:
-        if track.live is not None or not self._is_able(track):
+        if track.live is not None or not is_able(track, self._config.max_abandoned):
             return -math.inf
         return max(track.not_before, min(gates.get(track.name, -math.inf), self._planned_at + LOOK_AGAIN))
 
@@ -241,27 +194,11 @@ class PollPlanner:
         lent = sum(t.live.granted for t in self._tracks.values() if t.live is not None) - kept
         return Room(capacity=self._capacity, free=self._capacity - self._executing - self.held - kept, lent=lent)
 
-    def _send(  # noqa: PLR0913 - what a request says
-        self, track: Track, count: int, wait: float, now: float, *, probe: bool, early: bool
-    ) -> PollRequest:
+    def _send(self, track: Track, count: int, wait: float, look: Look, *, probe: bool) -> PollRequest:
         self._numbers += 1
-        request = PollRequest(track.name, count, wait, probe, self._numbers, early)
-        overdue_at = now + wait + self._config.overdue_after
-        track.live = Flight(request, now, overdue_at, lendable=not track.is_owed)
-        track.polled_at, track.ripe_at = now, None
+        request = PollRequest(track.name, count, wait, probe, self._numbers, look.is_open(track))
+        overdue_at = look.now + wait + self._config.overdue_after
+        track.live = Flight(request, look.now, overdue_at, lendable=not track.is_owed)
+        track.polled_at, track.ripe_at = look.now, None
+        track.why = Why.PROBED if probe else Why.GRANTED
         return request
-
-    def _land(self, request: PollRequest) -> tuple[Track, Flight, bool]:
-        track = self._tracks[request.source]
-        late = track.abandoned.pop(request.number, None)
-        if late is not None:
-            return track, late, True
-        flight, track.live = track.live, None
-        if flight is None or flight.request is not request:
-            raise ValueError(f"{request} is not in flight: tell of each poll once")
-        return track, flight, False
-
-    def _receive(self, track: Track, values: Sequence[object], now: float, *, owed: bool) -> None:
-        if values:
-            self._holding.add(track, values, now, owed=owed)
-            self._sharing.received(len(values))

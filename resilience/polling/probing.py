@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
-from resilience.polling.sharing import share_beside
+from resilience.polling.reasons import Why
+from resilience.polling.sharing import share_of
 from resilience.polling.track import Track
 
 __all__ = ["outsiders", "probes", "sharers"]
@@ -28,7 +29,7 @@ def outsiders(due: Iterable[Track], sharing: Sequence[Track], capacity: int) -> 
     Not those that have what they would have as sharers: a slow source with long tasks would take all units otherwise.
     """
     outside = [t for t in due if t not in sharing and not t.is_owed]
-    return [t for t in outside if not t.units or t.units < share_beside(sharing, t, capacity)]
+    return [t for t in outside if not t.units or _has_room(t, sharing, capacity)]
 
 
 def probes(due: Iterable[Track], tracks: Iterable[Track], held: int, capacity: int) -> Sequence[Track]:
@@ -41,10 +42,18 @@ def probes(due: Iterable[Track], tracks: Iterable[Track], held: int, capacity: i
     chosen = []
     for track in sorted(due, key=lambda t: t.polled_at):
         if room <= 0:
-            break
+            track.why = Why.CROWDED
+            continue
         chosen.append(track)
         room -= track.suspect
     return chosen
+
+
+def _has_room(track: Track, sharing: Sequence[Track], capacity: int) -> bool:
+    if track.units < share_of(sharing, track, capacity):
+        return True
+    track.why = Why.SHARE_USED
+    return False
 
 
 def _is_suspect_probe(track: Track) -> bool:

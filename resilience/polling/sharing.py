@@ -11,9 +11,10 @@ from fractions import Fraction
 import attrs
 
 from resilience.allocation import CapacityAllocator
+from resilience.polling.reasons import Why
 from resilience.polling.track import Track
 
-__all__ = ["Room", "Sharing", "share_beside"]
+__all__ = ["Room", "Sharing", "share_of"]
 
 LINGER = 0.05  # part of a round trip that a poll may wait for more units
 LONGEST_LINGER = 0.05
@@ -82,12 +83,16 @@ class Sharing:
         shares = _shares(sharers, capacity)
         granted = []
         for track in self._in_turn(takers, capacity):
-            share = shares.get(track.name) or share_beside(sharers, track, capacity)
+            share = shares.get(track.name) or share_of(sharers, track, capacity)
             most = 1 if track.is_owed else min(share, track.source.max_batch or capacity)
             count = min(most, share - track.units, free - lent if track.is_owed else free)
-            if count >= 1 and (count == most or self._is_urgent(track) or _is_ripe(track, now)):
+            if count < 1:
+                track.why = Why.SHARE_USED if track.units >= share else Why.NO_UNIT
+            elif count == most or self._is_urgent(track) or _is_ripe(track, now):
                 granted.append((track, count))
                 free -= count
+            else:
+                track.why = Why.LINGERING
         return granted
 
     def _in_turn(self, due: Sequence[Track], capacity: int) -> Sequence[Track]:
@@ -108,9 +113,9 @@ class Sharing:
         return track.waited_for * track.source.weight >= self._weight
 
 
-def share_beside(sharers: Sequence[Track], track: Track, capacity: int) -> int:
-    """What ``track`` would have if it shared the capacity too."""
-    return _shares([*sharers, track], capacity)[track.name]
+def share_of(sharers: Sequence[Track], track: Track, capacity: int) -> int:
+    """What ``track`` has of the capacity, or would have if it shared it too."""
+    return _shares(sharers if track in sharers else [*sharers, track], capacity)[track.name]
 
 
 def _shares(sharers: Sequence[Track], capacity: int) -> dict[str, int]:

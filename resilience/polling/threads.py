@@ -17,6 +17,7 @@ from resilience.fan_out import FanOutExecutor
 from resilience.outcomes import Failed, Outcome, Rejected, TimedOut, Value
 from resilience.polling.items import Item
 from resilience.polling.planner import NO_GATES, PollPlanner
+from resilience.polling.reasons import Explanation
 from resilience.polling.returns import Returns
 from resilience.polling.source import PollConfig, PollRequest, Source, SourceView
 from resilience.registry import BreakerRegistry
@@ -84,6 +85,11 @@ class Poller(Generic[V]):
         """How each source stands, by name."""
         with self._lock:
             return self._planner.view()
+
+    def explain(self) -> dict[str, Explanation]:
+        """What each source is granted now, and why, in words and as values; by name."""
+        with self._lock:
+            return self._planner.explain(self._clock(), *self._gates())
 
     def __repr__(self) -> str:
         planner = self._planner

@@ -5,6 +5,7 @@ from typing import Any
 
 import attrs
 
+from resilience.polling.reasons import Why
 from resilience.polling.source import PollRequest, Source, SourceView
 
 __all__ = ["Flight", "Track"]
@@ -41,7 +42,9 @@ class Track:
     slow: bool = False
     full: bool = False
     delivering: bool = True
+    why: Why = Why.NO_UNIT
     not_before: float = -math.inf
+    rests_after: str = ""
     polled_at: float = -math.inf
     empties: int = 0
     failures: int = 0
@@ -79,14 +82,16 @@ class Track:
     def view(self) -> SourceView:
         """What others may see of it."""
         return SourceView(
-            state=self._state(),
+            state=self.state,
             executing=self.executing,
             held=self.held,
             in_flight=self.live.request.count if self.live is not None else 0,
             started=self.started,
         )
 
-    def _state(self) -> str:
+    @property
+    def state(self) -> str:
+        """The word for how it stands."""
         if self.suspect:
             return "suspect"
         if self.slow:
