@@ -104,9 +104,7 @@ class Era:
 
     __slots__ = ("clean", "expiry", "free", "generation")
 
-    def __init__(
-        self, generation: int, *, expiry: float | None = None, free: bool = False, clean: bool = False
-    ) -> None:
+    def __init__(self, generation: int, *, expiry: float | None = None, free: bool, clean: bool) -> None:
         self.generation = generation
         self.expiry = expiry
         self.free = free
@@ -173,8 +171,9 @@ class Circuit:
         if self.state is BreakerState.OPEN:
             self._due = self.retry_at
             self._enter(BreakerState.HALF_OPEN, self._due)
-        self.retry_at = now + self.config.probe_timeout
-        self._begin_era(expiry=self.retry_at)
+        expiry = now + self.config.probe_timeout
+        self.retry_at = max(expiry, self._due)  # a probe that was let out early and is lost ends no wait
+        self._begin_era(expiry=expiry)
         return self.era
 
     def succeeded(self, era: Era, now: float) -> bool:

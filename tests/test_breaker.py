@@ -141,7 +141,7 @@ def test_b1_breakers_do_not_come_back_at_the_same_time(clock):
     assert all(30.0 <= wait <= 45.0 for wait in waits)
 
 
-@pytest.mark.parametrize("hint", [2.0, 4000])
+@pytest.mark.parametrize("hint", [0.5, 2.0, 4000])
 def test_b1_a_hint_wins(clock, hint):
     """It stays open for exactly as long as the other side asked, be it shorter or longer."""
     breaker = trip(make(clock, BreakerConfig()), hint)
@@ -334,6 +334,18 @@ def test_b1_an_early_probe_that_lasts_beyond_the_wait_is_like_any_other(clock):
     permit.failure()
 
     assert breaker.retry_at == clock() + 60.0
+
+
+def test_b1_an_early_probe_that_is_lost_ends_no_wait(clock):
+    """When it never reports, its place is free at its expiry, but for a call whose wait is over."""
+    breaker = trip(make(clock, BreakerConfig(jitter=0, probe_timeout=2.0)))
+    lost = breaker.try_acquire(early=True)
+    clock.advance(2.0)
+
+    assert lost.failure() is False
+    assert breaker.try_acquire().retry_after == 28.0
+    clock.advance(28.0)
+    assert breaker.try_acquire().probe
 
 
 def test_b1_a_pause_that_was_asked_for_is_kept_by_early_probes_too(clock):
@@ -544,6 +556,36 @@ def test_b5_only_the_given_clock_matters(clock):
     clock.advance(30.0)
 
     assert breaker.try_acquire()
+
+
+def test_b5_healthy_breaker_asks_for_no_time_whatever_was_before(clock):
+    """After failures that a success wiped out, after a recovery and after a reset a call costs no look at the clock."""
+    asked = []
+
+    def counting():
+        asked.append(None)
+        return clock()
+
+    def costs(breaker):
+        asked.clear()
+        for _ in range(3):
+            assert breaker.try_acquire().success()
+        return len(asked)
+
+    breaker = make(counting)
+    breaker.try_acquire().failure()
+    asked.clear()
+    breaker.try_acquire()
+    assert asked == [], "a closed breaker lets calls through without asking, also one that counts"
+    breaker.try_acquire().success()
+    assert costs(breaker) == 0
+    trip(breaker)
+    clock.advance(30.0)
+    breaker.try_acquire().success()
+    assert costs(breaker) == 0
+    breaker.force_open()
+    breaker.reset()
+    assert costs(breaker) == 0
 
 
 # ---- B7: by hand ----

@@ -91,7 +91,7 @@ class BreakerMachine(RuleBasedStateMachine):
         permit = self.breaker.try_acquire(early=early)
         assert bool(permit) is allowed
         if not allowed:
-            until = self.probe.probe_until if self.probe_is_out() else self.open_until
+            until = max(self.probe.probe_until if self.probe_is_out() else 0.0, self.open_until)
             assert permit.retry_after == until - self.clock()
             return None
         if self.state == "open":
