@@ -70,6 +70,22 @@ def test_nobody_starves_at_capacity_one():
     assert all(any(grants["c"] for grants in rounds[start : start + 21]) for start in range(0, 210, 21))
 
 
+def test_round_goes_to_those_who_are_owed_and_then_to_the_one_least_ahead():
+    """When fewer are owed something than units are left over, they get theirs and the least ahead get the rest."""
+    allocator = CapacityAllocator(dict.fromkeys("abcd", 1))
+    allocator.charge("b", 2, ["b", "d"])
+    allocator.charge("c", 2, ["c", "d"])
+    assert allocator.allocate(2, {"d": 0}) == {"a": 1, "b": 1, "c": 0, "d": 0}
+
+
+def test_who_is_owed_most_comes_first_among_those_owed_a_whole_unit():
+    """Two are owed more than a unit and one unit is left over: it goes to the one that is owed more."""
+    allocator = CapacityAllocator(dict.fromkeys("abcd", 1))
+    allocator.charge("c", 4, ["a", "d"])
+    allocator.charge("c", 6, ["b", "d"])
+    assert allocator.allocate(1, {"c": 0, "d": 0}) == {"a": 0, "b": 1, "c": 0, "d": 0}
+
+
 @settings(deadline=None)
 @given(weighted, st.data())
 def test_changing_rounds_stay_close(weights, data):

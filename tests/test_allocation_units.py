@@ -63,7 +63,7 @@ def test_first_lists_everyone_with_a_weight():
 
 def test_first_tells_deadlines_apart_that_a_float_would_not():
     """Deadlines that differ in the 18th digit are ordered exactly."""
-    allocator = CapacityAllocator({"later": 10**9, "earlier": 10**9 + 1})
+    allocator = CapacityAllocator({"later": 10**18, "earlier": 10**18 + 1})
     assert allocator.first(["later", "earlier"]) == ["earlier", "later"]
 
 

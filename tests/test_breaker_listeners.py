@@ -109,7 +109,10 @@ def test_b6_a_listener_that_raises_harms_nobody(caplog):
 
     assert breaker.state is OPEN
     assert good.heard == [("closed", "open", "billing", "open", "open")]
+    said = " ".join(record.getMessage() for record in caplog.records)
     assert len(caplog.records) == 2
+    assert "Bad object" in said, "which listener it was"
+    assert "state_change" in said, "and what it was told"
 
 
 def test_b6_an_interrupted_listener_does_not_silence_the_next_event():
@@ -162,7 +165,25 @@ def test_b6_pybreaker_listeners_hear_nothing_of_reports_that_came_too_late():
     assert listener.heard == []
 
     breaker.try_acquire().failure()
-    assert isinstance(listener.heard[0][1], ResilienceError)
+    error = listener.heard[0][1]
+    assert isinstance(error, ResilienceError)
+    assert "without an error" in str(error)
+
+
+def test_b6_pybreaker_listeners_can_read_the_policy():
+    """What they are given shows the breaker's own options under pybreaker's names."""
+    faces = []
+
+    class Keen(pybreaker.CircuitBreakerListener):
+        def state_change(self, cb, *_):
+            faces.append(cb)
+
+    config = BreakerConfig(fail_max=4, reset_timeout=7.0, success_threshold=2, excluded=(KeyError,))
+    CircuitBreaker("billing", config, listeners=[Keen()]).force_open()
+
+    (face,) = faces
+    assert (face.fail_max, face.reset_timeout, face.success_threshold) == (4, 7.0, 2)
+    assert face.excluded_exceptions == (KeyError,)
 
 
 def test_b6_pybreaker_listeners_cannot_drive_the_breaker_past_its_rules():

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resilience.breaker import BreakerConfig, BreakerState
+from resilience.breaker import BreakerConfig, BreakerState, CircuitBreaker
 from resilience.registry import BreakerRegistry
 from resilience.testing import ManualClock
 
@@ -65,9 +65,9 @@ def test_policies_by_name_and_prefix():
         "*": BreakerConfig(fail_max=5),
     }
     registry = BreakerRegistry(BreakerConfig(fail_max=9), configs=policies)
-    names = ["eu", "eu-north", "eu-west-1", "us"]
+    names = ["eu", "eu-north", "eu-wes", "eu-west", "eu-west-1", "us", "e"]
 
-    assert [registry.get(name).config.fail_max for name in names] == [1, 2, 4, 5]
+    assert [registry.get(name).config.fail_max for name in names] == [1, 2, 2, 4, 4, 5, 5]
     assert BreakerRegistry(BreakerConfig(fail_max=9), configs={"eu*": policies["eu"]}).get("us").config.fail_max == 9
 
 
@@ -79,6 +79,36 @@ def test_clock_jitter_and_events_are_shared():
 
     assert registry.get("eu").retry_at == 50.0 + 30.0 * (1 + 0.5 * random.Random(1).random())
     assert [event.name for event in events] == ["eu"]
+
+
+def test_known_name_is_found_without_the_lock():
+    """While one thread adds a name nobody who asks for another, known one has to wait."""
+    registry = BreakerRegistry()
+    eu = registry.get("eu")
+    with concurrent.futures.ThreadPoolExecutor(1) as pool, registry._lock:
+        assert pool.submit(registry.get, "eu").result(30) is eu
+
+
+def test_thousand_names_are_kept_unless_told_otherwise():
+    """By default 1024 of them, of which the oldest go first."""
+    registry = BreakerRegistry()
+    flood(registry, 1500)
+
+    assert len(registry) == 1024
+    assert next(iter(registry)) == f"hostile-{1500 - 1024}"
+
+
+def test_new_name_costs_the_same_however_many_are_known(monkeypatch):
+    """Where nothing may be forgotten, a few breakers are looked at for a new name and not all of them."""
+    registry, looks = BreakerRegistry(max_size=1), []
+    for number in range(200):
+        trip(registry.get(f"down-{number}"))
+    clean = CircuitBreaker.is_clean.fget
+    monkeypatch.setattr(CircuitBreaker, "is_clean", property(lambda breaker: looks.append(None) or clean(breaker)))
+
+    registry.get("new")
+
+    assert 0 < len(looks) < 10
 
 
 def test_hostile_names_do_not_exhaust_memory():
@@ -141,17 +171,22 @@ def test_growing_past_the_bound_is_said_once(caplog):
     """When nothing may be forgotten it grows, and the log says why, once."""
     registry = BreakerRegistry(max_size=2)
     with caplog.at_level(logging.WARNING, "resilience"):
-        for number in range(10):
+        for number in range(2):
+            trip(registry.get(f"down-{number}"))
+        assert caplog.records == [], "what fits is no news"
+        for number in range(2, 10):
             trip(registry.get(f"down-{number}"))
 
     assert len(registry) == 10
-    assert ["max_size=2" in record.getMessage() for record in caplog.records] == [True]
+    (record,) = caplog.records
+    assert "max_size=2" in record.getMessage()
+    assert "'down-2'" in record.getMessage(), "the name that did not fit"
 
 
 @pytest.mark.parametrize(("size", "error"), [(0, ValueError), (True, ValueError), (1.5, TypeError)])
 def test_bad_max_size_is_refused(size, error):
     """The message names the option."""
-    with pytest.raises(error, match="max_size"):
+    with pytest.raises(error, match=r"^max_size"):
         BreakerRegistry(max_size=size)
 
 
