@@ -85,7 +85,8 @@ class _Parameter:
 
 def _annotations(function: Callable[..., Any], parameters: typing.Iterable[inspect.Parameter]) -> dict[str, Any]:
     """Resolve each annotation by itself: one that exists for type checkers only must not cost the others."""
-    names = getattr(inspect.unwrap(function), "__globals__", {})
+    inner = inspect.unwrap(function)
+    names = getattr(inner if hasattr(inner, "__globals__") else type(inner).__call__, "__globals__", {})
     known = {}
     for parameter in parameters:
         alone = types.SimpleNamespace(__annotations__={parameter.name: parameter.annotation})

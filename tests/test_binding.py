@@ -165,6 +165,27 @@ def test_data_classes_are_built_from_objects() -> None:
     assert named["odd"] == Odd({"b": 1})
 
 
+def test_parameters_that_are_data_classes_or_lists_of_them_are_built() -> None:
+    """Not only what is inside of another class: a data class, and each entry of a list of them."""
+
+    def function(line: Line, lines: list[Line], orders: list[Order | None], words: list[str]): ...
+
+    _, named = bound(
+        function, line={"price": 3}, lines=[{"price": 1}, Line(2)], orders=[{"number": 1}, None], words=["a"]
+    )
+
+    assert named == {"line": Line(3), "lines": [Line(1), Line(2)], "orders": [Order(1), None], "words": ["a"]}
+
+
+def test_callable_object_is_bound_like_a_function() -> None:
+    """What has a signature but is no function, such as an object with ``__call__``, takes its input by name too."""
+
+    class Charge:
+        def __call__(self, amount: int, line: Line | None = None): ...
+
+    assert bound(Charge(), amount=3, line={"price": 1}) == ([], {"amount": 3, "line": Line(1)})
+
+
 def test_instance_is_passed_as_it_is() -> None:
     """``execute`` in a test may be given the object itself."""
 
