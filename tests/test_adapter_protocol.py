@@ -126,6 +126,22 @@ def test_a_result_that_contains_itself_is_undeliverable():
         deep = deep.pop("d")
 
 
+@pytest.mark.parametrize(
+    ("call", "path"),
+    [
+        (build_update(TaskResult(task_id="t")), "/tasks"),
+        (build_update(TaskResult(task_id="t"), v2=True), "/tasks/update-v2"),
+        (build_lease(Task(task_id="t")), "/tasks"),
+        (build_token("k", "s"), "/token"),
+    ],
+)
+def test_what_has_a_body_is_posted_as_json(call, path):
+    """Conductor refuses a body that is not called JSON, and has one path for each."""
+    assert (call.method, call.target) == ("POST", path)
+    assert call.headers == (("Content-Type", "application/json"),)
+    assert isinstance(json.loads(call.body), dict)
+
+
 def test_giving_back_keeps_the_tasks_own_output():
     """An update replaces the output, so the task's own goes back with it; 0 s is at once."""
     body = json.loads(build_update(give_back(Task(task_id="t", workflow_id="w", output={"so": "far"}))).body)
@@ -344,6 +360,8 @@ def test_an_excerpt_is_conductors_message_or_how_the_body_begins():
     assert excerpt(says(502, b"<html>\n  Bad   gateway")) == "HTTP 502: <html> Bad gateway"
     assert excerpt(says(500)) == "HTTP 500 with an empty body"
     assert len(excerpt(says(500, b"x" * 10_000))) < 250
+    assert excerpt(says(500, b"x" * 200)) == "HTTP 500: " + "x" * 200, "as much as is shown is shown as it is"
+    assert excerpt(says(500, b"x" * 201)) == "HTTP 500: " + "x" * 200 + "…"
     assert excerpt(says(500, b"\x1b[2Jgone\x00")) == "HTTP 500: ?[2Jgone?"
 
 

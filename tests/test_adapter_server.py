@@ -138,11 +138,17 @@ def test_good_tasks_of_an_odd_answer_are_kept_with_the_problem():
 def test_errors_name_the_way_out():
     """Missing credentials, a redirect and a URL without /api are said in the error."""
     assert "wants a key and secret" in str(fails(poll(open_server()), says(401))[0])
-    assert "set its url to the final address" in str(fails(poll(open_server()), says(302))[0])
+    for status in (300, 302, 399):
+        assert "set its url to the final address" in str(fails(poll(open_server()), says(status))[0])
+    for status in (299, 400):
+        assert "final address" not in str(fails(poll(open_server()), says(status, b"<html>"))[0])
     bare = ConductorServer(ServerSettings("eu", "http://eu"))
-    for answer in (says(404), says(200, b"<html>")):
-        assert "http://eu/api?" in str(fails(bare.poll("greet", "me", 1, 0), answer)[0])
-    assert "/api?" not in str(fails(bare.poll("greet", "me", 1, 0), says(500))[0])
+    for answer in (says(404), says(405), says(200, b"<html>")):
+        text = str(fails(bare.version(), answer)[0])
+        assert "http://eu/api?" in text
+        assert text.startswith("server 'eu': version: "), "a hint comes after the problem, not in its place"
+    for status in (101, 406, 500):
+        assert "/api?" not in str(fails(bare.poll("greet", "me", 1, 0), says(status))[0])
 
 
 # Updates.
@@ -266,6 +272,41 @@ def test_a_server_can_be_looked_at():
     assert "eu" in repr(server)
 
 
+LOOKS = [
+    ("version", (), "/version", "version"),
+    ("queue_size", ("greet",), "/tasks/queue/size", "queue size of 'greet'"),
+    ("queue_sizes", (), "/tasks/queue/all", "queue sizes"),
+    ("knows_task_type", ("greet",), "/metadata/taskdefs/greet", "definition of 'greet'"),
+]
+
+
+@pytest.mark.parametrize(("name", "facts", "path", "what"), LOOKS)
+def test_a_look_at_a_server_is_one_get_and_its_failure_says_what_was_looked_at(name, facts, path, what):
+    """Nothing is changed by looking; whoever reads of a failure knows which server did not tell what, and why."""
+    look = getattr(open_server(), name)
+    error, script = fails(look(*facts), says(502, b"Bad gateway"))
+
+    assert [(call.method, call.path, call.body) for call in script.calls] == [("GET", path, None)]
+    assert str(error) == f"server 'eu': {what}: HTTP 502: Bad gateway"
+
+
+@pytest.mark.parametrize(("name", "facts", "path", "what"), LOOKS[:-1])
+def test_a_look_that_finds_something_else_says_what_was_there(name, facts, path, what):  # noqa: ARG001 - one table
+    """A login page in the place of a version or a number is the server's failure, and quoted."""
+    error, _ = fails(getattr(open_server(), name)(*facts), says(200, b"<html> Sign in"))
+
+    assert type(error) is ServerFailed
+    assert str(error).startswith(f"server 'eu': {what}: expected ")
+    assert str(error).endswith("got HTTP 200: <html> Sign in")
+
+
+def test_a_heartbeat_that_fails_says_whose_it_was():
+    """Server and task are named."""
+    error, _ = fails(open_server().extend_lease(Task(task_id="t7", workflow_id="w")), says(502, b"Bad gateway"))
+
+    assert str(error) == "server 'eu': heartbeat of task t7: HTTP 502: Bad gateway"
+
+
 # Credentials.
 
 
@@ -378,6 +419,66 @@ def test_a_renewal_that_was_left_behind_frees_its_place():
     clock.advance(60.0)
 
     assert next(poll(server)).path == "/token"
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "pause", "words"),
+    [
+        (says(429, retry_after="7"), Throttled, 7.0, "asks for a pause"),
+        (says(401), AuthRejected, 30.0, "check its key and secret"),
+        (says(400, {"message": "no"}), AuthRejected, 30.0, "check its key and secret"),
+        (says(500, {"token": "tok-of-an-error-page"}), ServerFailed, None, "without a token"),
+        (says(200, {"tokens": []}), ServerFailed, None, "without a token"),
+    ],
+)
+def test_a_token_call_that_fails_says_how(answer, kind, pause, words):
+    """The server is named, its pause kept, and only a proper answer's token is taken."""
+    error, script = fails(poll(locked_server()), answer)
+
+    assert type(error) is kind
+    assert [(call.method, call.path) for call in script.calls] == [("POST", "/token")]
+    assert str(error).startswith(f"server 'eu': token: HTTP {answer.status}")
+    assert words in str(error)
+    assert getattr(error, "retry_after", None) == pause
+
+
+def test_a_call_that_waits_for_the_token_of_another_says_so():
+    """Whoever reads of the pause learns what is waited for."""
+    server = locked_server()
+    fetching = poll(server)
+    next(fetching)
+    error, script = fails(poll(server))
+    fetching.close()
+
+    assert script.calls == []
+    assert "token is being fetched by another call" in str(error)
+    assert "'eu'" in str(error)
+
+
+def test_a_token_that_a_failed_renewal_kept_is_renewed_by_whoever_sent_it_before():
+    """One call's renewal failed; another one, sent with the same token before that, is refused too, and renews."""
+    server = locked_server()
+    run(poll(server), TOKEN_1, EMPTY)
+    early = poll(server)
+    assert dict(next(early).headers)["X-Authorization"] == "tok-1"
+    fails(poll(server), says(401), says(502))
+
+    assert early.send(says(401)).path == "/token"
+    assert dict(early.send(TOKEN_2).headers)["X-Authorization"] == "tok-2"
+
+
+def test_a_renewal_that_died_is_over_after_its_time():
+    """Whoever claimed it has thirty seconds; exactly then the next one may."""
+    clock = ManualClock()
+    server = locked_server(clock)
+    lost = poll(server)
+    next(lost)
+    clock.advance(29.9)
+    assert type(fails(poll(server))[0]) is Throttled
+    clock.advance(0.1)
+
+    assert next(poll(server)).path == "/token"
+    lost.close()
 
 
 def test_a_server_without_a_token_endpoint_has_no_auth_until_it_says_otherwise():

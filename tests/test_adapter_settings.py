@@ -41,6 +41,7 @@ def test_a_server_needs_a_name_and_a_url_only():
     server = ServerSettings("eu", "http://eu:8080/api/")
 
     assert server.url == "http://eu:8080/api"
+    assert ServerSettings("eu", "http://eu/X").url == "http://eu/X"
     assert (server.auth, server.weight, server.domain, server.max_units, server.verify) == (None, 1, None, None, True)
 
 
@@ -56,7 +57,8 @@ def test_d27_the_environment_is_not_consulted_for_a_server_from_code(monkeypatch
     ("url", "says"),
     [
         ("", "empty"), ("   ", "empty"), ("eu:8080/api", "'eu:8080/api'.*http://eu:8080/api"),
-        ("//eu/api", "must begin with http"), ("ftp://eu/api", "'ftp://eu/api'"), ("http:/eu", "must begin with http"),
+        ("//eu/api", "must begin with http"),
+        ("ftp://eu/api", "'ftp://eu/api'.*for example http://eu/api$"), ("http:/eu", "must begin with http"),
         ("http://", "no usable host"), ("http://:8080/api", "no usable host"), ("http://e u/api", "no usable host"),
         ("http://eu\n.evil/api", "no usable host"), ("http://eu:99999/api", "cannot be read"),
         ("http://eu:0/api", "no usable host"), ("http://eu:port/api", "cannot be read"), ("http://[::1/api", "cannot"),
@@ -88,6 +90,21 @@ def test_credentials_in_a_url_are_refused_and_not_shown(url):
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
 
 
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        (f"http://u:{SECRET}@eu/api", "'…@eu/api'"), (f"http://eu/api?key={SECRET}", "'http://eu/api?…'"),
+        (f"http://u:\n{SECRET}@eu/api", "'…@eu/api'"), (f"http://eu/api#\n{SECRET}", "'http://eu/api?…'"),
+    ],
+)  # fmt: skip
+def test_what_is_left_of_a_url_with_secrets_can_be_recognised(url, shown):
+    """The rest of the URL is shown as it is, so that people find it in their settings."""
+    with pytest.raises(ValueError, match="url") as caught:
+        ServerSettings("eu", url)
+    assert shown in str(caught.value)
+    assert SECRET not in str(caught.value)
+
+
 @pytest.mark.parametrize("name", ["", " ", "a b", "a,b", "a=b", "a\tb", "a\x00", "\x1b[31m"])
 def test_a_name_that_other_places_would_misread_is_refused(name):
     """Names stand in lists, options and log lines: no spaces, commas, equal signs or control characters."""
@@ -106,9 +123,11 @@ def test_a_number_that_makes_no_sense_is_refused(option, value):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"name": 7}, "name must be text"), ({"url": None}, "url must be text"), ({"weight": "2"}, "weight must be"),
-        ({"domain": 7}, "domain must be text"), ({"verify": 7}, "verify must be"), ({"headers": 7}, "headers must"),
-        ({"headers": {"a": 1}}, "headers must"), ({"max_units": "2"}, "max_units must be"), ({"weight": None}, "must"),
+        ({"name": 7}, "name must be text, not int$"), ({"url": 7}, "url must be text.* not int$"),
+        ({"weight": "2"}, "weight must be.* not str$"), ({"domain": 7}, "domain must be text.* not int$"),
+        ({"verify": 7}, "verify must be.* not int$"), ({"headers": 7}, "^headers must"),
+        ({"headers": {"a": 1}}, "^headers must"), ({"max_units": "2"}, "max_units must be.* not str$"),
+        ({"weight": None}, "must be.* not NoneType$"), ({"auth": "k:s"}, "auth must be.* not str$"),
     ],
 )  # fmt: skip
 def test_a_wrong_type_is_a_type_error(options, says):
@@ -151,12 +170,15 @@ def test_auth_of_a_wrong_type_is_refused_without_showing_it():
     assert SECRET not in str(caught.value)
 
 
-@pytest.mark.parametrize(("key", "secret", "says"), [("k", "", "no secret"), ("", "s", "no key"), ("", "", "no key")])
+@pytest.mark.parametrize(
+    ("key", "secret", "says"),
+    [("k", "", "with a key but no secret"), ("", "s", "with a secret but no key"), ("", "", "no key")],
+)
 def test_a_key_needs_a_secret(key, secret, says):
     """Half of the credentials are none."""
     with pytest.raises(ValueError, match=says):
         Credentials(key, secret)
-    with pytest.raises(TypeError, match="key must be text"):
+    with pytest.raises(TypeError, match="key must be text, not int"):
         Credentials(7, "s")
 
 
@@ -300,6 +322,8 @@ def test_names_left_out_are_made_from_host_and_port():
     names = [server.name for server in servers_from_env(env(urls))]
 
     assert names == ["eu:8080", "us", "http:one:1/a", "http:one:1/b", "[::1]:8080"]
+    urls = "http://one/X/,http://one/b=1"
+    assert [server.name for server in servers_from_env(env(urls))] == ["http:one/X", "http:one/b-1"]
     assert [server.name for server in servers_from_env(env("http://a/api,http://b/api", name=",bee"))] == ["a", "bee"]
 
 
@@ -343,6 +367,7 @@ def test_an_option_is_name_and_url():
 
     assert (server.name, server.url, auth_of([server])) == ("eu-1", "http://eu/api", [("k", SECRET)])
     assert server_from_option("us=http://us/api", environ).auth is None
+    assert server_from_option("us=http://us/a=b", environ).url == "http://us/a=b"
 
 
 @pytest.mark.parametrize(
@@ -360,7 +385,7 @@ def test_an_option_in_another_form_is_refused(text, says):
 
 def test_half_of_an_options_credentials_are_refused():
     """The error names both variables."""
-    with pytest.raises(ValueError, match="CONDUCTOR_AUTH_KEY_EU but none in CONDUCTOR_AUTH_SECRET_EU"):
+    with pytest.raises(ValueError, match=r"'eu' .* CONDUCTOR_AUTH_KEY_EU but none in CONDUCTOR_AUTH_SECRET_EU"):
         server_from_option("eu=http://eu/api", {"CONDUCTOR_AUTH_KEY_EU": "k"})
 
 
@@ -374,6 +399,8 @@ def test_options_are_checked_together():
     with pytest.raises(ValueError, match="two servers are called"):
         servers_from_options(["eu=http://a/api", "eu=http://b/api"], {})
     assert len(servers_from_options(options, {})) == 2
+    apart = servers_from_options(["us=http://a/api", "eu-1=http://b/api"], environ)
+    assert auth_of(apart) == [None, ("k", "s")]
 
 
 # A file.
@@ -422,7 +449,8 @@ def test_a_file_may_say_all_that_code_can(tmp_path):
     [
         ("", r"no \[\[servers\]\] table"), ("servers = []", r"no \[\[servers\]\] table"), ("servers = 7", "no"),
         ("[servers]\nname='a'", "no"), ("servers = [7]", r"server 1 must be a \[\[servers\]\] table"),
-        ("= 7", "is no TOML file.*line 1"), (b"\xff", "is no TOML file"), ("[[servers]]\nurl='http://a'", "no name"),
+        ("= 7", "is no TOML file.*line 1"), (b"\xff", "is no TOML file"),
+        ("[[servers]]\nurl='http://a'", "server 1 has no name"),
         ("[[servers]]\nname='a'", "'a' has no url"), ("[[servers]]\nname='a'\nurl='a'", "'a': url 'a'"),
         ("[[servers]]\nname='a'\nurl='http://a'\nwieght=2", "'wieght': did you mean 'weight'"),
         ("[[servers]]\nname='a'\nurl='http://a'\nzzzz=2", "'zzzz': known are name, url"),
@@ -431,6 +459,7 @@ def test_a_file_may_say_all_that_code_can(tmp_path):
         ("[[servers]]\nname='a'\nurl='http://a'\nweight='2'", "'a': weight must be"),
         ("[[servers]]\nname='a'\nurl='http://a'\nheaders=2", "'a': headers must"),
         (f"[[servers]]\nname='a'\nurl='http://a'\nsecret='{SECRET}'", "'a': credentials with a secret but no key"),
+        (f"[[servers]]\nname='a'\nurl='http://a'\nkey='{SECRET}'", "'a': credentials with a key but no secret"),
         (f"[[servers]]\nname='a'\nurl='http://a'\nkey=7\nsecret='{SECRET}'", "'a': key must be text"),
         ("[[servers]]\nname=7\nurl='http://a'", "server 7: name must be text"),
         ("[[servers]]\nname='a'\nurl='http://a'\n[[servers]]\nname='a'\nurl='http://b'", "two servers are called 'a'"),

@@ -466,6 +466,7 @@ def test_b3_a_probe_that_lost_its_place_says_nothing_even_if_its_clock_was_read_
     """A thread may read the time, be held up, and report after another probe took the place."""
     circuit = Circuit("b", BreakerConfig(fail_max=1), pybreaker.CircuitMemoryStorage("closed"), draw=float, silent=True)
     circuit.failed(circuit.era, 0.0, None, 10.0)
+    assert not circuit.admit(9.9)
     old = circuit.admit(10.0)
     fresh = circuit.admit(40.0)
 

@@ -61,6 +61,24 @@ def test_b6_transitions_are_events():
     ]
 
 
+@pytest.mark.parametrize("report", ["failure", "release"])
+def test_b6_early_probe_that_fails_is_told_with_what_is_left_of_the_wait(report):
+    """It is open again for the seconds that were left, for the error that opened it or the probe's own."""
+    events, opened = [], OSError("down")
+    breaker, clock = make(on_event=events.append)
+    for _ in range(2):
+        breaker.try_acquire().failure(opened)
+    clock.advance(10.0)
+    probe, failed = breaker.try_acquire(early=True), OSError("still down")
+    clock.advance(1.0)
+    probe.failure(failed) if report == "failure" else probe.release()
+
+    assert events[1:] == [
+        BreakerChanged("billing", OPEN, HALF_OPEN, 2),
+        BreakerChanged("billing", HALF_OPEN, OPEN, 3, 19.0, failed if report == "failure" else opened),
+    ]
+
+
 def test_b6_listeners_are_called_without_a_lock():
     """A listener may use the breaker from another thread and wait for that."""
     seen = []

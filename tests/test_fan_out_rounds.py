@@ -106,7 +106,7 @@ def test_told_calls_leave_nothing_behind():
 @pytest.mark.parametrize("timeout", [0, 0.0, -1, math.nan, math.inf, 1e7, True])
 def test_a_timeout_that_bounds_nothing_is_refused(timeout):
     """The refusal names the option and the value."""
-    with pytest.raises(ValueError, match=f"timeout.*{timeout!r}"):
+    with pytest.raises(ValueError, match=f"^timeout.*{timeout!r}"):
         check_timeout(timeout)
 
 
@@ -125,8 +125,20 @@ def test_a_positive_timeout_is_fine(timeout):
 @pytest.mark.parametrize(("value", "error"), [(0, ValueError), (-1, ValueError), (True, ValueError), (1.5, TypeError)])
 def test_max_abandoned_must_be_a_positive_whole_number(value, error):
     """The refusal names the option."""
-    with pytest.raises(error, match="max_abandoned"):
+    with pytest.raises(error, match=r"^max_abandoned"):
         Places(value)
+
+
+def test_one_abandoned_call_may_be_the_most_and_is_no_reason_to_refuse_the_first():
+    """With max_abandoned=1 a key runs until one of its calls was abandoned."""
+    places = Places(1)
+    assert places.refusal("a") is None
+    round_ = Round(places)
+    begin(round_, "a")
+    round_.cancel()
+
+    assert places.refusal("a") is not None
+    assert places.refusal("b") is None
 
 
 class RoundMachine(RuleBasedStateMachine):
