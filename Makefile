@@ -10,8 +10,9 @@ ARGS ?=
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 BENCH_INSTALLED := $(VENV)/.installed-bench
+MUTATION_INSTALLED := $(VENV)/.installed-mutation
 
-.PHONY: all install demo test test-real check format bench docs clean
+.PHONY: all install demo test test-real check format bench mutants docs clean
 
 all: check test docs
 
@@ -27,6 +28,10 @@ $(INSTALLED): pyproject.toml
 
 $(BENCH_INSTALLED): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --group bench
+	touch $@
+
+$(MUTATION_INSTALLED): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --group mutation
 	touch $@
 
 demo: $(INSTALLED)
@@ -52,8 +57,12 @@ format: $(INSTALLED)
 bench: $(BENCH_INSTALLED)
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 
+# Hours for all modules; ARGS="resilience/circuit.py" for one of tests/mutation/plan.toml. It goes on where it was stopped.
+mutants: $(MUTATION_INSTALLED)
+	$(BIN)/python -m tests.mutation $(ARGS)
+
 docs: $(INSTALLED)
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 
 clean:
-	rm -rf $(VENV) docs/_build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage
+	rm -rf $(VENV) .mutants docs/_build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage

@@ -1,0 +1,51 @@
+"""What `make mutants` is told: modules and tests that exist, and survivors with a reason."""
+
+from pathlib import Path
+
+import pytest
+from mutation.__main__ import ACCEPTED, PLAN, fits, judged, main, told
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("module", PLAN)
+def test_plan_names_modules_and_tests_that_exist(module: str) -> None:
+    """A module that was moved, or whose tests were, is noticed here and not hours later."""
+    assert [name for name in (module, *PLAN[module]) if not (ROOT / name).is_file()] == []
+
+
+@pytest.mark.parametrize("entry", ACCEPTED, ids=lambda entry: f"{entry['module']}: {entry['before'][:40]}")
+def test_accepted_survivor_is_about_a_line_that_is_there_and_has_a_reason(entry: dict[str, str]) -> None:
+    """Who changes a line decides anew whether a change of it may go unnoticed."""
+    text = (ROOT / entry["module"]).read_text()
+
+    assert entry["module"] in PLAN
+    assert all(line in text for line in entry["before"].splitlines())
+    assert len(entry["reason"]) > 10
+
+
+def test_survivor_is_accepted_by_its_lines_or_by_its_words() -> None:
+    """With ``after`` an entry is about one change; without it about the words of a text, whatever their case."""
+    words = {"before": 'raise ValueError("No")'}
+    change = {"before": "a = 1", "after": "a = 2"}
+
+    assert fits(words, 'raise ValueError("No")', 'raise ValueError("XXNoXX")')
+    assert fits(words, 'raise ValueError("No")', 'raise ValueError("NO")')
+    assert not fits(words, 'raise ValueError("No")', "raise ValueError(None)")
+    assert fits(change, "a = 1", "a = 2")
+    assert not fits(change, "a = 1", "a = None")
+
+
+def test_module_without_known_mutants_has_no_score() -> None:
+    """What was never looked at is not called good."""
+    score = judged("resilience/unknown.py", 1.0)
+
+    assert score.missed
+    assert "0.0 %" in told(score)
+
+
+def test_unknown_module_is_refused_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    """A typing error ends at once."""
+    with pytest.raises(SystemExit):
+        main(["resilience/sharse.py"])
+    assert "resilience/shares.py" in capsys.readouterr().err
