@@ -9,6 +9,7 @@ from typing import Any
 
 import attrs
 
+from resilience.breaker import BreakerConfig
 from resilience.outcomes import Rejected
 from resilience.polling import PollConfig, PollPlanner, PollRequest
 from resilience.registry import BreakerRegistry
@@ -49,6 +50,7 @@ class Simulation:
     polls: Counter[str] = attrs.field(factory=Counter)
     returns: int = 0  # of the task that was given back most often
     most_held: int = 0
+    most_over: int = 0  # items that executed or were held, above the capacity
     steps: int = 0
     started_at: dict[str, list[float]] = attrs.field(factory=dict)
     stirred: bool = True  # the planner was told something
@@ -64,10 +66,10 @@ class Simulation:
         self.by_name = {source.name: source for source in self.sources}
         self.post = Post(self)
 
-    def count_failures(self) -> "Simulation":
+    def count_failures(self, config: BreakerConfig = BreakerConfig()) -> "Simulation":  # noqa: B008 - frozen
         """Give every source a breaker for its polls and one for its results."""
-        self.breakers = BreakerRegistry(clock=self._clock, rng=random.Random(self.seed + 3))
-        self.update_breakers = BreakerRegistry(clock=self._clock, rng=random.Random(self.seed + 4))
+        self.breakers = BreakerRegistry(config, clock=self._clock, rng=random.Random(self.seed + 3))
+        self.update_breakers = BreakerRegistry(config, clock=self._clock, rng=random.Random(self.seed + 4))
         return self
 
     def run(self, until: float) -> "Simulation":
@@ -127,6 +129,7 @@ class Simulation:
             self.by_name[held.value.source].returned.append(held.value)
         self.planner.drain_events()
         self.most_held = max(self.most_held, self.planner.held)
+        self.most_over = max(self.most_over, self.planner.held + self.planner.executing - self.capacity)
         wakeup = self.planner.next_wakeup(self.now, gates, early)
         if wakeup is not None and not self.now < self._wake_at <= wakeup:
             self._wake_at = wakeup
