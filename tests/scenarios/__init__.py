@@ -1,12 +1,13 @@
 """The scenarios that the poller's rules were made for: each runs a simulation and says what came of it.
 
 ``row`` what a scenario says · ``worlds`` what they are made of · ``healthy``, ``idle``, ``slow``, ``ill`` the scenarios
-by what is special about the sources.
+by what is special about the sources · ``random_ones`` everything at once.
 """
 
-from . import healthy, idle, ill, slow
+from . import healthy, idle, ill, random_ones, slow
 from .row import Row, Scenario
 
-ALL: dict[str, Scenario] = {**idle.SCENARIOS, **healthy.SCENARIOS, **slow.SCENARIOS, **ill.SCENARIOS}
+MADE: dict[str, Scenario] = {**idle.SCENARIOS, **healthy.SCENARIOS, **slow.SCENARIOS, **ill.SCENARIOS}
+ALL: dict[str, Scenario] = {**MADE, **random_ones.SCENARIOS}
 
-__all__ = ["ALL", "Row", "Scenario"]
+__all__ = ["ALL", "MADE", "Row", "Scenario"]

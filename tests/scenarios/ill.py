@@ -15,7 +15,7 @@ def ill_beside_healthy() -> Row:
     during, after = ([ratio(world, since=since) for world in worlds] for since in (SINCE, SINCE + 1.0))
     return Row(
         scenario="A + one that hangs / swallows / refuses from some moment on: from then on; a second later",
-        plain="0.98–0.99",
+        plain="0.98 to 0.99",
         target="same",
         ideal="1",
         ours=f"{told(*during)}; {told(*after)}",

@@ -41,9 +41,9 @@ def starts_in_turn() -> Row:
     return Row(
         scenario="capacity 1, eight sources at 1 s, 6 s tasks: starts each",
         plain="172, then 0 for seven",
-        target="21–22 each",
+        target="21 to 22 each",
         ideal="equal",
-        ours=f"{min(starts)}–{max(starts)}",
+        ours=f"{min(starts)} to {max(starts)}",
         floors=[(min(starts), 21), (sum(starts), 168)],
         ceilings=[(max(starts) - min(starts), 2)],
     )
@@ -65,7 +65,7 @@ def returns_in_turn() -> Row:
 def new_work_beside_hour_long_tasks() -> Row:
     """It waits for the first unit that falls free."""
     waits = []
-    for seed in range(15):
+    for seed in range(61):
         at = random.Random(seed).uniform(10 * HOUR, 11 * HOUR)
         world = ran(13 * HOUR, full(task=HOUR), Simulated("b", rate=1 / at), seed=seed)
         waits.append(world.started_at["b"][0] - at)
@@ -74,7 +74,7 @@ def new_work_beside_hour_long_tasks() -> Row:
         scenario="A holds every unit with 1-hour tasks, then B gets work: median wait",
         plain="818 s",
         target="671 s",
-        ideal="–",
+        ideal="-",
         ours=f"{median:.0f} s",
         ceilings=[(median, 760.0)],
     )

@@ -26,7 +26,7 @@ def ran(seconds: float, *sources: Simulated, capacity: int = 10, seed: int = 0, 
 @functools.cache
 def alone(capacity: int = 10, task: float = 0.01, update: float = 0.0) -> float:
     """Tasks a second of A when it is alone."""
-    seconds = 300 * (task + update)
+    seconds = 1000 * (task + update)
     return ran(seconds, full(task=task, update=update), capacity=capacity).starts["a"] / seconds
 
 

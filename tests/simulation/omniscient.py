@@ -1,8 +1,8 @@
 """What a scheduler could do who knows everything beforehand: who has what, who is in trouble and until when.
 
-It is a fluid: items flow at steady rates from one event to the next. It keeps to the rules' limits: one poll at a time of
-a source, a unit for every item that is asked for (but not for probes), items by weight, and no source above its share
-rounded up while others want more. It wastes nothing: no poll is empty, fails or hangs, and nobody pauses.
+It is a fluid: items flow at steady rates from one event to the next. It keeps to the rules' limits: one poll at a time
+of a source, a unit for every item that is asked for (but not for probes), items by weight, and no source above its
+share rounded up while others want more. It wastes nothing: no poll is empty, fails or hangs, and nobody pauses.
 With ``prefetch`` it may do more than the rules allow: units never wait for what was asked for.
 """
 
@@ -11,9 +11,10 @@ from collections.abc import Sequence
 
 import attrs
 
-from .sources import NEVER, Simulated
+from .sources import NEVER, Simulated, Windows, ends
 
 SLOW = 0.5  # a round trip that is longer makes a source slow: a probe at a time while others could use the capacity
+STEP = 0.05  # seconds; nothing is looked at more often
 
 
 @attrs.define(eq=False)
@@ -26,6 +27,10 @@ class Flow:
     cost: float = 0.0  # seconds of a unit for an item
     most: float = 0.0  # items a second, at most
     rate: float = 0.0
+    troubles: Windows = ()
+
+    def __attrs_post_init__(self) -> None:
+        self.troubles = troubles(self.source)
 
     @property
     def units(self) -> int:
@@ -45,9 +50,7 @@ class Flow:
 
     def well_at(self, now: float) -> bool:
         """Whether polling it comes to something."""
-        source = self.source
-        troubles = [*source.stalls, *source.swallows, *source.fails, *source.deaf]
-        return not any(begin <= now < end for begin, end in troubles)
+        return ends(self.troubles, now) is None
 
     def limit(self, *, outside: bool, prefetch: bool) -> None:
         """Note what an item costs and how many there may be a second; ``outside``: probes, which wait for no unit."""
@@ -61,18 +64,23 @@ class Flow:
 def best(sources: Sequence[Simulated], capacity: int, seconds: float, *, prefetch: bool = False) -> float:
     """Seconds of units that tasks could have in so many ``seconds``."""
     flows = [Flow(source, capacity, source.backlog) for source in sources]
-    turns = {end for s in sources for span in (*s.stalls, *s.swallows, *s.fails, *s.deaf) for end in span}
+    turns = {turn for source in sources for span in troubles(source) for turn in span}
     marks = sorted({turn for turn in turns if 0 < turn < seconds} | {seconds})
     now = busy = 0.0
     while now < seconds:
         _divide([flow for flow in flows if flow.well_at(now)], capacity, prefetch=prefetch)
-        until = min(next(mark for mark in marks if mark > now), now + max(0.01, min(flow.drained_in for flow in flows)))
+        until = min(next(mark for mark in marks if mark > now), now + max(STEP, min(flow.drained_in for flow in flows)))
         for flow in flows:
             busy += flow.rate * flow.source.task * (until - now)
             flow.waiting = max(0.0, flow.waiting + (flow.source.rate - flow.rate) * (until - now))
             flow.rate = 0.0
         now = until
     return busy
+
+
+def troubles(source: Simulated) -> Windows:
+    """All spans in which polling ``source`` comes to nothing."""
+    return [*source.stalls, *source.swallows, *source.fails, *source.deaf]
 
 
 def _divide(flows: Sequence[Flow], capacity: int, *, prefetch: bool) -> None:

@@ -13,7 +13,7 @@ from .sources import NEVER, Simulated, Windows
 from .world import Simulation
 
 BREAKER = BreakerConfig(reset_timeout=1.0, max_reset_timeout=4.0)  # as quick as these worlds are short
-STARTS = 250  # about how many tasks a world runs: what it costs to simulate it
+STARTS = 200  # about how many tasks a world runs: what it costs to simulate it
 
 
 @attrs.frozen
@@ -40,7 +40,7 @@ def random_world(draw: random.Random, planner: Callable[..., Any] = PollPlanner,
     capacity = draw.choice([1, 1, 2, 3, 4, 6, 8, 10, 10, 16, 32, 64])
     number = min(most_sources, draw.choice([1, 2, 2, 3, 3, 4, 5, 6, 8, 12, 20, 40]))
     pace = draw.choice([4.0, 8.0, 16.0])  # tasks a second, if all goes well
-    seconds = min(60.0, max(20.0, STARTS / pace))
+    seconds = min(45.0, max(15.0, STARTS / pace))
     sources = [_source(f"s{i}", draw, capacity / pace, seconds) for i in range(number)]
     world = Simulation(sources, capacity, draw.randint(0, 10**6), planner=planner)
     return RandomWorld(world.count_failures(BREAKER) if draw.choice([True, False]) else world, seconds)
@@ -88,5 +88,5 @@ def _flapping(draw: random.Random, seconds: float) -> Windows:
 def _short(value: object) -> str:
     if not isinstance(value, tuple):
         return f"{value:g}" if isinstance(value, float) else str(value)
-    spans = " ".join(f"{begin:g}–{end:g}" for begin, end in value[:3])
+    spans = " ".join(f"{begin:g} to {end:g}" for begin, end in value[:3])
     return spans + (" …" if len(value) > 3 else "")

@@ -15,7 +15,7 @@ from resilience.polling import PollConfig, PollPlanner, PollRequest, Source
 NO_GATES: Mapping[str, float] = {}
 
 
-class Broken(AssertionError):
+class BrokenError(AssertionError):
     """A promise was broken."""
 
 
@@ -49,7 +49,7 @@ class Sent:
 
 
 class Watch:
-    """Has the methods of a planner, hands everything on, and raises `Broken`."""
+    """Has the methods of a planner, hands everything on, and raises `BrokenError`."""
 
     def __init__(
         self, sources: Iterable[Source[Any]], capacity: int, config: PollConfig | None = None, rng: Any = None
@@ -191,4 +191,4 @@ class Watch:
 
 def _ensure(holds: bool, promise: str, now: float, what: object) -> None:
     if not holds:
-        raise Broken(f"{promise}, at {now:.3f} s: {what}")
+        raise BrokenError(f"{promise}, at {now:.3f} s: {what}")
