@@ -33,9 +33,9 @@ def table() -> int:
         tell(rows[-1].line())
     for row in rows:
         if row.note:
-            tell(f"\n{row.scenario}: {row.note}.")
+            tell(f"\n† {row.scenario}: {row.note}.")
     missed = [row.scenario for row in rows if not row.reached]
-    tell("\nnot reached (✗): " + "; ".join(missed) if missed else "\nall reached")
+    tell("\nnot reached (✗): " + "; ".join(missed) if missed else "\nall others reached")
     return int(bool(missed))
 
 

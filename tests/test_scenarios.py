@@ -20,8 +20,8 @@ def test_a_row_says_when_it_misses(monkeypatch: pytest.MonkeyPatch, capsys: pyte
 
     assert poller_figures.main([]) == 1
     printed = capsys.readouterr().out
-    assert "| s | 1 | 2 | 1.9 ✗ | 3 |" in printed
-    assert "because" in printed
+    assert "| s | 1 | 2 | 1.9 † ✗ | 3 |" in printed
+    assert "† s: because." in printed
     assert "not reached (✗): s" in printed
 
 

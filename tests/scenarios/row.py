@@ -17,7 +17,7 @@ class Row:
         ours: what was measured.
         floors: pairs of a measured number and the least it may be.
         ceilings: pairs of a measured number and the most it may be.
-        note: why a target is not reached that another rule forbids; empty if it is to be reached.
+        note: why the target cannot be reached, where another rule forbids it: then the bounds are that rule's.
     """
 
     scenario: str
@@ -35,8 +35,9 @@ class Row:
         return all(it >= least for it, least in self.floors) and all(it <= most for it, most in self.ceilings)
 
     def line(self) -> str:
-        """The row in Markdown."""
-        mark = "" if self.reached else " ✗"
+        """The row in Markdown; †: another rule forbids the target, ✗: missed."""
+        mark = " †" if self.note else ""
+        mark += "" if self.reached else " ✗"
         return f"| {self.scenario} | {self.plain} | {self.target} | {self.ours}{mark} | {self.ideal} |"
 
 
