@@ -70,7 +70,8 @@ def _source(name: str, draw: random.Random, task: float, seconds: float) -> Simu
     trouble = draw.choice(["", "", "", "", "", "stalls", "swallows", "fails", "deaf", "flapping"])
     if trouble == "flapping":
         return attrs.evolve(source, fails=_flapping(draw, seconds))
-    return attrs.evolve(source, **{trouble: _span(draw, seconds)}) if trouble else source
+    changes: dict[str, Any] = {trouble: _span(draw, seconds)} if trouble else {}
+    return attrs.evolve(source, **changes)
 
 
 def _span(draw: random.Random, seconds: float) -> Windows:

@@ -3,7 +3,7 @@
 import heapq
 import itertools
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -45,7 +45,7 @@ class Simulation:
     planner: Any = PollPlanner
     now: float = 0.0
     starts: Counter[str] = attrs.field(factory=Counter)
-    busy: Counter[str] = attrs.field(factory=Counter)  # seconds of units, as far as `run` was to go
+    busy: defaultdict[str, float] = attrs.field(factory=lambda: defaultdict(float))  # seconds of units, as far as `run` was to go
     order: list[str] = attrs.field(factory=list)
     polls: Counter[str] = attrs.field(factory=Counter)
     returns: int = 0  # of the task that was given back most often
