@@ -45,7 +45,7 @@ class Simulation:
     planner: Any = PollPlanner
     now: float = 0.0
     starts: Counter[str] = attrs.field(factory=Counter)
-    busy: defaultdict[str, float] = attrs.field(factory=lambda: defaultdict(float))  # seconds of units, as far as `run` was to go
+    busy: dict[str, float] = attrs.field(factory=lambda: defaultdict(float))  # seconds of units until `run` ends
     order: list[str] = attrs.field(factory=list)
     polls: Counter[str] = attrs.field(factory=Counter)
     returns: int = 0  # of the task that was given back most often
