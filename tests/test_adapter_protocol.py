@@ -127,16 +127,18 @@ def test_a_result_that_contains_itself_is_undeliverable():
 
 
 @pytest.mark.parametrize(
-    ("call", "path"),
+    ("build", "path"),
     [
-        (build_update(TaskResult(task_id="t")), "/tasks"),
-        (build_update(TaskResult(task_id="t"), v2=True), "/tasks/update-v2"),
-        (build_lease(Task(task_id="t")), "/tasks"),
-        (build_token("k", "s"), "/token"),
+        (lambda: build_update(TaskResult(task_id="t")), "/tasks"),
+        (lambda: build_update(TaskResult(task_id="t"), v2=True), "/tasks/update-v2"),
+        (lambda: build_lease(Task(task_id="t")), "/tasks"),
+        (lambda: build_token("k", "s"), "/token"),
     ],
 )
-def test_what_has_a_body_is_posted_as_json(call, path):
+def test_what_has_a_body_is_posted_as_json(build, path):
     """Conductor refuses a body that is not called JSON, and has one path for each."""
+    call = build()
+
     assert (call.method, call.target) == ("POST", path)
     assert call.headers == (("Content-Type", "application/json"),)
     assert isinstance(json.loads(call.body), dict)
@@ -352,6 +354,27 @@ def test_small_answers_are_read():
     for read, bad in ((read_text, HTML), (read_text, b""), (read_count, b"true"), (read_counts, b'{"a": true}')):
         with pytest.raises(ServerFailed):
             read(says(200, bad))
+
+
+@pytest.mark.parametrize(
+    ("read", "body", "said"),
+    [
+        (read_next_task, {"x": 1}, "^expected the next task: .*task"),
+        (read_next_task, [7], "^expected the next task: "),
+        (read_count, "seven", '^expected a number, got HTTP 200: "seven"'),
+        (read_counts, ["a"], '^expected numbers by name, got HTTP 200: ."a"'),
+        (read_text, b"", "^expected a short text, got HTTP 200 with an empty body"),
+    ],
+)
+def test_what_was_expected_and_what_came_is_said(read, body, said):
+    """JSON of another kind is the server's failure too, and quoted."""
+    with pytest.raises(ServerFailed, match=said):
+        read(says(200, body))
+
+
+def test_a_text_in_quotes_is_read_without_them():
+    """Some servers send a text as JSON, some as it is; nothing else is taken off."""
+    assert [read_text(says(200, body)) for body in (b"3.1", b'"3.1"', b" XX\n")] == ["3.1", "3.1", "XX"]
 
 
 def test_an_excerpt_is_conductors_message_or_how_the_body_begins():

@@ -234,10 +234,18 @@ def test_d29_a_url_is_served_once(other):
         check_servers([ServerSettings("a", "http://eu/api"), ServerSettings("b", other)])
 
 
-@pytest.mark.parametrize("servers", [ServerSettings("a", "http://a"), "http://a/api", ["http://a/api"], [None]])
-def test_d29_only_settings_are_servers(servers):
+@pytest.mark.parametrize(
+    ("servers", "says"),
+    [
+        (ServerSettings("a", "http://a"), "must be a list of ServerSettings"),
+        ("http://a/api", "must be a list of ServerSettings"),
+        (["http://a/api"], "must be ServerSettings, not str"),
+        ([None], "must be ServerSettings, not NoneType"),
+    ],
+)
+def test_d29_only_settings_are_servers(servers, says):
     """A single server, a URL or anything else in the place of a list of settings is told so."""
-    with pytest.raises(TypeError, match="ServerSettings"):
+    with pytest.raises(TypeError, match=says):
         check_servers(servers)
 
 

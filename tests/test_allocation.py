@@ -54,10 +54,12 @@ def test_constant_rounds_stay_within_one_unit_when_caps_are_tight(weights, capac
         (6, [12, 12, 17, 17, 12, 9, 17, 12], 1),
         (7, [3, 3, 1, 1], 3),
         (14, [6, 9, 9, 6, 6, 9, 6], 3),
+        (6, [26, 26, 26, 25, 25, 35, 35, 25], 1),
+        (5, [11, 40, 26, 26, 40, 40, 11, 40, 26, 40], 5),
     ],
 )
 def test_rounds_where_the_earliest_deadline_alone_would_drift(capacity, weights, cap):
-    """Found by search: rounding up by the earliest deadline alone is a unit or more off here."""
+    """Found by search: rounding up by the earliest deadline alone, or with other ties, is a unit or more off here."""
     assert long_run((capacity, dict(enumerate(weights)), dict.fromkeys(range(len(weights)), cap)), rounds=1000) < 1
 
 

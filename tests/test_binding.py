@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import TYPE_CHECKING, Any, Optional
 
 import attrs
@@ -181,9 +182,10 @@ def test_callable_object_is_bound_like_a_function() -> None:
     """What has a signature but is no function, such as an object with ``__call__``, takes its input by name too."""
 
     class Charge:
-        def __call__(self, amount: int, line: Line | None = None): ...
+        def __call__(self, amount: int, line: Line | None = None, currency: str = ""): ...
 
     assert bound(Charge(), amount=3, line={"price": 1}) == ([], {"amount": 3, "line": Line(1)})
+    assert bound(functools.partial(Charge(), currency="EUR"), amount=3) == ([], {"amount": 3})
 
 
 def test_instance_is_passed_as_it_is() -> None:

@@ -8,9 +8,10 @@ import pytest
 from simulation import NEVER, Simulated, Simulation
 
 from resilience.polling import PollConfig, PollPlanner, PollRequest, Source
+from resilience.polling.holding import reserved
 from resilience.polling.pausing import Pausing
-from resilience.polling.sharing import Room, Sharing
-from resilience.polling.track import Track
+from resilience.polling.sharing import Room, Sharing, share_of
+from resilience.polling.track import Flight, Track
 
 CONFIG = PollConfig()
 
@@ -297,3 +298,66 @@ def test_views_tell_the_state_of_each_source() -> None:
 
     assert states == {"a": "backlogged", "b": "caught up", "c": "slow", "d": "suspect"}
     assert (planner.view()["a"].held, planner.view()["d"].in_flight) == (1, 1)
+
+
+def track_of(name: str, **facts: object) -> Track:
+    """A source that has answered, and what else is known of it."""
+    options = {key: facts.pop(key) for key in ("weight", "max_units") if key in facts}
+    return Track(Source(name, print, **options), answered=True, **facts)  # type: ignore[arg-type]
+
+
+def test_p2_what_abandoned_polls_of_several_sources_were_granted_adds_up() -> None:
+    """Two sources whose abandoned polls may still bring six items each: of another overdue poll nothing is lent."""
+    tracks = [track_of(name) for name in "abc"]
+    for number, track in enumerate(tracks):
+        request = PollRequest(track.name, 6, 0.0, probe=False, number=number)
+        flight = Flight(request, 0.0, 0.5, overdue=True)
+        if track.name == "c":
+            track.live = flight
+        else:
+            track.abandoned[number] = flight
+
+    assert reserved(tracks, capacity=10) == 6
+    assert reserved(tracks[1:], capacity=10) == 2
+
+
+def test_p4_capped_sources_leave_their_rest_in_the_order_in_which_they_are_full() -> None:
+    """A heavy source with a cap is full before a light one with a lower cap, and both others divide what it leaves."""
+    light, heavy, free = track_of("light", max_units=4), track_of("heavy", weight=3, max_units=5), track_of("free")
+    sharers = [light, heavy, free]
+
+    assert {track.name: share_of(sharers, track, 10) for track in sharers} == {"light": 3, "heavy": 5, "free": 3}
+
+
+def test_p6_pauses_after_empty_answers_begin_anew_after_a_failure() -> None:
+    """A source that failed and answers empty again is asked as soon as one that had something."""
+    pausing, track = Pausing(2, random.Random(1)), track_of("a")
+    for _ in range(5):
+        pausing.after_answer(track, 0, 0.0, 0.0, 10.0)
+    pausing.after_failure(track, 10.0, 0.0)
+    pausing.after_answer(track, 0, 0.0, 0.0, 10.0)
+
+    assert 0.001 <= track.not_before - 10.0 <= 0.002
+
+
+def test_p8_source_whose_items_went_back_takes_one_unit_and_none_that_is_only_lent() -> None:
+    """What it brings is to start: so it is not asked for its whole share, nor for a unit of somebody's overdue poll."""
+    owed, other = track_of("owed", owed=1), track_of("other")
+    sharing = Sharing([owed, other])
+    sharing.contend([owed, other])
+
+    assert sharing.grants([owed, other], [owed], Room(capacity=10, free=10, lent=0), now=0.0) == [(owed, 1)]
+    assert sharing.grants([owed, other], [owed], Room(capacity=10, free=2, lent=2), now=0.0) == []
+    assert sharing.grants([owed, other], [owed], Room(capacity=10, free=3, lent=2), now=0.0) == [(owed, 1)]
+
+
+def test_p10_items_that_started_are_counted_for_good() -> None:
+    """However many starts there were, and whatever became of the items."""
+    planner = planner_of("a")
+    answer_first_probe(planner, 0.0, full=True)
+    run_all(planner)
+    (request,) = planner.plan(1.0)
+    planner.answered(request, ["item"] * 4, 1.1)
+    run_all(planner)
+
+    assert planner.view()["a"].started == 5
