@@ -232,7 +232,7 @@ class Referee:
         """A poll brought something, in time or late."""
         account = self.accounts[request.source]
         poll, late = self.land(request)
-        self.arrive(account, poll, values, now, owed=not (late or poll.lendable))
+        self.arrive(account, poll.sent_at, values, now, owed=not (late or poll.lendable))
         self.planner.answered(request, values, now)
         if late:
             return
@@ -258,7 +258,7 @@ class Referee:
         """A poll failed, in time or late."""
         account = self.accounts[request.source]
         poll, late = self.land(request)
-        self.arrive(account, poll, values, now)
+        self.arrive(account, poll.sent_at, values, now)
         self.planner.failed(request, error, now, hint=hint, values=values)
         if not late:
             self.rest_after_failure(account, now, hint)
@@ -276,6 +276,41 @@ class Referee:
         self.land(request)
         self.planner.rejected(request, retry_after, now)
         self.accounts[request.source].pause(EPSILON, 1.0, now)
+
+    def may_chain(self, source: str, now: float, gates: Mapping[str, float] = NO_GATES) -> bool:
+        """P2, P4, P11, P13: a unit goes on without a poll only while nobody has a better claim to it."""
+        answer = self.planner.may_chain(source, now, gates)
+        account, sharers = self.accounts[source], self.sharers(now, gates)
+        shares = {name: math.ceil(share) for name, share in self.shares(sharers).items()}
+        may = not self.items and source in sharers and not account.slow and account.units <= shares[source]
+        assert may or not answer, f"P2, P4, P13: a chain of {source} that should end"
+        due = [a for a in self.accounts.values() if a is not account and self.is_due(a, now, gates)]
+        missing = [shares[a.source.name] - a.units for a in due if a.source.name in sharers]
+        missing += [
+            math.ceil(self.shares(sharers | {a.source.name})[a.source.name]) - a.units for a in due if a.is_owed
+        ]
+        assert max(missing, default=0) <= 1 or not answer, "P11: a chain goes on while somebody is below its share"
+        assert not self.somebody_starves(due, sharers) or not answer, "P11: a chain goes on while somebody starves"
+        resting = any(not self.is_due(a, now, gates) and not a.live for a in self.accounts.values())
+        assert answer or not may or missing or resting, f"a chain of {source} ends though nobody else can use its unit"
+        return answer
+
+    def chained(
+        self, source: str, values: Sequence[object], now: float, *, late: bool = False, asked_at: float | None = None
+    ) -> None:
+        """An item ended, and the answer to its result brought something, or came late."""
+        account = self.accounts[source]
+        account.executing -= not late
+        self.task_ended = self.task_ended or not late
+        self.planner.chained(source, values, now, late=late)
+        self.arrive(account, now if asked_at is None else asked_at, values, now)
+        if late or account.suspect or account.full == bool(values):
+            return
+        account.full = bool(values)
+        account.failures = 0
+        if not values:
+            account.debt = account.owed = 0
+        self.rest_after_answer(account, len(values), 0.0, 0.0, now)
 
     def finished(self, source: str) -> None:
         """A task ended."""
@@ -477,12 +512,14 @@ class Referee:
         assert poll.request is request
         return poll, False
 
-    def arrive(self, account: Account, poll: Poll, values: Sequence[object], now: float, *, owed: bool = False) -> None:
+    def arrive(
+        self, account: Account, sent_at: float, values: Sequence[object], now: float, *, owed: bool = False
+    ) -> None:
         """Hold what came."""
         account.held += len(values)
         for other in self.accounts.values():
             other.passed = 0 if other.units else other.passed + len(values)
-        self.items.extend(Item(account.source.name, value, now, poll.sent_at, owed) for value in values)
+        self.items.extend(Item(account.source.name, value, now, sent_at, owed) for value in values)
 
     def rest_after_answer(self, account: Account, count: int, waited: float, wait: float, now: float) -> None:
         """P6: a pause after an empty answer, unless it used its wait."""

@@ -40,7 +40,7 @@ def test_lost_answers_to_updates_repeat_the_results_and_not_the_tasks(pair: Pair
     eu, us = pair
     with Case([eu, us]) as case:
         task_type, runner = case.worker(quick(transport), act=nap(0.01))
-        case.give(eu, [task_type], 100, responseTimeoutSeconds=600)
+        case.give(eu, [task_type], 100, responseTimeoutSeconds=4)
         case.give(us, [task_type], 5)
         case.start(runner)
         case.wait_executed(eu, [task_type], 10)

@@ -141,16 +141,22 @@ class Loopback:
                 return HttpAnswer(502, {}, b"<html>")
             with self.lock:
                 Loopback.updates += 1
-            return HttpAnswer(200, {}, task.encode())
-        count = int(call.query.partition("count=")[2].partition("&")[0])
+            if not call.path.endswith("v2"):
+                return HttpAnswer(200, {}, task.encode())
+            tasks = self.take(1)
+            return HttpAnswer(200, {}, json.dumps(tasks[0]).encode()) if tasks else HttpAnswer(204)
+        tasks = self.take(int(call.query.partition("count=")[2].partition("&")[0]))
+        return HttpAnswer(200, {}, json.dumps(tasks).encode())
+
+    def take(self, count: int) -> list[dict[str, object]]:
+        """At most so many tasks."""
         with self.lock:
             first, count = Loopback.served, min(count, Loopback.limit - Loopback.served)
             Loopback.served += count
-        tasks = [
+        return [
             {"taskId": f"id{n}", "workflowInstanceId": f"w{n}", "inputData": {"n": n}}
             for n in range(first, first + count)
         ]
-        return HttpAnswer(200, {}, json.dumps(tasks).encode())
 
     def close(self) -> None:
         """Nothing is open."""

@@ -43,6 +43,8 @@ class PollerLife(RuleBasedStateMachine):
         self.live: dict[str, tuple[PollRequest, float]] = {}
         self.abandoned: list[PollRequest] = []
         self.executing: list[str] = []
+        self.chaining: list[tuple[str, float]] = []
+        self.left: list[str] = []
         self.gates: dict[str, float] = {}
         self.early: dict[str, float] = {}
         self.step()
@@ -162,6 +164,41 @@ class PollerLife(RuleBasedStateMachine):
         self.step()
         self.start_all()
 
+    @precondition(lambda self: self.executing)
+    @rule(data=st.data())
+    def ask_to_chain(self, data: st.DataObject) -> None:
+        """A task ends, and its unit asks whether it may go on without a poll."""
+        number = data.draw(st.integers(0, len(self.executing) - 1))
+        if self.referee.may_chain(self.executing[number], self.now, self.gates):
+            self.chaining.append((self.executing.pop(number), self.now))
+
+    @precondition(lambda self: self.chaining)
+    @rule(data=st.data(), brings=st.sampled_from([1, 1, 1, 0]))
+    def chain(self, data: st.DataObject, brings: int) -> None:
+        """The answer to its result brings the next item, or nothing; the unit takes what is next."""
+        name, asked_at = self.chaining.pop(data.draw(st.integers(0, len(self.chaining) - 1)))
+        self.referee.chained(name, [object() for _ in range(brings)], self.now, asked_at=asked_at)
+        self.step()
+        self.executing += [held.track.name for held in self.referee.start(1)]
+
+    @precondition(lambda self: self.chaining)
+    @rule(data=st.data())
+    def leave(self, data: st.DataObject) -> None:
+        """The answer takes too long: the unit waits no longer."""
+        name, _ = self.chaining.pop(data.draw(st.integers(0, len(self.chaining) - 1)))
+        self.left.append(name)
+        self.referee.finished(name)
+        self.step()
+        self.start_all()
+
+    @precondition(lambda self: self.left)
+    @rule(data=st.data(), brings=st.integers(0, 1))
+    def late_chain(self, data: st.DataObject, brings: int) -> None:
+        """The answer that nobody waits for comes after all."""
+        name = self.left.pop(data.draw(st.integers(0, len(self.left) - 1)))
+        self.referee.chained(name, [object() for _ in range(brings)], self.now, late=True)
+        self.step()
+
     @rule(data=st.data(), opens_for=st.sampled_from([None, 0.0, 0.5, 7.0, NEVER]), failing=st.booleans())
     def breaker(self, data: st.DataObject, opens_for: float | None, failing: bool) -> None:
         """A breaker opens for a while, may be probed, or closes."""
@@ -195,7 +232,7 @@ class PollerLife(RuleBasedStateMachine):
     def counts_agree(self) -> None:
         """The planner counts as the world does; reading its counts compares them with the referee's."""
         if hasattr(self, "referee"):
-            assert self.referee.executing == len(self.executing) <= self.capacity
+            assert self.referee.executing == len(self.executing) + len(self.chaining) <= self.capacity
             assert self.referee.held >= 0
 
 
@@ -232,6 +269,7 @@ def worlds(draw: st.DrawFn) -> Simulation:
             )
         )
     world = Simulation(sources, draw(st.integers(1, 8)), draw(st.integers(0, 99)), planner=Referee)
+    world.chains = draw(st.booleans())
     if draw(st.booleans()):
         world.breakers = BreakerRegistry(clock=lambda: world.now, rng=random.Random(1))
     return world

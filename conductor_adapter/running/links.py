@@ -6,7 +6,7 @@ from functools import partial
 from conductor_adapter.declaring import WorkerSpec
 from conductor_adapter.server import ConductorServer
 from conductor_adapter.settings import ServerSettings
-from conductor_adapter.tasks import Task, TaskResult
+from conductor_adapter.tasks import Task, TaskResult, TaskStatus
 from conductor_adapter.transports import Transport, drive
 from resilience.delivery import Destination
 from resilience.errors import Incomplete, ResilienceError
@@ -15,6 +15,7 @@ from resilience.polling import Source
 __all__ = ["Link"]
 
 GIVE_BACK_TIMEOUT = 2.0  # seconds for one task
+NEXT_TASK_WAIT = 0.1  # seconds a Conductor server waits for the next task of an update-v2
 
 
 class Link:
@@ -47,7 +48,14 @@ class Link:
 
     def destination(self) -> Destination:
         """The destination of its tasks' results."""
-        return Destination(self.name, self._send, identity=self._settings.identity, bounded=self.transport.bounded)
+        return Destination(
+            self.name,
+            self._send,
+            identity=self._settings.identity,
+            bounded=self.transport.bounded,
+            exchange=self._exchange,
+            exchange_wait=NEXT_TASK_WAIT,
+        )
 
     def _poll(self, spec: WorkerSpec, worker_id: str, count: int, wait: float) -> Sequence[Task]:
         operation = self.server.poll(spec.task_type, spec.worker_id or worker_id, count, wait, spec.domain)
@@ -72,3 +80,13 @@ class Link:
 
     def _send(self, result: TaskResult, timeout: float) -> None:
         drive(self.server.update(result), self.transport, timeout)
+
+    def _exchange(self, result: TaskResult, timeout: float) -> Sequence[Task] | None:
+        """Report a result and bring the next task; None where the server was not asked for one."""
+        if result.status is TaskStatus.IN_PROGRESS or not self.server.has_v2:  # the former would come back at once
+            self._send(result, timeout)
+            return None
+        task = drive(self.server.update_v2(result), self.transport, timeout)
+        if task is not None:
+            return (task,)
+        return () if self.server.has_v2 else None

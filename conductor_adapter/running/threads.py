@@ -120,6 +120,7 @@ class WorkerRunner:
         began = time.monotonic()
         self._stop_pollers(grace)
         left = self._relay.close(share_of_grace(grace, time.monotonic() - began))
+        self._stop_pollers(max(0.0, grace - (time.monotonic() - began)))  # what the last answers brought goes back
         unfinished = sum(view.executing for _, poller in self._pollers for view in poller.view().values())
         for link in self._links.values():
             link.transport.close()
@@ -163,7 +164,7 @@ class WorkerRunner:
 
     def _run(self, spec: WorkerSpec, item: Item[Task]) -> None:
         result = _result(spec, item)
-        self._relay.deliver(item.source, item.value.task_id, result)
+        self._relay.deliver(item.source, item.value.task_id, result, chain=item)
         if result.status in FAILURES:
             failed = TaskFailed(item.source, spec.task_type, item.value.task_id, result.status, result.reason)
             notify(self._on_event, failed)

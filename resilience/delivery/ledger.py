@@ -8,34 +8,19 @@ import logging
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
-import attrs
-
+from resilience.delivery.attempt import Attempt, Chain
 from resilience.delivery.outbox import Row, Store
 from resilience.delivery.parcel import Parcel, Report, Settled
 from resilience.delivery.routes import Announcer, Route, report
+from resilience.delivery.watch import Watch
 from resilience.events import Undelivered
 
-if TYPE_CHECKING:
-    from resilience.breaker import Permit
-
-__all__ = ["Attempt", "Ledger"]
+__all__ = ["Ledger"]
 
 log = logging.getLogger("resilience.delivery")
 
 _LONGEST_SLEEP = 3600.0  # seconds; locks refuse to wait for ever so long
-
-
-@attrs.define(eq=False)
-class Attempt:
-    """One send of one parcel; ``told`` is set, if a unit waits, once ``settled`` is known."""
-
-    route: Route
-    parcel: Parcel
-    permit: "Permit | None"
-    told: threading.Event | None = None
-    settled: Settled | None = None
 
 
 class Ledger:
@@ -58,13 +43,37 @@ class Ledger:
         self._clock = clock
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
+        self._watch = Watch()
         self._crossing = 0  # settled results whose rows are being crossed out
 
-    def admit(self, route: Route, key: str, payload: object, *, inline: bool) -> Parcel:
-        """Take a result in; its unit may send it if ``parcel.inline`` says so."""
+    def admit(self, route: Route, key: str, payload: object, *, inline: bool, chain: Chain | None = None) -> Attempt:
+        """Take a result in; its unit may send it if ``attempt.parcel.inline`` says so.
+
+        With a ``chain`` its answer may bring the next value, and somebody is to look after it: see `Watch`.
+        """
         now = self._clock()
         with self._lock:
-            return route.lane.admit(key, payload, now, inline=inline and not self.closed)
+            asks = chain is not None and not route.lane.silent(now)  # else there may be no value, or no answer
+            parcel = route.lane.admit(key, payload, now, inline=inline and not self.closed)
+            attempt = Attempt(route, parcel, chain=chain if asks else None)
+            if asks and parcel.inline:
+                parcel.grace = route.destination.exchange_wait
+                if self._watch.set(attempt, now + parcel.timeout + parcel.grace):
+                    self._changed.notify_all()
+        return attempt
+
+    def overstayed(self, inline_timeout: float) -> tuple[list[Attempt], list[Attempt]]:
+        """Exchanges that their units are to leave, which the relay has from now on; and left ones that have failed."""
+        now = self._clock()
+        with self._lock:
+            due = self._watch.due(now)
+            failed = [attempt for attempt in due if attempt.left]
+            for attempt in (leaving := [attempt for attempt in due if not attempt.left]):
+                parcel = attempt.parcel
+                attempt.left = attempt.route.lane.detach(parcel)
+                attempt.route.astray += 1
+                self._watch.set(attempt, parcel.started + inline_timeout + parcel.grace)
+        return leaving, failed
 
     def due(self) -> list[tuple[Route, Parcel]]:
         """The results that the relay is to send now."""
@@ -119,17 +128,22 @@ class Ledger:
         report(attempt.permit, Report.NEUTRAL, None)
         lane, now = attempt.route.lane, self._clock()
         with self._lock:
+            self._forget(attempt)
             lane.health.barred(pause, now)
             lane.postpone(attempt.parcel, now)
             self._changed.notify_all()
         _finish(attempt, Settled(kept=True))
 
-    def settle(self, attempt: Attempt, error: BaseException | None) -> Settled:
-        """The attempt has ended: None if the destination took the result, else what was raised."""
+    def settle(self, attempt: Attempt, error: BaseException | None, waited: float = 0.0) -> Settled:
+        """The attempt has ended: None if the destination took the result, else what was raised.
+
+        ``waited`` are the seconds that the destination waited because it was asked to.
+        """
         lane, parcel, now = attempt.route.lane, attempt.parcel, self._clock()
         self._report(attempt, error, now)
         with self._lock:
-            settled = lane.settle(parcel, error, now)
+            self._forget(attempt)
+            settled = lane.settle(parcel, error, now, waited)
             self._note(attempt, settled)
             written = settled.dead is not None or (parcel.gone and parcel.row is not None)
             self._crossing += written
@@ -146,7 +160,9 @@ class Ledger:
         now = self._clock()
         self._report(attempt, error, now)
         with self._lock:
-            self._note(attempt, attempt.route.lane.time_out(attempt.parcel, error, now))
+            if not attempt.left or attempt in self._watch:
+                self._watch.remove(attempt)
+                self._note(attempt, attempt.route.lane.time_out(attempt.parcel, error, now))
         self._announcer.tell()
 
     def sleep(self, deadline: float | None) -> None:
@@ -154,9 +170,11 @@ class Ledger:
         now = self._clock()
         with self._lock:
             wake_at = min(route.lane.wake_at(now) for route in self.routes.values())
-            seconds = min(wake_at, math.inf if deadline is None else deadline) - now
-            if seconds > 0 and not self.closed:
-                self._changed.wait(min(seconds, _LONGEST_SLEEP))
+            wake_at = min(wake_at, self._watch.next_at(), math.inf if deadline is None else deadline)
+            if wake_at > now and not self.closed:
+                self._watch.wake_at = wake_at
+                self._changed.wait(min(wake_at - now, _LONGEST_SLEEP))
+                self._watch.wake_at = -math.inf
 
     def drain(self, timeout: float) -> None:
         """Give every waiting result a try; wait until all are settled or the time is over. Once closed, do nothing."""
@@ -183,6 +201,11 @@ class Ledger:
         if not again:
             self._lament(left)
         return sum(map(len, left.values()))
+
+    def _forget(self, attempt: Attempt) -> None:
+        """An exchange has ended; any other attempt is not known here."""
+        self._watch.remove(attempt)
+        attempt.route.astray -= attempt.left
 
     def _report(self, attempt: Attempt, error: BaseException | None, now: float) -> None:
         """To the breaker, before the lane knows: the relay could ask for the next permit too early."""

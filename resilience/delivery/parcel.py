@@ -47,6 +47,7 @@ class Parcel:
         due: clock time before which it is not sent.
         inline: the unit that brought it is waiting for the attempt.
         timeout: seconds its unit should wait.
+        grace: seconds besides for which its attempt may be silent: it waits for a next value.
         relayed: the running attempt was started by the relay.
         away: an attempt is running (also one that is past its timeout: then ``abandoned``).
         started: clock time at which its last attempt began.
@@ -64,6 +65,7 @@ class Parcel:
     due: float
     inline: bool = False
     timeout: float = math.inf
+    grace: float = 0.0
     relayed: bool = False
     away: bool = False
     abandoned: bool = False

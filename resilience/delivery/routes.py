@@ -3,11 +3,12 @@
 import logging
 import random
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from resilience._checks import number
 from resilience.delivery.config import RelayConfig
 from resilience.delivery.outbox import Row
 from resilience.delivery.parcel import Parcel, Report
@@ -34,16 +35,24 @@ class Destination:
             anything else to say that it failed. Called from several threads.
         identity: what the name stands for (a URL, say); written down with each result.
         bounded: ``send`` keeps to its timeout by itself, whatever the other side does: it may run in the unit's thread.
+        exchange: ``exchange(payload, timeout)`` is a ``send`` that brings what its source hands out next: it returns
+            values (none: the source has no more for now), or None when nothing was asked for. Only used for a result
+            that is delivered with a ``chain``, and never to repeat: a lost answer may have been a value.
+        exchange_wait: seconds that ``exchange`` may wait for a value after the result was taken.
 
     Raises:
-        ValueError: for an empty name.
-        TypeError: for a name that is no text, or a ``send`` that cannot be called.
+        ValueError: for an empty name, or a negative wait.
+        TypeError: for a name that is no text, or a ``send`` or ``exchange`` that cannot be called.
     """
 
     name: str
     send: Callable[[Any, float], None]
     identity: str = ""
     bounded: bool = False
+    exchange: Callable[[Any, float], Sequence[Any] | None] | None = attrs.field(
+        default=None, kw_only=True, validator=attrs.validators.optional(attrs.validators.is_callable())
+    )
+    exchange_wait: float = attrs.field(default=0.0, kw_only=True, validator=number(0.0))
 
     def __attrs_post_init__(self) -> None:
         if not isinstance(self.name, str):
@@ -56,11 +65,15 @@ class Destination:
 
 @attrs.define(eq=False)
 class Route:
-    """A destination, the lane of its results, and its breaker, if it has one."""
+    """A destination, the lane of its results, and its breaker, if it has one.
+
+    ``astray`` counts the exchanges that go on without their unit; the ledger's lock guards it.
+    """
 
     destination: Destination
     lane: Lane
     breaker: "CircuitBreaker | None"
+    astray: int = 0
 
     def row(self, parcel: Parcel) -> Row:
         """What is written down of ``parcel``."""

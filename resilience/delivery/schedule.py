@@ -66,6 +66,12 @@ class Lane:
         """Whether a unit may send by itself."""
         return self.health.well(now) and not self._overdue(now)
 
+    def silent(self, now: float) -> bool:
+        """Whether the oldest attempt takes longer than usual, if only because it waits for a next value."""
+        for oldest in self._flying.values():
+            return self._is_silent(oldest, 0.0, now)
+        return False
+
     def admit(self, key: str, payload: Any, now: float, *, inline: bool = True) -> Parcel:  # noqa: ANN401 - opaque here
         """Take a result in, at the end of its key's line.
 
@@ -154,13 +160,16 @@ class Lane:
             return Report.NEUTRAL
         return Report.REPEAT if self.health.known_culprit(parcel.number) else Report.FAILURE
 
-    def settle(self, parcel: Parcel, error: BaseException | None, now: float) -> Settled:
-        """The attempt has ended: None if the destination took the result, else what was raised."""
+    def settle(self, parcel: Parcel, error: BaseException | None, now: float, waited: float = 0.0) -> Settled:
+        """The attempt has ended: None if the destination took the result, else what was raised.
+
+        ``waited`` are the seconds that the destination waited because it was asked to.
+        """
         told, cut = parcel.abandoned, self._cut_short(parcel, now)
         self._land(parcel)
         if error is None:
             self._drop(parcel)
-            events = self._answered(parcel, now)
+            events = self._answered(parcel, now, waited)
             return Settled(kept=False, events=events) if events else _TAKEN
         if isinstance(error, Undeliverable):
             return self._refuse(parcel, error, now)
@@ -204,12 +213,14 @@ class Lane:
         return parcel.inline and _USED * parcel.timeout <= now - parcel.started < _USED * self._config.inline_timeout
 
     def _overdue(self, now: float) -> bool:
-        for oldest in self._flying.values():
-            return self.health.overdue(oldest.started, len(self._flying), now)
-        return False
+        """Whether an attempt is silent for longer than it may be."""
+        return self.silent(now) and any(self._is_silent(parcel, parcel.grace, now) for parcel in self._flying.values())
 
-    def _answered(self, parcel: Parcel, now: float) -> tuple[Event, ...]:
-        resumed = self.health.answered(now - parcel.started, now)
+    def _is_silent(self, parcel: Parcel, grace: float, now: float) -> bool:
+        return self.health.overdue(parcel.started + grace, len(self._flying), now)
+
+    def _answered(self, parcel: Parcel, now: float, waited: float = 0.0) -> tuple[Event, ...]:
+        resumed = self.health.answered(max(0.0, now - parcel.started - waited), now)
         return (DeliveryResumed(self.name),) if resumed else ()
 
     def _launch(self, parcel: Parcel, now: float) -> None:
@@ -222,6 +233,7 @@ class Lane:
         self._leave(parcel)
         self._relayed -= parcel.relayed
         parcel.relayed = parcel.abandoned = False
+        parcel.grace = 0.0
         self._flying.pop(parcel.number, None)
 
     def _leave(self, parcel: Parcel) -> None:

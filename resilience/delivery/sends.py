@@ -4,7 +4,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from resilience.delivery.ledger import Attempt, Ledger
+from resilience.delivery.attempt import Attempt
+from resilience.delivery.ledger import Ledger
 from resilience.fan_out import FanOutExecutor
 from resilience.outcomes import Cancelled, Failed, Outcome, Rejected, TimedOut
 

@@ -4,18 +4,20 @@ One daemon thread, started when there is something to wait for, starts attempts 
 threads of a fan-out session. Which result is where is the ``ledger``'s.
 """
 
+import logging
 import math
 import os
 import random
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, final
 
+from resilience.delivery.attempt import Attempt, Chain
 from resilience.delivery.config import RelayConfig
-from resilience.delivery.ledger import Attempt, Ledger
+from resilience.delivery.ledger import Ledger
 from resilience.delivery.outbox import DeadLetter, MemoryStore, Store
 from resilience.delivery.parcel import Parcel
 from resilience.delivery.routes import Announcer, Destination, Route, routes
@@ -30,7 +32,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Relay"]
 
+log = logging.getLogger("resilience.delivery")
+
 Told = threading.Event
+Exchange = Callable[[Any, float], Sequence[Any] | None]
 _LEAST_TIMEOUT = 0.001  # seconds; what an attempt gets that starts at the very end
 
 
@@ -79,13 +84,21 @@ class Relay:
         self._start_afresh()
         _relays.add(self)
 
-    def deliver(self, destination: str, key: str, payload: Any) -> bool:  # noqa: ANN401 - opaque here
+    def deliver(
+        self,
+        destination: str,
+        key: str,
+        payload: Any,  # noqa: ANN401 - opaque here
+        *,
+        chain: Chain | None = None,
+    ) -> bool:
         """Deliver ``payload``; returns soon, at the latest after about ``config.inline_timeout`` seconds.
 
         Args:
             destination: where it goes.
             key: results of one key arrive one after another, in the order they were brought.
             payload: what the destination's ``send`` understands.
+            chain: goes on with the next value, if the destination has an ``exchange``: mostly the item itself.
 
         Returns:
             True if the destination took it; False if the relay has it (or if it became a dead letter at once).
@@ -94,20 +107,25 @@ class Relay:
             ValueError: for an unknown destination.
         """
         route = self._route(destination)
-        parcel = self._ledger.admit(route, key, payload, inline=True)
-        if not parcel.inline:
-            return self._keep(route, parcel)
+        exchange = route.destination.exchange
+        if chain is not None and not (exchange and self._may_exchange(route) and chain.may_chain()):
+            chain = None
+        attempt = self._ledger.admit(route, key, payload, inline=True, chain=chain)
+        if not attempt.parcel.inline:
+            return self._keep(route, attempt.parcel)
         permit = None if route.breaker is None else route.breaker.try_acquire()
         if isinstance(permit, Rejected):
-            self._ledger.bar(Attempt(route, parcel, None), permit.retry_after)
-            return self._keep(route, parcel)
-        attempt = Attempt(route, parcel, permit)
+            self._ledger.bar(attempt, permit.retry_after)
+            return self._keep(route, attempt.parcel)
+        attempt.permit = permit
+        if exchange is not None and attempt.chain is not None:
+            return self._exchange(attempt, exchange, attempt.chain)
         return self._send_here(attempt) if route.destination.bounded else self._send_apart(attempt)
 
     def hand_over(self, destination: str, key: str, payload: Any) -> None:  # noqa: ANN401 - opaque here
         """Give ``payload`` to the relay, which sends it at once if it can; arguments and errors as for ``deliver``."""
         route = self._route(destination)
-        self._keep(route, self._ledger.admit(route, key, payload, inline=False))
+        self._keep(route, self._ledger.admit(route, key, payload, inline=False).parcel)
 
     def is_prompt(self, destination: str) -> bool:
         """Whether ``deliver`` would send to ``destination`` itself now.
@@ -148,7 +166,7 @@ class Relay:
         rows = self._store.revive(destination)
         for row in rows:
             route = self._route(row.destination)
-            self._ledger.written(route, self._ledger.admit(route, row.key, row.payload, inline=False), row)
+            self._ledger.written(route, self._ledger.admit(route, row.key, row.payload, inline=False).parcel, row)
         self._start_driver()
         return len(rows)
 
@@ -215,6 +233,41 @@ class Relay:
             settled = self._ledger.settle(attempt, None)
         return self._keep(attempt.route, attempt.parcel) if settled.kept else settled.dead is None
 
+    def _may_exchange(self, route: Route) -> bool:
+        """One that has not come back is enough; and a breaker's probe is to be a plain send."""
+        healthy = route.breaker is None or route.breaker.retry_at is None
+        return healthy and not route.astray
+
+    def _exchange(self, attempt: Attempt, exchange: Exchange, chain: Chain) -> bool:
+        """Send in the unit's own thread, and let it go on with what that brings; see `Watch`."""
+        parcel = attempt.parcel
+        self._start_driver()
+        try:
+            brought = exchange(parcel.payload, self._config.send_timeout)
+            values = None if brought is None else list(brought)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the destination's answer
+            settled = self._ledger.settle(attempt, error)
+        except BaseException:  # somebody ends this thread; the result must live on
+            self._ledger.bar(attempt, None)
+            if not attempt.left:
+                self._keep(attempt.route, parcel)
+            raise
+        else:
+            settled = self._ledger.settle(attempt, None, parcel.grace if values == [] else 0.0)
+            if values is not None:
+                chain.chain(values)
+        if settled.kept and not attempt.left:
+            self._keep(attempt.route, parcel)
+        return not settled.kept and settled.dead is None
+
+    def _leave(self, attempt: Attempt) -> None:
+        """The unit of an exchange waits no longer; the relay has the result."""
+        try:
+            attempt.chain.leave()  # type: ignore[union-attr] # exchanges have one
+        except Exception:  # somebody else's code: the relay must go on
+            log.exception("a unit could not be freed")
+        self._ledger.keep(attempt.route, attempt.parcel)
+
     def _send_apart(self, attempt: Attempt) -> bool:
         attempt.told = told = Told()
         self._sends.start(attempt, self._config.send_timeout, self._config.inline_timeout)
@@ -247,6 +300,11 @@ class Relay:
         while not self._ledger.closed:
             for route, parcel in self._ledger.due():
                 self._relay(route, parcel)
+            leaving, failed = self._ledger.overstayed(self._config.inline_timeout)
+            for attempt in leaving:
+                self._leave(attempt)
+            for attempt in failed:
+                self._ledger.time_out(attempt, self._config.inline_timeout)
             self._ledger.sleep(self._sends.expire())
 
     def _relay(self, route: Route, parcel: Parcel) -> None:
@@ -255,10 +313,10 @@ class Relay:
         if not isinstance(permit, Rejected):
             attempt = Attempt(route, parcel, permit)
         elif left == math.inf:
-            self._ledger.bar(Attempt(route, parcel, None), permit.retry_after)
+            self._ledger.bar(Attempt(route, parcel), permit.retry_after)
             return
         else:
-            attempt = Attempt(route, parcel, None)
+            attempt = Attempt(route, parcel)
         timeout = max(_LEAST_TIMEOUT, min(self._config.send_timeout, left))
         self._sends.start(attempt, timeout, timeout)
 

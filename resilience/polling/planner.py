@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from resilience.events import Event, PollOverdue
+from resilience.polling.chaining import keeps_its_unit
 from resilience.polling.explaining import explain
 from resilience.polling.holding import Held, lend, reserved
 from resilience.polling.outage import Outage
@@ -77,10 +78,9 @@ class PollPlanner(Roster):
             return []
         self._overheld += self._holding.give_back(now, self._config.max_hold)
         look = Look(now, gates, early)
-        able = [t for t in self._tracks.values() if is_able(t, self._config.max_abandoned)]
-        closed = [t for t in able if t.name not in gates]
-        self._sharers = sharing = sharers(closed, self._capacity)
-        self._sharing.contend(t for t in closed if t in sharing or t.is_owed)
+        able, sharing = self._able(gates)
+        self._sharers = sharing
+        self._sharing.contend(t for t in able if t in sharing or (t.is_owed and t.name not in gates))
         due = [t for t in able if is_due(t, look)] or self._rescued(able, look)
         takers = [t for t in due if t in sharing or t.is_owed]
         wait = 0.0 if sharing else self._config.poll_wait
@@ -109,6 +109,16 @@ class PollPlanner(Roster):
         for held in started:
             self._sharing.started(held.track)
         return started
+
+    def may_chain(self, source: str, now: float, gates: Mapping[str, float] = NO_GATES) -> bool:
+        """Whether a unit of ``source`` may ask for the next item with its result, and so go on without a poll."""
+        track = self._tracks[source]
+        if self._stopped or self._holding or not track.full:
+            return False
+        able, sharing = self._able(gates)
+        look = Look(now, gates, NO_GATES)
+        takers = [t for t in able if (t in sharing or t.is_owed) and is_due(t, look)]
+        return keeps_its_unit(track, sharing, takers, self._sharing, self._capacity)
 
     def startable(self) -> int:
         """How many items may start now without taking a unit that was granted elsewhere."""
@@ -167,6 +177,11 @@ class PollPlanner(Roster):
             name: explain(track, self._sharers, self._capacity, look, sent.get(name))
             for name, track in self._tracks.items()
         }
+
+    def _able(self, gates: Mapping[str, float]) -> tuple[list[Track], list[Track]]:
+        """The sources that can be polled, and those of them that divide the capacity."""
+        able = [t for t in self._tracks.values() if is_able(t, self._config.max_abandoned)]
+        return able, sharers([t for t in able if t.name not in gates], self._capacity)
 
     def _rescued(self, able: Sequence[Track], look: Look) -> list[Track]:
         """Who is probed early now because everybody is open."""

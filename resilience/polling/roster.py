@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from resilience.events import Event, ItemsArrived, ItemsArrivedLate, PollFailed, PollTimedOut
+from resilience.polling.chaining import note_answer
 from resilience.polling.holding import Holding, settle_debt
 from resilience.polling.pausing import Pausing
 from resilience.polling.sharing import Sharing
@@ -104,6 +105,20 @@ class Roster:
         self._tracks[source].executing -= 1
         self._executing -= 1
         self._task_ended = True
+
+    def chained(self, source: str, values: Sequence[object], now: float, *, late: bool = False) -> None:
+        """An item of ``source`` has ended, and ``values`` came with the answer to its result: its unit may go on.
+
+        Call `start` for the unit. A ``late`` answer is one that the unit did not wait for: it had finished before.
+        """
+        track = self._tracks[source]
+        track.chained += len(values)
+        self._receive(track, values, now, owed=False)
+        if late:
+            self._events += [ItemsArrivedLate(source, len(values))] if values else []
+            return
+        self.finished(source)
+        note_answer(track, len(values), self._pausing, now)
 
     def deliveries(self, source: str, ok: bool) -> None:  # noqa: FBT001 - a fact, not a mode
         """Whether the last delivery to ``source`` succeeded; while it failed the source is not polled (rule P13)."""

@@ -82,7 +82,7 @@ class Sharing:
             return []
         shares = _shares(sharers, capacity)
         granted = []
-        for track in self._in_turn(takers, capacity):
+        for track in self.in_turn(takers, capacity):
             share = shares.get(track.name) or share_of(sharers, track, capacity)
             most = 1 if track.is_owed else min(share, track.source.max_batch or capacity)
             count = min(most, share - track.units, free - lent if track.is_owed else free)
@@ -95,7 +95,7 @@ class Sharing:
                 track.why = Why.LINGERING
         return granted
 
-    def _in_turn(self, due: Sequence[Track], capacity: int) -> Sequence[Track]:
+    def in_turn(self, due: Sequence[Track], capacity: int) -> Sequence[Track]:
         """By credit; the urgent ones first, and last those that have their part of the capacity already."""
         if len(due) == 1:
             return due

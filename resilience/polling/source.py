@@ -114,6 +114,7 @@ class SourceView:
         held: items that have arrived and not started.
         in_flight: what its live poll was asked for; 0 without one.
         started: items that have started so far.
+        chained: items that came with the answer to a result and not by a poll, so far.
     """
 
     state: str
@@ -121,6 +122,16 @@ class SourceView:
     held: int
     in_flight: int
     started: int
+    chained: int = 0
+
+
+def checked(values: Sequence[V] | None, source: str, rule: str) -> Sequence[V]:
+    """A list of what ``source`` brought, nothing for None; ``rule`` says what it is to be."""
+    if values is None:
+        return ()
+    if isinstance(values, (str, bytes)) or not isinstance(values, Sequence):
+        raise TypeError(f"source {source!r} returned {type(values).__name__}; {rule} a list, or None for empty")
+    return list(values)  # whatever its class computes is computed here, not under the poller's lock
 
 
 def check_sources(sources: Iterable[Source[Any]]) -> list[Source[Any]]:

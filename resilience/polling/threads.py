@@ -12,20 +12,20 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from resilience.errors import Incomplete, Throttled
-from resilience.events import HandlerFailed, Listener, notify
+from resilience.events import Listener, notify
 from resilience.fan_out import FanOutExecutor
 from resilience.outcomes import Failed, Outcome, Rejected, TimedOut, Value
 from resilience.polling.items import Item
 from resilience.polling.planner import NO_GATES, PollPlanner
 from resilience.polling.reasons import Explanation
 from resilience.polling.returns import Returns
-from resilience.polling.source import PollConfig, PollRequest, Source, SourceView
+from resilience.polling.source import PollConfig, PollRequest, Source, SourceView, checked
+from resilience.polling.units import Tell, Units
 from resilience.registry import BreakerRegistry
 
 __all__ = ["Poller"]
 
 V = TypeVar("V")
-Tell = Callable[[PollPlanner, float], None]
 Gates = Mapping[str, float]
 GRACE = 10.0
 
@@ -71,12 +71,12 @@ class Poller(Generic[V]):
         self._polls = FanOutExecutor(breakers=breakers, max_abandoned=self._config.max_abandoned, clock=clock)
         self._polling = self._polls.session()
         self._returns = Returns(self._sources, clock=clock, on_event=on_event, on_settled=self._returned)
+        self._units: Units[V] = Units(self._step, self._may_chain, self._wait_for_items, self._given_back, on_event)
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._earlier = threading.Condition(self._lock)
         self._wake_at = float("-inf")
         self._keeper: threading.Thread | None = None
-        self._units: list[threading.Thread] = []
         self._handing_back = 0  # items that have left the planner and not yet begun to go back
         self._stopping = False
         self._closed = threading.Event()
@@ -128,15 +128,8 @@ class Poller(Generic[V]):
         Raises:
             RuntimeError: it was started before.
         """
-        if self._units:
-            raise RuntimeError("this poller is running already: make another one for another handler")
         self._keep_time()
-        self._units = [
-            threading.Thread(target=self._work, args=(handler,), name=f"unit-{i + 1}", daemon=True)
-            for i in range(self._capacity)
-        ]
-        for unit in self._units:
-            unit.start()
+        self._units.start(handler, self._capacity)
 
     def run(self, handler: Callable[[Item[V]], object]) -> None:
         """Like `start`, and wait until somebody, in another thread, calls `stop`."""
@@ -207,7 +200,11 @@ class Poller(Generic[V]):
             self._hand_back([(held.track.name, held.value) for held in back])
         for event in events:
             notify(self._on_event, event)
-        return [Item(held.track.name, held.value, self._finish) for held in started]  # type: ignore[arg-type]
+        return [Item(held.track.name, held.value, self._units) for held in started]  # type: ignore[arg-type]
+
+    def _may_chain(self, source: str) -> bool:
+        with self._lock:
+            return not self._stopping and self._planner.may_chain(source, self._clock(), self._gates()[0])
 
     def _wake(self, limit: int, now: float, gates: Gates, early: Gates) -> None:
         if self._stopping:
@@ -231,7 +228,7 @@ class Poller(Generic[V]):
     def _is_busy(self) -> bool:
         return bool(self._planner.executing or self._planner.awaited or self._handing_back or self._returns.pending)
 
-    def _wait_for_items(self, timeout: float | None) -> bool:
+    def _wait_for_items(self, timeout: float | None = None) -> bool:
         """Wait until items may start; False once the poller has stopped."""
         with self._lock:
             if not self._stopping and not self._planner.startable():
@@ -256,34 +253,12 @@ class Poller(Generic[V]):
         with self._lock:
             self._handing_back -= len(items)
 
+    def _given_back(self, item: Item[V]) -> None:
+        self._returns.send([(item.source, item.value)], "given back by its holder")
+
     def _returned(self) -> None:
         with self._lock:
             self._changed.notify_all()
-
-    # -- units -------------------------------------------------------------------------------------------------------
-
-    def _work(self, handler: Callable[[Item[V]], object]) -> None:
-        item = self._next(None)
-        while item is not None:
-            try:
-                handler(item)
-            except BaseException as error:  # noqa: BLE001 - a unit outlives whatever a handler raises
-                notify(self._on_event, HandlerFailed(item.source, error))
-            item = self._next(item)
-
-    def _next(self, ended: Item[V] | None) -> Item[V] | None:
-        items = self._step(None if ended is None else partial(_end, ended), 1)
-        while not items and self._wait_for_items(None):
-            items = self._step(None, 1)
-        return items[0] if items else None
-
-    def _finish(self, item: Item[V], give_back: bool) -> None:  # noqa: FBT001 - the item's only flag
-        with self._lock:
-            first, item.ended = not item.ended, True
-        if first and give_back:
-            self._returns.send([(item.source, item.value)], "given back by its holder")
-        if first:
-            self._step(lambda planner, _: planner.finished(item.source), 0)
 
     # -- time --------------------------------------------------------------------------------------------------------
 
@@ -314,21 +289,7 @@ class Poller(Generic[V]):
 
 
 def _call(source: Source[V], request: PollRequest) -> Sequence[V]:
-    values = source.poll(request.count, request.wait)
-    if values is None:
-        return ()
-    if isinstance(values, (str, bytes)) or not isinstance(values, Sequence):
-        raise TypeError(
-            f"source {source.name!r} returned {type(values).__name__}; poll() returns a list, or None for empty"
-        )
-    return list(values)  # whatever its class computes is computed here, not under the poller's lock
-
-
-def _end(item: Item[V], planner: PollPlanner, _: float) -> None:
-    """Free the unit of an item whose handler returned, unless the handler has done so; under the poller's lock."""
-    if not item.ended:
-        item.ended = True
-        planner.finished(item.source)
+    return checked(source.poll(request.count, request.wait), source.name, "poll() returns")
 
 
 def _report(request: PollRequest, outcome: Outcome[Sequence[object]], planner: PollPlanner, now: float) -> None:

@@ -35,6 +35,7 @@ class Track:
     executing: int = 0
     held: int = 0
     started: int = 0
+    chained: int = 0
     live: Flight | None = None
     abandoned: dict[int, Flight] = attrs.field(factory=dict)
     answered: bool = False
@@ -87,6 +88,7 @@ class Track:
             held=self.held,
             in_flight=self.live.request.count if self.live is not None else 0,
             started=self.started,
+            chained=self.chained,
         )
 
     @property

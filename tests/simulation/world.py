@@ -14,6 +14,7 @@ from resilience.outcomes import Rejected
 from resilience.polling import PollConfig, PollPlanner, PollRequest
 from resilience.registry import BreakerRegistry
 
+from .chains import Chains
 from .polls import Call
 from .results import Post
 from .sources import Job, Simulated
@@ -34,6 +35,7 @@ class Simulation:
         breakers: of polls, one per source, which count failures and timeouts.
         update_breakers: of results, one per source.
         planner: makes the planner; tests put a referee in its place.
+        chains: whether units ask for the next item with a result where the planner lets them.
     """
 
     sources: list[Simulated]
@@ -43,6 +45,7 @@ class Simulation:
     breakers: BreakerRegistry | None = None
     update_breakers: BreakerRegistry | None = None
     planner: Any = PollPlanner
+    chains: bool = False
     now: float = 0.0
     starts: Counter[str] = attrs.field(factory=Counter)
     busy: dict[str, float] = attrs.field(factory=lambda: defaultdict(float))  # seconds of units until `run` ends
@@ -65,6 +68,7 @@ class Simulation:
         self._draw = random.Random(self.seed + 1)
         self.by_name = {source.name: source for source in self.sources}
         self.post = Post(self)
+        self.chaining = Chains(self)
 
     def count_failures(self, config: BreakerConfig = BreakerConfig()) -> "Simulation":  # noqa: B008 - frozen
         """Give every source a breaker for its polls and one for its results."""
@@ -144,8 +148,12 @@ class Simulation:
         self.busy[source.name] += min(duration, self._until - self.now)
         self.order.append(source.name)
         self.started_at.setdefault(source.name, []).append(self.now)
-        ended = self.post.deliver if source.tells else self.finished
-        self.at(self.now + duration, lambda: ended(source))
+        self.at(self.now + duration, lambda: self._ended(source))
+
+    def _ended(self, source: Simulated) -> None:
+        if self.chains and self.chaining.go(source):
+            return
+        (self.post.deliver if source.tells else self.finished)(source)
 
     def _poll(self, request: PollRequest) -> None:
         source = self.by_name[request.source]

@@ -1,0 +1,139 @@
+"""Units: what executing items do with them, and the threads on which a handler runs."""
+
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+from resilience.events import HandlerFailed, Listener, notify
+from resilience.polling.items import Item
+from resilience.polling.planner import PollPlanner
+from resilience.polling.source import checked
+
+__all__ = ["Units"]
+
+V = TypeVar("V")
+Tell = Callable[[PollPlanner, float], None]
+
+
+class Units(Generic[V]):
+    """Lets executing items end or go on. Thread-safe; it is the items' holder.
+
+    Args:
+        step: ``step(tell, limit)`` tells the planner, under its lock, and returns at most ``limit`` items to start.
+        may_chain: whether a unit of that source may go on without a poll.
+        wait: waits until items may start; False once the poller has stopped.
+        give_back: returns the value of an item to its source.
+        on_event: told what a handler raised.
+    """
+
+    def __init__(
+        self,
+        step: Callable[[Tell | None, int], list[Item[V]]],
+        may_chain: Callable[[str], bool],
+        wait: Callable[[], bool],
+        give_back: Callable[[Item[V]], None],
+        on_event: Listener | None,
+    ) -> None:
+        self._step = step
+        self._may_chain = may_chain
+        self._wait = wait
+        self._give_back = give_back
+        self._on_event = on_event
+        self._handler: Callable[[Item[V]], object] | None = None
+        self._lock = threading.Lock()
+        self._threads = 0
+
+    # -- threads -----------------------------------------------------------------------------------------------------
+
+    def start(self, handler: Callable[[Item[V]], object], count: int) -> None:
+        """Run ``handler`` on ``count`` threads.
+
+        Raises:
+            RuntimeError: it runs already.
+        """
+        if self._handler is not None:
+            raise RuntimeError("this poller is running already: make another one for another handler")
+        self._handler = handler
+        for _ in range(count):
+            self._add(handler)
+
+    def _add(self, handler: Callable[[Item[V]], object]) -> None:
+        self._threads += 1
+        threading.Thread(target=self._work, args=(handler,), name=f"unit-{self._threads}", daemon=True).start()
+
+    def _work(self, handler: Callable[[Item[V]], object]) -> None:
+        item = self._first()
+        while item is not None:
+            try:
+                handler(item)
+            except BaseException as error:  # noqa: BLE001 - a unit outlives whatever a handler raises
+                notify(self._on_event, HandlerFailed(item.source, error))
+            item = self._after(item)
+
+    def _first(self) -> Item[V] | None:
+        while self._wait():
+            if items := self._step(None, 1):
+                return items[0]
+        return None
+
+    def _after(self, item: Item[V]) -> Item[V] | None:
+        """What the thread runs next; None if it is to end."""
+        while item.follower is not None:
+            item = item.follower
+            if not item.ended:
+                return item
+        if item.end():
+            items = self._step(partial(_finished, item.source), 1)
+            return items[0] if items else self._first()
+        with self._lock:
+            if item.left:
+                return None
+        return self._first()
+
+    # -- the items' holder -------------------------------------------------------------------------------------------
+
+    def finish(self, item: Item[Any], *, give_back: bool) -> None:
+        """Free the unit, once."""
+        if not item.end():
+            return
+        if give_back:
+            self._give_back(item)
+        self._step(partial(_finished, item.source), 0)
+
+    def may_chain(self, item: Item[Any]) -> bool:
+        """Whether the unit may go on without a poll."""
+        return not item.ended and self._may_chain(item.source)
+
+    def chain(self, item: Item[Any], values: Sequence[Any] | None) -> Item[Any] | None:
+        """End the item and let its unit go on with ``values``, or with what has been held for longer."""
+        came = checked(values, item.source, "chain() takes")
+        if not item.end():
+            self._step(partial(_chained, item.source, came, late=True), 0)
+            return None
+        items = self._step(partial(_chained, item.source, came), 1)
+        item.follower = items[0] if items else None
+        if len(came) > 1:
+            self._step(None, 0)  # wakes other units for the rest
+        return item.follower
+
+    def leave(self, item: Item[Any]) -> None:
+        """Free the unit, and put another thread in the place of the one that is held up."""
+        with self._lock:
+            if not item.end():
+                return
+            item.left = self._handler is not None
+        try:
+            if self._handler is not None:
+                self._add(self._handler)
+        except RuntimeError:  # no thread to be had: the one that is held up goes on when it can
+            item.left = False
+        self._step(partial(_finished, item.source), 0)
+
+
+def _finished(source: str, planner: PollPlanner, _: float) -> None:
+    planner.finished(source)
+
+
+def _chained(source: str, values: Sequence[object], planner: PollPlanner, now: float, *, late: bool = False) -> None:
+    planner.chained(source, values, now, late=late)
