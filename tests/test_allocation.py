@@ -1,14 +1,16 @@
 """Credit over rounds: exact by an independent model, over long runs, and with inputs that change."""
 
+import itertools
+import math
 from fractions import Fraction
 from math import ceil, floor
 
 import pytest
 from divisions import divisions, shares, weighted
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from resilience.allocation import CapacityAllocator
+from resilience.allocation import CapacityAllocator, _urgency
 
 
 def long_run(division, rounds: int = 300) -> Fraction:
@@ -61,6 +63,50 @@ def test_constant_rounds_stay_within_one_unit_when_caps_are_tight(weights, capac
 def test_rounds_where_the_earliest_deadline_alone_would_drift(capacity, weights, cap):
     """Found by search: rounding up by the earliest deadline alone, or with other ties, is a unit or more off here."""
     assert long_run((capacity, dict(enumerate(weights)), dict.fromkeys(range(len(weights)), cap)), rounds=1000) < 1
+
+
+def pd2(part, total, index):
+    """Deadline, b-bit and group deadline of a subtask of a task with this rate, in the words of the paper."""
+
+    def deadline(k):
+        return -(-k * total // part)
+
+    def has_b(k):
+        return k * total % part != 0
+
+    def window(k):
+        return deadline(k) - (k - 1) * total // part
+
+    group = 0
+    if 2 * part >= total:
+        group = next(
+            u
+            for u in itertools.count(deadline(index))
+            for k in range(index, index + 2 * total)
+            if (u == deadline(k) and not has_b(k)) or (u + 1 == deadline(k) and window(k) == 3)
+        )
+    return deadline(index), has_b(index), group
+
+
+rates = st.integers(2, 12).flatmap(lambda total: st.tuples(st.integers(1, total - 1), st.just(total)))
+
+
+@settings(deadline=None, max_examples=400)
+@given(rates, rates, st.integers(0, 24))
+def test_units_that_are_left_over_go_out_in_the_order_of_pd2(first, second, slot):
+    """Earliest deadline, then those with a b-bit, then the latest group deadline (Anderson and Srinivasan 2004)."""
+    scale, found, wanted = math.lcm(first[1], second[1]), [], []
+    for part, total in (first, second):
+        index, rate = part * slot // total + 1, part * (scale // total)
+        deadline, has_b, group = pd2(part, total, index)
+        assume(deadline > slot + 1)  # who is at its last slot is owed a whole unit, and is served anyway
+        found.append(_urgency(rate * (slot + 1) - (index - 1) * scale, rate, scale))
+        wanted.append((deadline - slot - 1, not has_b, -group if has_b else 0))
+
+    assert [one[:2] for one in found] == [one[:2] for one in wanted]
+    if all(has_no_b is False for _, has_no_b, _ in wanted):  # else PD2 leaves the order open
+        assert (found[0][2] < found[1][2]) == (wanted[0][2] < wanted[1][2])
+        assert (found[0][2] == found[1][2]) == (wanted[0][2] == wanted[1][2])
 
 
 def test_nobody_starves_at_capacity_one():

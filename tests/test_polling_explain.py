@@ -3,6 +3,7 @@
 import copy
 import math
 import random
+import threading
 
 import pytest
 
@@ -231,3 +232,42 @@ def test_p10_stopped() -> None:
     planner.stop()
 
     assert told(planner, "a", 0.0).reason == "not polled: the poller has stopped"
+
+
+class Locked:
+    """A source's client, and a value: neither can be copied, nor may be."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+    def poll(self, _: int, __: float) -> list[object]:
+        """Bring itself."""
+        return [self]
+
+
+def test_p10_neither_sources_nor_values_are_copied_by_explaining() -> None:
+    """What cannot be copied, such as a client with a lock, can be explained while its values are held."""
+    client = Locked()
+    planner = PollPlanner([Source("a", client.poll)], 2, CONFIG, random.Random(3))
+    (request,) = planner.plan(0.0)
+    planner.answered(request, [client], 0.1)
+
+    assert planner.explain(0.2)["a"].why is Why.GRANTED
+    (held,) = planner.start(1)
+    assert held.value is client
+
+
+def test_p10_explaining_tells_no_events_and_draws_no_jitter() -> None:
+    """Asking as often as one likes changes neither what is told of polls nor when anybody is polled next."""
+    planners, again = [planner_of("a", "b"), planner_of("a", "b")], []
+    for planner in planners:
+        first, _ = planner.plan(0.0)
+        planner.answered(first, [], 0.1)
+        again += planner.plan(0.2)
+    for _ in range(5):
+        planners[0].explain(9.0)
+
+    assert planners[0].drain_events() == planners[1].drain_events()
+    for planner, request in zip(planners, again, strict=True):
+        planner.failed(request, DOWN, 10.1)
+    assert planners[0].next_wakeup(10.2) == planners[1].next_wakeup(10.2)

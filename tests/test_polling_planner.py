@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from resilience.events import ItemsArrived, ItemsArrivedLate, PollFailed, PollOverdue, PollTimedOut
 from resilience.polling import PollConfig, PollPlanner, PollRequest, Source
+from resilience.polling.pausing import Pausing
 from resilience.polling.sharing import Room, Sharing
 from resilience.polling.track import Track
 
@@ -552,6 +553,15 @@ def test_p6_no_pause_after_a_wait_that_was_used() -> None:
     desk.answer(desk.plan()["a"], 0, after=1.0)
 
     assert list(desk.plan()) == ["a"]
+
+
+@pytest.mark.parametrize(("waited", "pauses"), [(0.9, False), (0.89, True)])
+def test_p6_nine_tenths_of_a_wait_are_all_of_it(waited: float, *, pauses: bool) -> None:
+    """The other side's clock may run a little faster than ours."""
+    pausing, track = Pausing(1, random.Random(1)), Track(Source("a", print))
+    pausing.after_answer(track, 0, waited, 1.0, 5.0)
+
+    assert (track.not_before > 5.0) is pauses
 
 
 def test_p6_an_item_ends_the_pauses() -> None:

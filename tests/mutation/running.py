@@ -55,12 +55,13 @@ def run(module, seconds, names=()):
             stdout=log,
             stderr=log,
             env=environment,
+            start_new_session=True,
             preexec_fn=_limited,  # noqa: PLW1509 - this program has one thread
         )
         try:
             running.wait(seconds)
         except subprocess.TimeoutExpired:
-            running.send_signal(signal.SIGINT)
+            os.killpg(running.pid, signal.SIGKILL)  # what was found so far is in its files
             running.wait()
 
 
