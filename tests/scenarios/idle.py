@@ -48,6 +48,20 @@ def many_caught_up() -> Row:
     )
 
 
+def polls_beside_a_backlog() -> Row:
+    """Nobody is asked again at once."""
+    world = ran(6.0, full(), *idle(31))
+    polls = max(world.polls[f"idle{i}"] for i in range(31)) / 6.0
+    return Row(
+        scenario="the same, 31: polls/s of one that is caught up",
+        plain="-",
+        target="≤ 7.8 (P6)",
+        ideal="-",
+        ours=told(polls, digits=1),
+        ceilings=[(polls, 7.8)],
+    )
+
+
 def trickle() -> Row:
     """It takes its own units and hardly more."""
     world = ran(10.0, full(), Simulated("b", rate=7.0))
@@ -122,6 +136,7 @@ SCENARIOS: dict[str, Scenario] = {
     "one caught up": one_caught_up,
     "seven caught up at capacity 1": seven_caught_up_at_one,
     "many caught up": many_caught_up,
+    "polls beside a backlog": polls_beside_a_backlog,
     "trickle": trickle,
     "first tasks while nobody is backlogged": first_tasks_while_nobody_is_backlogged,
     "first tasks beside a backlog": first_tasks_beside_a_backlog,
