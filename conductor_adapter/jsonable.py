@@ -1,48 +1,103 @@
 """From what a task function returned to a JSON object, or to the exact place that is none (pure)."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping
 from typing import Any
 
 import attrs
 
-__all__ = ["NotJsonError", "as_output"]
+from conductor_adapter.tasks import TOO_MANY, JsonText, TaskResult, TaskStatus, encode
+
+__all__ = ["LONGEST_WAIT", "NotJsonError", "as_output", "as_sendable", "shown"]
+
+LONGEST_WAIT = 2**31 - 1  # seconds: what Conductor's queues can count in the narrowest of their columns
 
 _MAX_DEPTH = 200
+_MOST = 1e300  # an int may be larger than any float, and than what Python turns into text
+_NOTHING = JsonText("{}")
 
 
 class NotJsonError(ValueError):
     """The returned value holds something that JSON cannot say; the text names the place and the type."""
 
 
-def as_output(value: Any) -> dict[str, Any]:  # noqa: ANN401 - whatever the function returned
-    """The output of a task whose function returned ``value``.
+def as_output(value: Any) -> JsonText:  # noqa: ANN401 - whatever the function returned
+    """The output of a task whose function returned ``value``, as text: the function may use the object again.
 
     None becomes ``{}``, a mapping and a data class become the object itself, anything else ``{"result": value}``.
-    Instances of attrs and data classes become objects, at any depth; what is JSON already is not copied.
+    Instances of attrs and data classes become objects, at any depth.
 
     Raises:
         NotJsonError: some part is no JSON value, such as a date, a set, NaN, or an object that contains itself.
     """
     if value is None:
-        return {}
+        return _NOTHING
     if not isinstance(value, Mapping) and not _is_record(value):
         value = {"result": value}
-    if isinstance(value, dict) and _is_json(value):
-        return value
-    plain: dict[str, Any] = _plain(value, "output", 0)
-    return plain
+    text = _text(value) if isinstance(value, dict) else None
+    return JsonText(encode(_plain(value, "output", 0)) if text is None else text)
 
 
-def _is_json(value: Any) -> bool:  # noqa: ANN401 - any value
+def as_sendable(result: TaskResult) -> TaskResult:
+    """A result that a task function made by hand, as it can be sent: nothing in it changes any more.
+
+    Raises:
+        NotJsonError: some part of it no server would take; the text names the part.
+    """
+    if not isinstance(result.status, TaskStatus):
+        raise _unsendable(f"its status is {result.status!r:.80}; use a TaskStatus")
+    for name in ("reason", "worker_id"):
+        value = getattr(result, name)
+        if value is not None and not isinstance(value, str):
+            raise _unsendable(f"its {name} is {_described(value)}; make it text")
+    later = result.callback_after
+    if result.status is TaskStatus.IN_PROGRESS and not (_is_number(later) and 0 <= later <= LONGEST_WAIT):
+        raise _unsendable(f"its callback_after is {shown(later)}; it must be 0 to {LONGEST_WAIT} seconds")
+    return attrs.evolve(result, output=as_output(_object(result.output)), logs=_logs(result.logs))
+
+
+def shown(value: object) -> str:
+    """A number, if it is one, else its type: for an error that says what is wrong with it."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{max(-_MOST, min(value, _MOST)):g}"
+    return _described(value)
+
+
+def _object(output: object) -> Mapping[str, Any]:
+    if isinstance(output, Mapping):
+        return output
+    raise _unsendable(f"its output is {_described(output)}; it must be a mapping")
+
+
+def _logs(logs: Any) -> tuple[tuple[float, str], ...]:  # noqa: ANN401 - whatever the function gave
+    try:
+        entries = tuple((created, text) for created, text in logs)
+    except (TypeError, ValueError):
+        raise _unsendable("its logs must be pairs of a time in seconds and a text") from None
+    for created, text in entries:
+        if not isinstance(text, str) or not (_is_number(created) and 0 <= created * 1000 < TOO_MANY):
+            pair = f"{shown(created)} and {shown(text)}"
+            raise _unsendable(f"an entry of its logs is {pair}; it must be a time in seconds and a text")
+    return entries
+
+
+def _unsendable(problem: str) -> NotJsonError:
+    return NotJsonError(f"the TaskResult cannot be sent: {problem}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _text(value: Any) -> str | None:  # noqa: ANN401 - any value
     """Let the encoder decide, at C speed: most outputs are plain, and the walk below is for the others."""
     try:
-        json.dumps(value, allow_nan=False)
+        return encode(value)
     except (TypeError, ValueError, RecursionError):
-        return False
-    return True
+        return None
 
 
 def _is_record(value: Any) -> bool:  # noqa: ANN401 - any value
@@ -61,13 +116,13 @@ def _plain(value: Any, path: str, depth: int) -> Any:  # noqa: ANN401 - any valu
     if _is_record(value):
         fields = attrs.fields(type(value)) if attrs.has(type(value)) else dataclasses.fields(value)
         return {f.name: _plain(getattr(value, f.name), f"{path}.{f.name}", depth + 1) for f in fields}
-    if not _is_json(value):
+    if _text(value) is None:
         raise NotJsonError(f"{path} is {_described(value)}, which is no JSON value; return text, a number or a list")
     return value
 
 
 def _key(key: Any, path: str) -> Any:  # noqa: ANN401 - any key in, one that JSON can say out
-    if isinstance(key, (str, int, float, bool, type(None))) and _is_json(key):
+    if isinstance(key, (str, int, float, bool, type(None))) and _text(key) is not None:
         return key
     raise NotJsonError(f"{path} has the key {key!r:.80} of type {_type_name(key)}; keys must be text")
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 from urllib.parse import quote
 
-from conductor_adapter.tasks import Task, TaskResult, TaskStatus
+from conductor_adapter.tasks import Task, TaskResult, TaskStatus, encode
 from conductor_adapter.wire import (
     AuthRejected,
     HttpAnswer,
@@ -51,7 +51,6 @@ REJECTED_PAUSE = 5.0  # seconds after a request that is wrong: it will be wrong 
 POISON_ATTEMPTS = 5  # a server's "not retryable" is a hint, not proof
 _EXCERPT = 200
 _JSON_HEADERS = (("Content-Type", "application/json"),)
-_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
 def build_poll(task_type: str, worker_id: str, count: int, wait: float, domain: str | None = None) -> HttpCall:
@@ -85,7 +84,7 @@ def build_update(result: TaskResult, *, v2: bool = False) -> HttpCall:
         Undeliverable: the output is no JSON, so no server will ever take it.
     """
     try:
-        body = _encode(result.to_wire()).encode()
+        body = result.to_json().encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise Undeliverable(f"task {result.task_id}: its result is no JSON: {error}") from error
     return HttpCall("POST", "/tasks/update-v2" if v2 else "/tasks", headers=_JSON_HEADERS, body=body)
@@ -94,12 +93,12 @@ def build_update(result: TaskResult, *, v2: bool = False) -> HttpCall:
 def build_lease(task: Task) -> HttpCall:
     """The call that restarts a running task's response timeout and changes nothing else."""
     wire = TaskResult(task_id=task.task_id, workflow_id=task.workflow_id, status=TaskStatus.IN_PROGRESS).to_wire()
-    return HttpCall("POST", "/tasks", headers=_JSON_HEADERS, body=_encode({**wire, "extendLease": True}).encode())
+    return HttpCall("POST", "/tasks", headers=_JSON_HEADERS, body=encode({**wire, "extendLease": True}).encode())
 
 
 def build_token(key: str, secret: str) -> HttpCall:
     """The call that asks for a token."""
-    return HttpCall("POST", "/token", headers=_JSON_HEADERS, body=_encode({"keyId": key, "keySecret": secret}).encode())
+    return HttpCall("POST", "/token", headers=_JSON_HEADERS, body=encode({"keyId": key, "keySecret": secret}).encode())
 
 
 def give_back(task: Task) -> TaskResult:

@@ -1,15 +1,23 @@
 """Conductor's task and task result as values, to and from the JSON objects of its API."""
 
 import enum
+import json
 import math
 from collections.abc import Mapping
 from typing import Any
 
 import attrs
 
-__all__ = ["Task", "TaskResult", "TaskStatus"]
+__all__ = ["TOO_MANY", "JsonText", "Task", "TaskResult", "TaskStatus", "encode"]
 
-_TOO_MANY = 2**53  # beyond it a JSON number is nonsense for a count, and may not even fit a float
+encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode  # ASCII alone: no text is too odd to be sent
+TOO_MANY = 2**53  # beyond it a JSON number is nonsense for a count, and may not even fit a float
+
+
+class JsonText(str):
+    """An object as JSON text: it stays as it is, whatever becomes of the objects that it was made from."""
+
+    __slots__ = ()
 
 
 class TaskStatus(enum.Enum):
@@ -99,6 +107,11 @@ class Task:
         )
 
 
+def _object_of(output: Mapping[str, Any] | JsonText) -> Mapping[str, Any]:
+    """An output as an object, however it is kept."""
+    return json.loads(output) if isinstance(output, JsonText) else output
+
+
 @attrs.frozen(kw_only=True)
 class TaskResult:
     """What a task came to, or that it is not finished yet. Immutable; ``repr`` does not show the output.
@@ -107,7 +120,7 @@ class TaskResult:
         task_id: the task; a task function may leave it out, the adapter fills it in.
         workflow_id: the task's workflow; likewise.
         status: how the task stands now.
-        output: the task's output; replaces what the server has.
+        output: the task's output; replaces what the server has. What a task function returned is shown as a copy.
         reason: why it failed, for people.
         callback_after: for IN_PROGRESS: seconds after which the server hands the task out again; 0: at once.
         logs: lines for the task's log, each with the time it was written (seconds since the epoch).
@@ -117,19 +130,36 @@ class TaskResult:
     task_id: str = ""
     workflow_id: str = ""
     status: TaskStatus = TaskStatus.COMPLETED
-    output: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
+    _output: Mapping[str, Any] | JsonText = attrs.field(factory=dict, repr=False, eq=_object_of)
     reason: str | None = None
     callback_after: float = 0.0
     logs: tuple[tuple[float, str], ...] = attrs.field(default=(), repr=False)
     worker_id: str | None = None
 
+    @property
+    def output(self) -> Mapping[str, Any]:
+        """The output as an object, made anew at each look when it is kept as text."""
+        return _object_of(self._output)
+
     def to_wire(self) -> dict[str, Any]:
         """The JSON object of an update; what is not set is left out, since older servers trip over nulls."""
+        return {**self._head(), "outputData": dict(self.output)}
+
+    def to_json(self) -> str:
+        """The same as text; an output that is text already is not encoded again.
+
+        Raises:
+            TypeError: something in it is no JSON value (ValueError, RecursionError: likewise).
+        """
+        output = self._output if isinstance(self._output, JsonText) else encode(dict(self._output))
+        return f'{encode(self._head())[:-1]},"outputData":{output}}}'
+
+    def _head(self) -> dict[str, Any]:
+        """All of an update but the output."""
         wire: dict[str, Any] = {
             "workflowInstanceId": self.workflow_id,
             "taskId": self.task_id,
             "status": self.status.value,
-            "outputData": self.output if type(self.output) is dict else dict(self.output),
         }
         if self.worker_id is not None:
             wire["workerId"] = self.worker_id
@@ -151,4 +181,4 @@ def _text(entry: dict[str, Any], key: str) -> str:
 def _count(entry: dict[str, Any], key: str) -> int:
     """A sane whole number that is not negative, or zero."""
     value = entry.get(key)
-    return value if type(value) is int and 0 < value < _TOO_MANY else 0
+    return value if type(value) is int and 0 < value < TOO_MANY else 0

@@ -18,7 +18,6 @@ Input that does not fit the parameters, and a returned value that is no JSON, en
 
 import contextvars
 import inspect
-import math
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -28,7 +27,7 @@ import attrs
 
 from conductor_adapter.binding import UnbindableError
 from conductor_adapter.declaring import WorkerSpec, attached_spec, collect_workers, spec_of, worker
-from conductor_adapter.jsonable import NotJsonError, as_output
+from conductor_adapter.jsonable import LONGEST_WAIT, NotJsonError, as_output, as_sendable, shown
 from conductor_adapter.targets import TargetError, load_target
 from conductor_adapter.tasks import Task, TaskResult, TaskStatus
 
@@ -58,18 +57,21 @@ class InProgress(Exception):  # noqa: N818 - not a fault: the task goes on later
     """Raised or returned by a task function: not done yet, hand the task out again later.
 
     Attributes:
-        callback_after: seconds until the server hands it out again; Conductor counts whole seconds.
+        callback_after: seconds until the server hands it out again; Conductor counts whole seconds, up to 2**31 - 1.
         output: what the task shows until then; it is read back from ``Task.output`` the next time.
 
     Raises:
-        ValueError: a negative or endless time (TypeError: no number).
+        ValueError: a negative time or one that Conductor cannot count (TypeError: no number).
     """
 
     def __init__(self, callback_after: float = 0.0, output: Mapping[str, Any] | None = None) -> None:
         if isinstance(callback_after, bool) or not isinstance(callback_after, (int, float)):
             raise TypeError(f"InProgress: callback_after must be a number of seconds, not {callback_after!r}")
-        if not 0 <= callback_after < math.inf:
-            raise ValueError(f"InProgress: callback_after is {callback_after!r}; it must be 0 or more seconds")
+        if not 0 <= callback_after <= LONGEST_WAIT:
+            raise ValueError(
+                f"InProgress: callback_after is {shown(callback_after)}; it must be 0 to {LONGEST_WAIT} seconds "
+                "from now: not milliseconds, not a date"
+            )
         super().__init__(callback_after, output)
         self.callback_after = callback_after
         self.output = output
@@ -213,11 +215,7 @@ def _checked(result: TaskResult, task: Task) -> TaskResult:
         raise NotJsonError(
             f"the TaskResult is for task {result.task_id!r}, not for {task.task_id!r}; leave the ids out"
         )
-    try:
-        result.to_wire()
-    except (AttributeError, TypeError, ValueError, OverflowError) as error:
-        raise NotJsonError(f"the TaskResult cannot be sent: {error}") from error
-    return attrs.evolve(result, output=as_output(result.output))
+    return as_sendable(result)
 
 
 def _traceback(error: BaseException) -> str:

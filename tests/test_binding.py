@@ -63,7 +63,7 @@ def test_extra_input_goes_to_kwargs_only() -> None:
     def function(a, /, b, *args, **kwargs):
         return [a, b, args, kwargs]
 
-    assert execute(function, {"a": 1, "b": 2, "c": 3}).output == {"result": [1, 2, (), {"c": 3}]}
+    assert execute(function, {"a": 1, "b": 2, "c": 3}).output == {"result": [1, 2, [], {"c": 3}]}
 
 
 def test_parameter_of_type_task_gets_the_task() -> None:

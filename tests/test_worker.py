@@ -11,6 +11,7 @@ import attrs
 import pytest
 
 from conductor_adapter.declaring import WorkerSpec
+from conductor_adapter.protocol import build_update
 from conductor_adapter.tasks import Task, TaskResult, TaskStatus
 from conductor_adapter.worker import (
     InProgress,
@@ -242,6 +243,13 @@ def test_collect_workers_refuses_none_and_a_lone_function() -> None:
 
 
 @attrs.frozen
+class Holder:
+    """An attrs class around an object that others use too."""
+
+    of: object
+
+
+@attrs.frozen
 class Receipt:
     """An attrs class as output."""
 
@@ -308,8 +316,20 @@ def test_task_result_is_returned_as_it_is_with_ids() -> None:
     [
         (TaskResult(task_id="other"), "is for task 'other', not for 'local-task'"),
         (TaskResult(workflow_id="other"), "leave the ids out"),
-        (TaskResult(status="COMPLETED"), "cannot be sent"),
-        (TaskResult(status=TaskStatus.IN_PROGRESS, callback_after=float("nan")), "cannot be sent"),
+        (TaskResult(status="COMPLETED"), "cannot be sent: its status is 'COMPLETED'; use a TaskStatus"),
+        (TaskResult(status=TaskStatus.IN_PROGRESS, callback_after=float("nan")), "its callback_after is nan"),
+        (TaskResult(status=TaskStatus.IN_PROGRESS, callback_after=-1), "its callback_after is -1; it must be 0 to"),
+        (TaskResult(status=TaskStatus.IN_PROGRESS, callback_after=10**5000), "its callback_after is 1e+300;"),
+        (TaskResult(status=TaskStatus.IN_PROGRESS, callback_after=True), "its callback_after is of type bool;"),
+        (TaskResult(worker_id=object()), "its worker_id is of type object; make it text"),
+        (TaskResult(status=TaskStatus.FAILED, reason=ValueError("x")), "its reason is of type ValueError; make it"),
+        (TaskResult(logs=((0, object()),)), "an entry of its logs is 0 and of type object"),
+        (TaskResult(logs=((float("inf"), "x"),)), "an entry of its logs is inf and of type str"),
+        (TaskResult(logs=((1e300, "x"),)), "an entry of its logs is 1e+300 and"),
+        (TaskResult(logs=((-1, "x"),)), "an entry of its logs is -1 and"),
+        (TaskResult(logs=("x",)), "its logs must be pairs of a time in seconds and a text"),
+        (TaskResult(logs=5), "its logs must be pairs"),
+        (TaskResult(output=5), "its output is of type int; it must be a mapping"),
         (TaskResult(output={"a": float("nan")}), r"output.a is nan"),
     ],
 )
@@ -320,6 +340,38 @@ def test_unusable_task_result_is_terminal(said: TaskResult, reason: str) -> None
     assert result.status is TERMINAL
     assert result.task_id == "local-task"
     assert reason in (result.reason or "")
+
+
+def test_a_result_does_not_change_after_its_function_returned() -> None:
+    """Objects that the function goes on using (a cache, a shared list) are sent as they were when it returned."""
+    shared: dict[str, object] = {"of": ["first"]}
+    lines = [(1.0, "first")]
+    ways: list[Callable[[], object]] = [
+        lambda: shared,
+        lambda: InProgress(1, shared),
+        lambda: TaskResult(output=shared, logs=lines),  # type: ignore[arg-type]
+        lambda: Holder(shared["of"]),
+    ]
+    results = [execute(way) for way in ways]
+    sent_at_once = [build_update(result).body for result in results]
+
+    shared["of"].append("second")  # type: ignore[attr-defined]
+    shared["more"] = object()
+    lines.append((2.0, "second"))
+
+    assert [build_update(result).body for result in results] == sent_at_once
+    assert [result.output["of"] for result in results] == [["first"]] * 4
+    assert len(results[2].logs) == 1
+
+
+def test_whoever_changes_the_output_of_a_result_changes_a_copy() -> None:
+    """What is sent is what the function returned."""
+    result = execute(lambda: {"a": [1]})
+
+    result.output["a"].append(2)
+
+    assert result.output == {"a": [1]}
+    assert result == attrs.evolve(result, output={"a": [1]}), "results are compared by what they say"
 
 
 @pytest.mark.parametrize("returns", [True, False])
@@ -346,12 +398,30 @@ def test_in_progress_without_output_is_empty() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "error"),
-    [(-1, ValueError), (float("nan"), ValueError), (float("inf"), ValueError), (True, TypeError), ("5", TypeError)],
+    [
+        (-1, ValueError),
+        (float("nan"), ValueError),
+        (float("inf"), ValueError),
+        (1e300, ValueError),
+        (2**31, ValueError),
+        pytest.param(10**5000, ValueError, id="huge"),
+        (True, TypeError),
+        ("5", TypeError),
+    ],
 )
 def test_bad_callback_after_is_refused(seconds: object, error: type[Exception]) -> None:
-    """Seconds must be a finite number from 0 on."""
+    """Seconds must be a number from 0 on that Conductor can count; milliseconds since 1970 are no seconds from now."""
     with pytest.raises(error, match="callback_after"):
         InProgress(seconds)  # type: ignore[arg-type]
+
+
+def test_the_longest_callback_is_taken() -> None:
+    """The bound itself is allowed, returned or in a TaskResult made by hand."""
+    longest = 2**31 - 1
+
+    said = execute(lambda: TaskResult(status=TaskStatus.IN_PROGRESS, callback_after=longest))
+
+    assert (execute(lambda: InProgress(longest)).callback_after, said.callback_after) == (longest, longest)
 
 
 def test_in_progress_with_an_output_that_is_no_json_is_terminal() -> None:
