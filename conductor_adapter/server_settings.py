@@ -100,6 +100,15 @@ def _checked_weight(_instance: object, attribute: "attrs.Attribute[int]", value:
         raise ValueError(f"{attribute.name} {value!r} must be a whole number, 1 or more")
 
 
+def _checked_reserve(instance: "ServerSettings", _attribute: object, value: object) -> None:
+    if not isinstance(value, (int, float)):
+        raise TypeError(f"reserve must be a whole number, not {type(value).__name__}")
+    if isinstance(value, (bool, float)) or value < 0:
+        raise ValueError(f"reserve {value!r} must be a whole number, 0 or more")
+    if instance.max_units is not None and value > instance.max_units:
+        raise ValueError(f"reserve {value} is above max_units {instance.max_units}: keep no more than it may hold")
+
+
 def _checked_auth(_instance: object, _attribute: object, value: Credentials | None) -> None:
     if value is not None and not isinstance(value, Credentials):  # the value itself may hold a secret
         raise TypeError(f"auth must be Credentials(key, secret) or None, not {type(value).__name__}")
@@ -144,6 +153,7 @@ class ServerSettings:
         weight: its claim to the capacity while several servers have work, a whole number from 1.
         domain: Conductor's domain to poll on this server instead of the worker's.
         max_units: units that its tasks may occupy at once; None for as many as there are.
+        reserve: units of every worker that are kept free for its tasks, so that they start at once.
         verify: whether to check its certificate, or the path of a CA bundle to check it with.
         headers: sent with every call, for a gateway in front of the server; not shown in ``repr``.
 
@@ -160,6 +170,7 @@ class ServerSettings:
     max_units: int | None = attrs.field(
         default=None, kw_only=True, validator=attrs.validators.optional(_checked_weight)
     )
+    reserve: int = attrs.field(default=0, kw_only=True, validator=_checked_reserve)
     verify: bool | str = attrs.field(default=True, kw_only=True, validator=_checked_verify)
     headers: tuple[tuple[str, str], ...] = attrs.field(default=(), kw_only=True, repr=False, converter=_header_pairs)
 

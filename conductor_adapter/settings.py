@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 URL, KEY, SECRET, NAME = "CONDUCTOR_SERVER_URL", "CONDUCTOR_AUTH_KEY", "CONDUCTOR_AUTH_SECRET", "CONDUCTOR_SERVER_NAME"
-_TOML_KEYS = ("name", "url", "key", "secret", "weight", "domain", "max_units", "verify", "headers")
+_TOML_KEYS = ("name", "url", "key", "secret", "weight", "domain", "max_units", "reserve", "verify", "headers")
 
 
 # The environment: lists of the same length, as conductor-python's pull request 373 has them.
@@ -150,8 +150,9 @@ def servers_from_toml(path: str | Path, environ: Mapping[str, str] = os.environ)
     """Servers from a TOML file with a ``[[servers]]`` table for each.
 
     A table has ``name`` and ``url``, and may have ``key``, ``secret``, ``weight``, ``domain``, ``max_units``,
-    ``verify`` (true, false, or a path relative to the file) and ``headers``. A table without ``key`` and ``secret``
-    takes its credentials from the variables that ``server_from_option`` reads, so that the file need hold none.
+    ``reserve``, ``verify`` (true, false, or a path relative to the file) and ``headers``. A table without ``key`` and
+    ``secret`` takes its credentials from the variables that ``server_from_option`` reads, so that the file need hold
+    none.
 
     Raises:
         ValueError: the file cannot be read, is no TOML, has no table or a wrong one; the text names the file.

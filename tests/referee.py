@@ -6,6 +6,7 @@ a source that cannot be polled still counts as backlogged) it allows all that th
 
 import math
 import random
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
@@ -58,6 +59,9 @@ class Account:
     full: bool = False
     slow: bool = False
     delivering: bool = True
+    paused: bool = False
+    kept: int = 0  # units that nobody else may have
+    cap: float = math.inf  # units that it may have at most
     live: Poll | None = None
     abandoned: dict[int, Poll] = attrs.field(factory=dict)
     executing: int = 0
@@ -72,6 +76,7 @@ class Account:
     unserved_since: float | None = None  # it could have been granted units, and was not
     waits_since: float | None = None
     others: int = 0  # starts of others, of items that were asked for since then
+    overdue: bool = False  # its live poll was, at the last plan
     passed: int = 0  # items of others that came while it had no unit
     bound: int = 0
 
@@ -98,7 +103,12 @@ class Account:
     @property
     def room(self) -> float:
         """How many units it may have besides."""
-        return math.inf if self.source.max_units is None else self.source.max_units - self.units
+        return self.cap - self.units
+
+    def lacks(self, *, held: bool) -> int:
+        """How many of the units kept for it are to stay free; ``held``: what it holds has its units already."""
+        granted = self.live.granted if self.live and not (self.live.lendable and self.overdue) else 0
+        return max(0, self.kept - self.executing - granted - (self.held if held else 0))
 
     def pause(self, shortest: float, longest: float, now: float) -> None:
         """It rests for a time in between."""
@@ -116,11 +126,26 @@ class Referee:
         self.capacity = capacity
         self.planner = PollPlanner(told, capacity, self.config, rng or random.Random(0))
         self.accounts = {source.name: Account(source) for source in told}
+        self.departed: Counter[str] = Counter()  # executing items of removed sources
+        self.removed: dict[str, Any] = {}
+        self.gone: set[int] = set()  # their polls that have not come back
         self.items: list[Item] = []
         self.let_gone: list[Item] = []
         self.task_ended = False
-        self.longest_pause = max(0.1, 0.01 * len(told))
         self.worst_wait = 0.0  # P11: starts of others while one waited, as a part of what the rule allows
+        self.last = 0.0
+        self.settle()
+
+    def settle(self) -> None:
+        """Caps and pauses follow from the sources; who waits begins to wait anew."""
+        self.longest_pause = max(0.1, 0.01 * len(self.accounts))
+        for account in self.accounts.values():
+            account.kept = 0 if account.paused else account.source.reserve
+            account.waits_since = account.unserved_since = None
+        for account in self.accounts.values():
+            others = sum(other.kept for other in self.accounts.values() if other is not account)
+            most = account.source.max_units or math.inf
+            account.cap = min(most, self.capacity - others) if others else most
 
     # -- what the driver asks ----------------------------------------------------------------------------------------
 
@@ -129,6 +154,8 @@ class Referee:
     ) -> list[PollRequest]:
         """Plan, and check every poll that is sent, and that none is missing."""
         self.let_go(now)
+        for account in self.accounts.values():
+            account.overdue = account.live is not None and now >= account.live.overdue_at
         sharers = self.sharers(now, gates)
         rescued, lost_at = self.rescued(now, gates, early)
         due = [account for account in self.accounts.values() if self.is_due(account, now, gates)]
@@ -160,9 +187,9 @@ class Referee:
     def start(self, limit: int) -> list[Any]:
         """P2, P8: as many items as fit beside what is granted, in the order they came; owed ones have their unit."""
         room = self.capacity - self.executing - self.reserved(self.last)
-        in_turn = sorted(self.items, key=lambda item: not item.owed)
-        expected = in_turn[: max(0, min(limit, room))]
-        assert self.planner.startable() == max(0, min(room, len(self.items)))
+        fitting = self.fitting(room)
+        expected = fitting[:limit]
+        assert self.planner.startable() == len(fitting)
         started = self.planner.start(limit)
         assert [id(held.value) for held in started] == [id(item.value) for item in expected]
         for item in expected:
@@ -171,8 +198,18 @@ class Referee:
             account.held -= 1
             account.executing += 1
             self.count_start(item)
-        assert self.executing <= self.capacity, "P2: more executing than the capacity"
+        assert not started or self.executing <= self.capacity, "P2: more executing than the capacity"
         return started
+
+    def fitting(self, room: int) -> list[Item]:
+        """Those items that may start with ``room`` units, of which some are kept for others."""
+        lacks = {name: account.lacks(held=False) for name, account in self.accounts.items()}
+        found = []
+        for item in sorted(self.items, key=lambda item: not item.owed):
+            if room - len(found) - sum(n for name, n in lacks.items() if name != item.source) > 0:
+                found.append(item)
+                lacks[item.source] -= lacks[item.source] > 0
+        return found
 
     def overheld(self, now: float) -> list[Any]:
         """P8: what has been held for too long goes back, and nothing else; its source is owed more every time."""
@@ -222,7 +259,7 @@ class Referee:
     @property
     def executing(self) -> int:
         """Items that have started and not finished."""
-        executing = sum(account.executing for account in self.accounts.values())
+        executing = sum(account.executing for account in self.accounts.values()) + self.departed.total()
         assert self.planner.executing == executing
         return executing
 
@@ -230,6 +267,9 @@ class Referee:
 
     def answered(self, request: PollRequest, values: Sequence[object], now: float) -> None:
         """A poll brought something, in time or late."""
+        if self.returns(request, values, now):
+            self.planner.answered(request, values, now)
+            return
         account = self.accounts[request.source]
         poll, late = self.land(request)
         self.arrive(account, poll.sent_at, values, now, owed=not (late or poll.lendable))
@@ -256,6 +296,9 @@ class Referee:
         values: Sequence[object] = (),
     ) -> None:
         """A poll failed, in time or late."""
+        if self.returns(request, values, now):
+            self.planner.failed(request, error, now, hint=hint, values=values)
+            return
         account = self.accounts[request.source]
         poll, late = self.land(request)
         self.arrive(account, poll.sent_at, values, now)
@@ -265,6 +308,9 @@ class Referee:
 
     def timed_out(self, request: PollRequest, now: float) -> None:
         """A poll is abandoned."""
+        if request.number in self.gone:
+            self.planner.timed_out(request, now)
+            return
         account = self.accounts[request.source]
         poll, _ = self.land(request)
         account.abandoned[request.number] = poll
@@ -273,6 +319,9 @@ class Referee:
 
     def rejected(self, request: PollRequest, retry_after: float | None, now: float) -> None:
         """A poll never ran; the source rests a little, which nothing says more of."""
+        if self.returns(request, (), now):
+            self.planner.rejected(request, retry_after, now)
+            return
         self.land(request)
         self.planner.rejected(request, retry_after, now)
         self.accounts[request.source].pause(EPSILON, 1.0, now)
@@ -280,15 +329,18 @@ class Referee:
     def may_chain(self, source: str, now: float, gates: Mapping[str, float] = NO_GATES) -> bool:
         """P2, P4, P11, P13: a unit goes on without a poll only while nobody has a better claim to it."""
         answer = self.planner.may_chain(source, now, gates)
+        if source not in self.accounts:
+            assert not answer, "P7: a chain of a source that was removed"
+            return answer
         account, sharers = self.accounts[source], self.sharers(now, gates)
-        shares = {name: math.ceil(share) for name, share in self.shares(sharers).items()}
-        may = not self.items and source in sharers and not account.slow and account.units <= shares[source]
+        shares = {name: self.share_of(self.accounts[name], sharers) for name in sharers}
+        free = self.capacity - self.executing - self.reserved(self.last) + 1
+        free -= sum(other.lacks(held=False) for other in self.accounts.values() if other is not account)
+        may = not self.items and source in sharers and not account.slow and account.units <= shares[source] and free > 0
         assert may or not answer, f"P2, P4, P13: a chain of {source} that should end"
         due = [a for a in self.accounts.values() if a is not account and self.is_due(a, now, gates)]
         missing = [shares[a.source.name] - a.units for a in due if a.source.name in sharers]
-        missing += [
-            math.ceil(self.shares(sharers | {a.source.name})[a.source.name]) - a.units for a in due if a.is_owed
-        ]
+        missing += [self.share_of(a, sharers) - a.units for a in due if a.is_owed]
         assert max(missing, default=0) <= 1 or not answer, "P11: a chain goes on while somebody is below its share"
         assert not self.somebody_starves(due, sharers) or not answer, "P11: a chain goes on while somebody starves"
         resting = any(not self.is_due(a, now, gates) and not a.live for a in self.accounts.values())
@@ -299,10 +351,17 @@ class Referee:
         self, source: str, values: Sequence[object], now: float, *, late: bool = False, asked_at: float | None = None
     ) -> None:
         """An item ended, and the answer to its result brought something, or came late."""
+        origin = self.planner._tracks.get(source)
+        if source not in self.accounts:
+            self.departed[source] -= not late
+            self.task_ended = self.task_ended or not late
+            self.let_gone += [Item("", value, now, now) for value in values]
+            self.planner.chained(source, values, now, late=late, origin=self.removed[source])
+            return
         account = self.accounts[source]
         account.executing -= not late
         self.task_ended = self.task_ended or not late
-        self.planner.chained(source, values, now, late=late)
+        self.planner.chained(source, values, now, late=late, origin=origin)
         self.arrive(account, now if asked_at is None else asked_at, values, now)
         if late or account.suspect or account.full == bool(values):
             return
@@ -314,7 +373,10 @@ class Referee:
 
     def finished(self, source: str) -> None:
         """A task ended."""
-        self.accounts[source].executing -= 1
+        if source in self.accounts:
+            self.accounts[source].executing -= 1
+        else:
+            self.departed[source] -= 1
         self.task_ended = True
         self.planner.finished(source)
 
@@ -323,11 +385,57 @@ class Referee:
         self.accounts[source].delivering = ok
         self.planner.deliveries(source, ok=ok)
 
+    # -- what changes while it runs ----------------------------------------------------------------------------------
+
+    def add(self, source: Source[Any]) -> None:
+        """P7: one more; what of an earlier one of its name still runs counts."""
+        self.planner.add(source)
+        self.accounts[source.name] = Account(source, executing=self.departed.pop(source.name, 0))
+        self.settle()
+
+    def remove(self, name: str) -> None:
+        """P7: what it holds goes back, and what its polls will bring."""
+        account = self.accounts.pop(name)
+        self.departed[name] += account.executing
+        self.gone |= {*account.abandoned, *([account.live.request.number] if account.live else [])}
+        self.let_gone += [item for item in self.items if item.source == name]
+        self.items = [item for item in self.items if item.source != name]
+        self.removed[name] = self.planner._tracks[name]
+        self.planner.remove(name)
+        self.settle()
+
+    def pause(self, name: str, *, paused: bool) -> None:
+        """P7: it is polled no more, or again."""
+        self.accounts[name].paused = paused
+        (self.planner.pause if paused else self.planner.resume)(name)
+        self.settle()
+
+    def set_weight(self, name: str, weight: int) -> None:
+        """P7: another claim."""
+        self.accounts[name].source = attrs.evolve(self.accounts[name].source, weight=weight)
+        self.planner.set_weight(name, weight)
+        self.settle()
+
+    def set_capacity(self, capacity: int) -> None:
+        """P7: another capacity."""
+        self.capacity = capacity
+        self.planner.set_capacity(capacity)
+        self.settle()
+
+    def returns(self, request: PollRequest, values: Sequence[object], now: float) -> bool:
+        """P7: whether it is a poll of a source that was removed: its values go back."""
+        if request.number not in self.gone:
+            return False
+        self.gone.discard(request.number)
+        self.let_gone += [Item("", value, now, now) for value in values]
+        return True
+
     # -- the rules ---------------------------------------------------------------------------------------------------
 
     def check_able(self, account: Account, now: float, gates: Mapping[str, float]) -> None:
         """P1, P3, P6 and P13: one live poll, none of an open source, none in a pause, none while results wait."""
         assert account.live is None, "P1: a second live poll"
+        assert not account.paused, "P7: polled while it is paused"
         assert account.delivering, "P13: polled while its results wait"
         assert now >= gates.get(account.source.name, now), "P3: an open source was polled"
         assert len(account.abandoned) < self.config.max_abandoned, "too many abandoned polls"
@@ -357,12 +465,12 @@ class Referee:
         name = request.source
         granted = self.granted() if account.is_owed else self.reserved(now)
         total = self.executing + len(self.items) + granted + request.count
-        assert total <= self.capacity, "P2: more than the capacity"
+        others = sum(other.lacks(held=True) for other in self.accounts.values() if other is not account)
+        assert total + others <= self.capacity, "P2: more than the capacity, or than what is not kept for others"
         assert account.source.max_batch is None or request.count <= account.source.max_batch
         assert request.count <= account.room, "more than max_units"
         if name in sharers:
-            share = self.shares(sharers)[name]
-            assert request.count + account.units <= math.ceil(share), "P4: more than its share"
+            assert request.count + account.units <= self.share_of(account, sharers), "P4: more than its share"
         else:
             assert account.is_owed, "P3: a share for a source that has none"
             assert request.count == 1, "P3: several units for a source that has no share"
@@ -378,6 +486,7 @@ class Referee:
             may = self.is_due(account, now, gates) and account.room >= 1 and self.has_room(account, sharers)
             if name in sharers or account.is_owed:
                 lent = self.granted() - self.reserved(now) if account.is_owed else 0
+                lent += sum(other.lacks(held=True) for other in self.accounts.values() if other is not account)
                 self.check_served(account, now, unserved=may and free - lent >= 1)
             else:
                 assert not (may and may_probe and room > 0), f"P11: no probe of {name}"
@@ -405,7 +514,12 @@ class Referee:
                 account.bound = max(account.bound, -(-total // account.source.weight) + len(sharers) - 1)
 
     def count_start(self, item: Item) -> None:
-        """P11: what was asked for before somebody began to wait runs already, so to speak."""
+        """P11: what was asked for before somebody began to wait runs already, so to speak.
+
+        Units kept for somebody are an exception to it.
+        """
+        if any(account.source.reserve for account in self.accounts.values()):
+            return
         for name, account in self.accounts.items():
             if account.waits_since is not None and name != item.source and item.sent_at >= account.waits_since:
                 account.others += 1
@@ -422,13 +536,15 @@ class Referee:
             for name, account in self.accounts.items()
             if account.backlogged
             and account.delivering
+            and not account.paused
             and name not in gates
             and len(account.abandoned) < self.config.max_abandoned
             and (account.slow or not account.live or now < account.live.overdue_at)
         }
         prompt = {name for name, slow in found.items() if not slow}
-        usable = sum(self.accounts[name].source.max_units or self.capacity for name in prompt)
-        return prompt if usable >= self.capacity else set(found)
+        usable = sum(min(self.capacity, self.accounts[name].cap) for name in prompt)
+        kept = sum(account.kept for name, account in self.accounts.items() if name not in prompt)
+        return prompt if usable >= self.capacity - kept else set(found)
 
     def rescued(self, now: float, gates: Mapping[str, float], early: Mapping[str, float]) -> tuple[str, float]:
         """P12: who has been open longest while all that can be polled are open, and when the last of them opened."""
@@ -436,6 +552,7 @@ class Referee:
             account
             for name, account in self.accounts.items()
             if account.delivering
+            and not account.paused
             and len(account.abandoned) < self.config.max_abandoned
             and gates.get(name) != math.inf  # somebody forced it open
         ]
@@ -452,18 +569,22 @@ class Referee:
         while open_:
             weight = sum(self.accounts[name].source.weight for name in open_)
             parts = {name: left * self.accounts[name].source.weight / weight for name in open_}
-            capped = {n for n, part in parts.items() if (self.accounts[n].source.max_units or math.inf) < part}
+            capped = {n for n, part in parts.items() if self.accounts[n].cap < part}
             if not capped:
                 return shares | parts
-            shares |= {name: Fraction(self.accounts[name].source.max_units or 0) for name in capped}
+            shares |= {name: Fraction(self.accounts[name].cap) for name in capped}
             left -= sum(shares[name] for name in capped)
             open_ -= capped
         return shares
 
     def has_room(self, account: Account, sharers: set[str]) -> bool:
         """P4, P11: whether it has less than its share, or than the share it would have if it had one."""
+        return account.units < self.share_of(account, sharers)
+
+    def share_of(self, account: Account, sharers: set[str]) -> int:
+        """P4: its share, rounded up, or what is kept for it."""
         name = account.source.name
-        return account.units < math.ceil(self.shares(sharers | {name})[name])
+        return max(account.kept, math.ceil(self.shares(sharers | {name})[name]))
 
     def somebody_starves(self, due: Iterable[Account], sharers: set[str]) -> bool:
         """Whether probes may be put off, lest what they bring runs before somebody who has waited long enough."""
@@ -473,13 +594,14 @@ class Referee:
 
     def stuck(self, now: float) -> int:
         """Held items that cannot start at once."""
-        return max(0, len(self.items) - max(0, self.capacity - self.executing - self.reserved(now)))
+        return len(self.items) - len(self.fitting(self.capacity - self.executing - self.reserved(now)))
 
     def is_due(self, account: Account, now: float, gates: Mapping[str, float]) -> bool:
         """Whether it could be polled for certain."""
         return (
             account.live is None
             and account.delivering
+            and not account.paused
             and len(account.abandoned) < self.config.max_abandoned
             and now >= account.latest
             and now >= gates.get(account.source.name, now)

@@ -112,6 +112,22 @@ def test_a_name_that_other_places_would_misread_is_refused(name):
         ServerSettings(name, "http://eu/api")
 
 
+@pytest.mark.parametrize(
+    ("options", "kind", "text"),
+    [
+        ({"reserve": "1"}, TypeError, "reserve must be a whole number, not str"),
+        ({"reserve": -1}, ValueError, "reserve -1 must be a whole number, 0 or more"),
+        ({"reserve": True}, ValueError, "reserve True must be"),
+        ({"reserve": 3, "max_units": 2}, ValueError, "reserve 3 is above max_units 2: keep no more"),
+    ],
+)
+def test_reserve_that_cannot_be_is_refused(options, kind, text):
+    """A whole number from 0 that the server may hold."""
+    assert ServerSettings("eu", "http://eu/api", reserve=2, max_units=2).reserve == 2
+    with pytest.raises(kind, match=text):
+        ServerSettings("eu", "http://eu/api", **options)
+
+
 @pytest.mark.parametrize("option", ["weight", "max_units"])
 @pytest.mark.parametrize("value", [0, -1, math.nan, math.inf, 1.5, 2.0, True, False])
 def test_a_number_that_makes_no_sense_is_refused(option, value):
@@ -435,6 +451,7 @@ def test_a_file_may_say_all_that_code_can(tmp_path):
         weight = 2
         domain = "d"
         max_units = 5
+        reserve = 1
         verify = "ca.pem"
         headers = { X-Gate = "open" }
         [[servers]]
@@ -446,7 +463,7 @@ def test_a_file_may_say_all_that_code_can(tmp_path):
     eu, us = servers_from_toml(path, {"CONDUCTOR_AUTH_KEY_US": "k2", "CONDUCTOR_AUTH_SECRET_US": "s2"})
 
     assert eu == ServerSettings(
-        "eu", "https://eu/api", auth=Credentials("k", "s"), weight=2, domain="d", max_units=5,
+        "eu", "https://eu/api", auth=Credentials("k", "s"), weight=2, domain="d", max_units=5, reserve=1,
         verify=str(tmp_path / "ca.pem"), headers={"X-Gate": "open"},
     )  # fmt: skip
     assert us == ServerSettings("us", "https://us/api", auth=Credentials("k2", "s2"), verify=False)

@@ -39,8 +39,8 @@ def test_partly_refused_give_back_counts_what_is_back() -> None:
         raise Incomplete("one is gone", values[:-1])
 
     source = Source("q", lambda count, _: list(range(count)), give_back=refuse_last)
-    returns = Returns({"q": source}, clock=time.monotonic, on_event=heard, on_settled=lambda: None)
-    returns.send([("q", value) for value in "abc"], "a test")
+    returns = Returns(clock=time.monotonic, on_event=heard, on_settled=lambda: None)
+    returns.send([(source, value) for value in "abc"], "a test")
 
     assert heard.wait_for(GaveBack) == GaveBack("q", 2, "a test")
     assert heard.wait_for(GiveBackFailed).count == 1

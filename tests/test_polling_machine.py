@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import attrs
+import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -26,17 +27,23 @@ class PollerLife(RuleBasedStateMachine):
     """Any order of events, at any time, whether or not the driver is quick to start what may start."""
 
     @initialize(
-        sources=st.lists(st.tuples(st.integers(1, 5), CAPS, CAPS), min_size=1, max_size=5),
+        sources=st.lists(st.tuples(st.integers(1, 5), CAPS, CAPS, st.booleans()), min_size=1, max_size=5),
         capacity=st.integers(1, 10),
         seed=st.integers(0, 1000),
     )
-    def begin(self, sources: list[tuple[int, int | None, int | None]], capacity: int, seed: int) -> None:
-        """Some sources, some capacity."""
+    def begin(self, sources: list[tuple[int, int | None, int | None, bool]], capacity: int, seed: int) -> None:
+        """Some sources, some capacity; some units are kept for some of the first sources."""
         self.now = 0.0
-        self.capacity = capacity
         told = [
-            Source(f"s{i}", print, weight=weight, max_batch=batch, max_units=units)
-            for i, (weight, batch, units) in enumerate(sources)
+            Source(
+                f"s{i}",
+                print,
+                weight=weight,
+                max_batch=batch,
+                max_units=units,
+                reserve=int(reserves and i + 2 < capacity),
+            )
+            for i, (weight, batch, units, reserves) in enumerate(sources)
         ]
         self.names = [source.name for source in told]
         self.referee = Referee(told, capacity, CONFIG, random.Random(seed))
@@ -69,7 +76,8 @@ class PollerLife(RuleBasedStateMachine):
         assert bool(told.granted) is (told.why in (Why.GRANTED, Why.PROBED))
         assert (told.why is Why.IN_FLIGHT) <= (name in self.live)
         assert (told.why is Why.OPEN) <= (self.gates.get(name, self.now) > self.now)
-        assert (told.why is Why.UNDELIVERED) is not account.delivering
+        assert (told.why is Why.PAUSED) is account.paused
+        assert (told.why is Why.UNDELIVERED) is (not account.delivering and not account.paused)
         if told.why is Why.RESTING:
             assert told.until is not None
             assert self.now < told.until <= account.latest
@@ -77,7 +85,7 @@ class PollerLife(RuleBasedStateMachine):
 
     def start_all(self) -> None:
         """Idle units take what may start."""
-        self.executing += [held.track.name for held in self.referee.start(self.capacity)]
+        self.executing += [held.track.name for held in self.referee.start(self.referee.capacity)]
 
     def land(self, data: st.DataObject) -> PollRequest:
         """Some poll in flight comes back."""
@@ -199,6 +207,7 @@ class PollerLife(RuleBasedStateMachine):
         self.referee.chained(name, [object() for _ in range(brings)], self.now, late=True)
         self.step()
 
+    @precondition(lambda self: self.names)
     @rule(data=st.data(), opens_for=st.sampled_from([None, 0.0, 0.5, 7.0, NEVER]), failing=st.booleans())
     def breaker(self, data: st.DataObject, opens_for: float | None, failing: bool) -> None:
         """A breaker opens for a while, may be probed, or closes."""
@@ -211,6 +220,7 @@ class PollerLife(RuleBasedStateMachine):
             self.early[name] = self.now
         self.step()
 
+    @precondition(lambda self: self.names)
     @rule(data=st.data(), asked=st.booleans())
     def outage(self, data: st.DataObject, asked: bool) -> None:
         """Every breaker opens; perhaps one of the sources asked for the pause."""
@@ -222,17 +232,73 @@ class PollerLife(RuleBasedStateMachine):
             self.early[name] = self.gates[name]
         self.step()
 
+    @precondition(lambda self: self.names)
     @rule(data=st.data(), ok=st.booleans())
     def delivery(self, data: st.DataObject, ok: bool) -> None:
         """Results cannot get home, or can again."""
         self.referee.deliveries(data.draw(st.sampled_from(self.names)), ok=ok)
         self.step()
 
+    def reserved(self) -> int:
+        """Units that are kept for somebody."""
+        return sum(account.source.reserve for account in self.referee.accounts.values())
+
+    @rule(data=st.data(), weight=st.integers(1, 5), cap=CAPS, reserve=st.integers(0, 1))
+    def add(self, data: st.DataObject, weight: int, cap: int | None, reserve: int) -> None:
+        """One more source, perhaps with the name of one that was removed."""
+        name = data.draw(st.sampled_from([f"s{i}" for i in range(6)]))
+        reserve = min(reserve, max(0, self.referee.capacity - 1 - self.reserved()))
+        source = Source(name, print, weight=weight, max_units=cap, reserve=reserve)
+        if name in self.names:
+            with pytest.raises(ValueError, match="already"):
+                self.referee.planner.add(source)
+            return
+        self.names.append(name)
+        self.referee.add(source)
+        self.step()
+
+    @precondition(lambda self: self.names)
+    @rule(data=st.data())
+    def remove(self, data: st.DataObject) -> None:
+        """One source less; what is in flight is as if it had been abandoned."""
+        name = data.draw(st.sampled_from(self.names))
+        self.names.remove(name)
+        self.referee.remove(name)
+        if name in self.live:
+            self.abandoned.append(self.live.pop(name)[0])
+        self.gates.pop(name, None)
+        self.early.pop(name, None)
+        self.step()
+
+    @precondition(lambda self: self.names)
+    @rule(data=st.data(), paused=st.booleans())
+    def pause(self, data: st.DataObject, paused: bool) -> None:
+        """Somebody pauses a source, or lets it go on."""
+        self.referee.pause(data.draw(st.sampled_from(self.names)), paused=paused)
+        self.step()
+
+    @precondition(lambda self: self.names)
+    @rule(data=st.data(), weight=st.integers(1, 5))
+    def set_weight(self, data: st.DataObject, weight: int) -> None:
+        """Somebody changes a weight."""
+        self.referee.set_weight(data.draw(st.sampled_from(self.names)), weight)
+        self.step()
+
+    @rule(capacity=st.integers(1, 10))
+    def set_capacity(self, capacity: int) -> None:
+        """Somebody changes the capacity, unless that leaves nothing for everybody."""
+        if 0 < self.reserved() >= capacity:
+            with pytest.raises(ValueError, match="reserves"):
+                self.referee.planner.set_capacity(capacity)
+            return
+        self.referee.set_capacity(capacity)
+        self.step()
+
     @invariant()
     def counts_agree(self) -> None:
         """The planner counts as the world does; reading its counts compares them with the referee's."""
         if hasattr(self, "referee"):
-            assert self.referee.executing == len(self.executing) + len(self.chaining) <= self.capacity
+            assert self.referee.executing == len(self.executing) + len(self.chaining)
             assert self.referee.held >= 0
 
 

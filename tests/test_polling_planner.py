@@ -599,6 +599,96 @@ def test_p6_poll_that_was_rejected_is_sent_again_soon(retry_after: float | None,
     assert list(desk.plan(pause)) == ["a"]
 
 
+# -- P7: changes while it runs; the machine has them all at once -----------------------------------------------------
+
+
+def test_p7_credit_is_kept_while_a_source_pauses_and_levelled_when_it_is_back() -> None:
+    """A pause is no way to save up units, and no debt is forgotten by it."""
+    desk = Desk("a", "b", capacity=1)
+    desk.backlogged("a", "b")
+    lap(desk, 9)
+    credit = desk.planner._sharing.credit("b")
+    desk.planner.pause("b")
+    assert lap(desk, 20) == ["a"] * 20
+    assert desk.planner._sharing.credit("b") == credit
+    desk.planner.resume("b")
+
+    assert abs(lap(desk, 20).count("a") - 10) <= 1
+
+
+def test_p7_weight_counts_from_the_next_start() -> None:
+    """Three to one, as soon as somebody says so, also for who is urgent."""
+    desk = Desk("a", "b", capacity=1)
+    desk.backlogged("a", "b")
+    lap(desk, 9)
+    desk.planner.set_weight("a", 3)
+
+    assert abs(lap(desk, 40).count("a") - 30) <= 1
+
+
+def test_p7_fewer_units_stop_nothing_and_start_nothing() -> None:
+    """What runs goes on; what is held starts when there is room again."""
+    desk = Desk("a", capacity=3)
+    desk.backlogged("a")
+    (request,) = desk.plan(1.0).values()
+    desk.answer(request)
+    assert len(desk.planner.start(2)) == 2
+    desk.planner.set_capacity(1)
+
+    assert (desk.planner.executing, desk.planner.startable(), desk.plan(1.1)) == (2, 0, {})
+    desk.planner.finished("a")
+    assert desk.planner.startable() == 0
+    desk.planner.finished("a")
+    assert desk.start() == ["a"]
+
+
+def test_p7_removed_source_is_forgotten_when_its_last_poll_is_back() -> None:
+    """Its polls are waited for until they are overdue, and what they bring or say is no news."""
+    desk = Desk("a", "b")
+    sent = desk.plan(0.0)
+    desk.planner.remove("a")
+    assert desk.planner.awaited == 2
+    assert desk.wakeup() == 1.5
+    desk.plan(1.5)
+    assert desk.planner.awaited == 0
+
+    desk.planner.timed_out(sent["a"], 5.0)
+    desk.planner.answered(sent["a"], ["late"], 6.0)
+    desk.planner.deliveries("a", ok=False)
+
+    assert [(held.track.name, held.value) for held in desk.planner.overheld(6.0)] == [("a", "late")]
+    assert list(desk.planner.view()) == ["b"]
+    assert desk.planner.held == 0
+    with pytest.raises(ValueError, match="there is no source called 'a': there are 'b'"):
+        desk.planner.remove("a")
+    desk.planner.remove("b")
+    with pytest.raises(ValueError, match="there is no source called 'b': there are none"):
+        desk.planner.pause("b")
+
+
+def test_p7_poll_of_a_removed_source_that_never_ran_is_over() -> None:
+    """Nobody waits for it."""
+    desk = Desk("a")
+    (request,) = desk.plan(0.0).values()
+    desk.planner.remove("a")
+    desk.planner.rejected(request, None, 0.1)
+
+    assert desk.planner.awaited == 0
+
+
+def test_p7_abandoned_poll_of_a_removed_source_is_not_waited_for() -> None:
+    """It was overdue when its source went."""
+    desk = Desk("a")
+    (request,) = desk.plan(0.0).values()
+    desk.planner.timed_out(request, 5.0)
+    desk.planner.remove("a")
+
+    assert desk.planner.awaited == 0
+    assert desk.wakeup() is None
+    desk.planner.failed(request, DOWN, 6.0, values=["good"])
+    assert [held.value for held in desk.planner.overheld(6.0)] == ["good"]
+
+
 # -- P8: holding -----------------------------------------------------------------------------------------------------
 
 

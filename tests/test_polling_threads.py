@@ -618,3 +618,200 @@ def test_p10_poller_explains_what_it_does() -> None:
     assert told["busy"].reason == "due, but no unit is free"
     assert told["idle"].source == "idle"
     assert poller.explain()["idle"].reason == "not polled: the poller has stopped"
+
+
+def test_p7_source_that_is_added_is_polled() -> None:
+    """Its items come like everybody's."""
+    with Poller([Queue().source("a")], capacity=1, config=PATIENT) as poller:
+        poller.add(Queue("x").source("b"))
+        (item,) = take(poller, 1)
+        item.done()
+
+        assert item.source == "b"
+        with pytest.raises(ValueError, match="there is a source called 'b' already"):
+            poller.add(Queue().source("b"))
+
+
+def test_p7_what_a_removed_source_brings_goes_back_to_it_however_late() -> None:
+    """Its held items, what its poll in flight brings, and what that brings after it was abandoned: to itself alone."""
+    events, old, new = Heard(), Queue("late"), Queue("new")
+    old.hangs = True
+    with Poller([old.source("a")], capacity=1, config=QUICK, on_event=events) as poller:
+        assert poller.take(0.0) == []
+        assert old.hanging.wait(GUARD)
+        poller.remove("a")
+        assert poller.view() == {}
+        poller.add(new.source("a"))
+        (item,) = take(poller, 1)
+        threading.Event().wait(2 * QUICK.poll_timeout)
+        old.thaw.set()
+        events.wait_for(GaveBack, source="a", reason="its source was removed")
+        item.done()
+
+    assert item.value == "new"
+    assert (old.back, new.back) == (["late"], [])
+
+
+def test_p7_running_items_of_a_removed_source_finish() -> None:
+    """They are told of until then, and one that its holder gives back goes to the source that brought it."""
+    old, new = Queue("one", "two"), Queue()
+    with Poller([old.source("a")], capacity=2, config=PATIENT) as poller:
+        items = take(poller, 2)
+        poller.remove("a")
+        assert (poller.view()["a"].state, poller.view()["a"].executing) == ("removed", 2)
+        items[0].done()
+        poller.add(new.source("a"))
+        assert (poller.view()["a"].state, poller.view()["a"].executing) == ("suspect", 1)
+        items[1].give_back()
+        assert poller.view()["a"].executing == 0
+
+    assert (old.back, new.back) == ([items[1].value], [])
+
+
+def test_p7_what_comes_with_the_result_of_a_removed_source_goes_back() -> None:
+    """No chain of it goes on; what its source hands out all the same goes home, also when the name is another's."""
+    old, new = Queue("one", "two"), Queue()
+    with Poller([old.source("a")], capacity=2, config=PATIENT) as poller:
+        first, second = take(poller, 2)
+        poller.remove("a")
+        assert not first.may_chain()
+        assert first.chain(["three"]) is None
+        poller.add(new.source("a"))
+        second.leave()
+        assert second.chain(["four"]) is None
+        assert poller.view()["a"].executing == 0
+
+    assert (sorted(old.back, key=str), new.back) == (["four", "three"], [])
+
+
+def test_p7_last_source_may_go_and_another_come() -> None:
+    """A poller may have nothing to poll for a while."""
+    with Poller([Queue().source("a")], capacity=1, config=PATIENT) as poller:
+        poller.remove("a")
+        assert poller.take(0.01) == []
+        poller.add(Queue("x").source("b"))
+        (item,) = take(poller, 1)
+        item.done()
+
+
+def test_p7_paused_source_is_not_polled() -> None:
+    """Until it is resumed."""
+    queue = Queue("x")
+    with Poller([queue.source("a")], capacity=1, config=PATIENT) as poller:
+        poller.pause("a")
+        assert poller.take(0.05) == []
+        assert queue.polls == 0
+        poller.resume("a")
+        (item,) = take(poller, 1)
+        item.done()
+
+
+def test_p7_weight_changes_who_gets_how_much() -> None:
+    """The shares follow at once."""
+    with Poller([Queue().source(name) for name in "ab"], capacity=10, config=PATIENT) as poller:
+        poller.set_weight("a", 4)
+        assert poller.explain()["a"].share == 10
+        with pytest.raises(ValueError, match="there is no source called 'c': there are 'a', 'b'"):
+            poller.set_weight("c", 1)
+
+
+class Crowd:
+    """Handlers that wait, and who counts them."""
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.inside = self.most = self.done = 0
+        self.leave = 0
+
+    def handle(self, _: Item[object]) -> None:
+        """Wait until somebody may leave."""
+        with self.changed:
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+            self.changed.notify_all()
+            assert self.changed.wait_for(lambda: self.leave > 0, GUARD)
+            self.leave -= 1
+            self.inside -= 1
+            self.done += 1
+            self.changed.notify_all()
+
+    def wait_for(self, inside: int) -> None:
+        """Wait until there are so many."""
+        with self.changed:
+            assert self.changed.wait_for(lambda: self.inside == inside, GUARD)
+
+    def let_out(self, count: int) -> None:
+        """So many may leave."""
+        with self.changed:
+            self.leave += count
+            self.changed.notify_all()
+
+
+def units() -> int:
+    """Threads that run handlers."""
+    return sum(thread.name.startswith("unit-") for thread in threading.enumerate())
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    """Look again and again; fail after a long time."""
+    for _ in range(int(GUARD / 0.005)):
+        if true():
+            return
+        threading.Event().wait(0.005)
+    pytest.fail("it never came true")
+
+
+def test_p7_units_grow_and_shrink_with_the_capacity() -> None:
+    """More run at once at once; with fewer, those that run finish, and no more than that start; threads follow."""
+    crowd, before = Crowd(), units()
+    with Poller([Queue(*range(100)).source()], capacity=1, config=PATIENT) as poller:
+        poller.start(crowd.handle)
+        crowd.wait_for(1)
+        poller.set_capacity(3)
+        crowd.wait_for(3)
+        poller.set_capacity(2)
+        crowd.let_out(2)
+        crowd.wait_for(2)
+        wait_until(lambda: units() - before == 2)
+        crowd.most = 0
+        crowd.let_out(10)
+        wait_until(lambda: crowd.done == 12)
+        assert crowd.most <= 2
+        crowd.let_out(1000)
+        wait_until(lambda: crowd.done >= 100)
+        poller.set_capacity(1)  # idle ones end too
+        wait_until(lambda: units() - before == 1)
+
+
+def test_p7_capacity_of_a_stopped_poller_starts_no_thread() -> None:
+    """Nor does one of a poller whose items somebody takes."""
+    before = units()
+    poller = Poller([Queue().source()], capacity=1, config=PATIENT)
+    poller.set_capacity(2)
+    poller.start(lambda _: None)
+    poller.stop(GUARD)
+    poller.set_capacity(5)
+
+    wait_until(lambda: units() <= before)
+
+
+def test_p7_unit_that_is_needed_again_stays() -> None:
+    """The capacity may grow again while a unit finds that it is one too many."""
+    poller = Poller([Queue().source()], capacity=1, config=PATIENT)
+    crew = poller._units
+    crew._working = 2
+    crew._wanted = 1
+
+    class Growing:
+        """A lock that comes late."""
+
+        def __enter__(self) -> None:
+            crew._wanted = 2
+
+        def __exit__(self, *_: object) -> None:
+            """Nothing to do."""
+
+    crew._lock = Growing()  # type: ignore[assignment]
+
+    assert not crew._retires()
+    assert crew._working == 2

@@ -126,6 +126,54 @@ def test_p10_runner_explains_for_each_worker_and_server(pair: tuple[DevServer, D
     assert set(told["where"]) == {server.name for server in pair}
 
 
+def test_p7_paused_server_is_not_polled_until_it_is_resumed(pair: tuple[DevServer, DevServer]) -> None:
+    """Work of the other server goes on, and that of the paused one waits on its server."""
+    eu, us = pair
+    with WorkerRunner([where], [s.settings for s in pair], config=QUICK) as runner:
+        eu.wait(eu.start_task("where"), GUARD)
+        runner.pause("eu")
+        waiting = eu.start_task("where")
+        us.wait(us.start_task("where"), GUARD)
+        assert runner.explain()["where"]["eu"].reason == "not polled: somebody paused it"
+        runner.resume("eu")
+        assert eu.wait(waiting, GUARD).output["server"] == "eu"
+
+
+def test_p7_weights_and_threads_change_while_it_runs(pair: tuple[DevServer, DevServer]) -> None:
+    """More threads run more tasks at once; a weight changes what each server has of them."""
+    barrier = threading.Barrier(3)
+
+    @worker("meet")
+    def meet() -> None:
+        barrier.wait(GUARD)
+
+    with WorkerRunner([meet], [s.settings for s in pair], config=QUICK) as runner:
+        runner.set_weight("eu", 3)
+        runs = [(server, server.start_task("meet")) for server in (pair[0], *pair)]
+        runner.set_threads("meet", 3)
+        for server, run in runs:
+            assert server.wait(run, GUARD).status == "COMPLETED"
+        assert runner.explain()["meet"]["eu"].share == 3
+
+
+def test_p7_names_that_nobody_has_are_refused(pair: tuple[DevServer, DevServer]) -> None:
+    """The error says which there are."""
+    runner = WorkerRunner([where], [s.settings for s in pair], config=QUICK)
+
+    with pytest.raises(ValueError, match="there is no server called 'asia': there are 'eu', 'us'"):
+        runner.pause("asia")
+    with pytest.raises(ValueError, match="there is no worker for task type 'there': there are workers for 'where'"):
+        runner.set_threads("there", 2)
+
+
+def test_reserve_that_leaves_a_worker_no_thread_names_the_worker() -> None:
+    """A server's reserve is counted in each worker."""
+    servers = [ServerSettings("eu", "http://eu/api", reserve=1)]
+
+    with pytest.raises(ValueError, match=r"worker 'where' has threads=1: the reserves 1 \(eu\) leave none of 1 units"):
+        WorkerRunner([where], servers, config=RunnerConfig(threads=1))
+
+
 def test_servers_that_want_credentials_get_their_own() -> None:
     """Each server's key goes to that server alone, and tasks run behind it."""
     key = Credentials("k1", "s1")

@@ -204,6 +204,7 @@ def jobs(name: str, redis: Redis) -> Source[bytes]:
         weight=2,
         max_batch=10,
         max_units=None,
+        reserve=0,
     )
 
 
@@ -223,6 +224,12 @@ def poll(sources: Sequence[Source[bytes]], listener: Listener) -> None:
                 assert_type(same.value, bytes)
         assert_type(poller.take(timeout=1.0), list[Item[bytes]])
         assert_type(poller.view(), dict[str, SourceView])
+        poller.add(sources[0])
+        poller.pause("eu")
+        poller.resume("eu")
+        poller.set_weight("eu", 2)
+        poller.set_capacity(10)
+        poller.remove("eu")
         assert_type(poller.explain(), dict[str, Explanation])
         assert_type(poller.explain()["eu"].why, Why)
         assert_type(poller.stop(grace=5.0), bool)

@@ -44,6 +44,7 @@ class Link:
             give_back=self._give_back,
             weight=self._settings.weight,
             max_units=self._settings.max_units,
+            reserve=self._settings.reserve,
         )
 
     def destination(self) -> Destination:

@@ -13,6 +13,7 @@ import attrs
 
 from conductor_adapter.declaring import WorkerSpec, collect_workers
 from conductor_adapter.events import RunnerListener, TaskFailed
+from conductor_adapter.running.changes import Changing
 from conductor_adapter.running.lifecycle import (
     Deliveries,
     Phase,
@@ -38,7 +39,7 @@ STATES = ("backlogged", "caught up", "slow", "suspect")
 FAILURES = (TaskStatus.FAILED, TaskStatus.FAILED_WITH_TERMINAL_ERROR)
 
 
-class WorkerRunner:
+class WorkerRunner(Changing):
     """Runs workers on several Conductor servers until it is stopped; a context manager that starts and stops it.
 
     Each result goes to the server that its task came from. Thread-safe; installs no signal handlers.
@@ -154,13 +155,16 @@ class WorkerRunner:
 
     def _poller(self, spec: WorkerSpec) -> Poller[Task]:
         worker_id = self.config.worker_id or f"{socket.gethostname()}-{os.getpid()}"
-        return Poller(
-            [link.source(spec, worker_id) for link in self._links.values()],
-            capacity=spec.threads,
-            config=self.config.poll,
-            breakers=self._poll_breakers,
-            on_event=self._heard,
-        )
+        try:
+            return Poller(
+                [link.source(spec, worker_id) for link in self._links.values()],
+                capacity=spec.threads,
+                config=self.config.poll,
+                breakers=self._poll_breakers,
+                on_event=self._heard,
+            )
+        except ValueError as error:  # the servers' reserves
+            raise ValueError(f"worker {spec.task_type!r} has threads={spec.threads}: {error}") from None
 
     def _run(self, spec: WorkerSpec, item: Item[Task]) -> None:
         result = _result(spec, item)

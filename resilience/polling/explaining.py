@@ -1,15 +1,25 @@
 """Explaining: a plan's reasons in words that a person understands (rule P10). Nothing is decided here."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from resilience.polling.readiness import Look
+import attrs
+
+from resilience.polling.readiness import is_open
 from resilience.polling.reasons import Explanation, Why
 from resilience.polling.sharing import share_of
 from resilience.polling.source import PollRequest
 from resilience.polling.track import Flight, Track
 
-__all__ = ["explain"]
+__all__ = ["Look", "explain"]
+
+
+@attrs.frozen
+class Look:
+    """What a plan sees: the time, and from when each source whose breaker is not closed may be probed."""
+
+    now: float
+    gates: Mapping[str, float]
 
 
 def explain(
@@ -53,7 +63,7 @@ def _granted(track: Track, units: int, share: int, _: Look) -> str:
 
 
 def _probed(track: Track, units: int, _share: int, look: Look) -> str:
-    if look.is_open(track):
+    if is_open(track, look.now, look.gates):
         return "open like every source, so the fault is likely here: probed early for one unit"
     more = f", {units} in use" if units else ""
     half_open = "its breaker may let one call through; " if track.name in look.gates else ""
@@ -76,8 +86,7 @@ def _resting(track: Track, _units: int, _share: int, look: Look) -> str:
 
 
 def _share_used(track: Track, units: int, share: int, _: Look) -> str:
-    most = track.source.max_units
-    what = f"its max_units of {most}" if share == most else f"its share of {share}"
+    what = f"its max_units of {share}" if share == track.source.max_units else f"its share of {share}"
     return f"{track.state}: has {units} units already, {what}"
 
 
@@ -96,6 +105,7 @@ _WORDS: dict[Why, Callable[[Track, int, int, Look], str]] = {
     Why.IN_FLIGHT: _in_flight,
     Why.OPEN: _open,
     Why.RESTING: _resting,
+    Why.PAUSED: lambda *_: "not polled: somebody paused it",
     Why.UNDELIVERED: lambda *_: "not polled: its last delivery failed",
     Why.ABANDONED: lambda track, *_: f"not polled: {len(track.abandoned)} abandoned polls still running",
     Why.NO_UNIT: lambda *_: "due, but no unit is free",

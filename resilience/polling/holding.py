@@ -43,7 +43,27 @@ class Holding:
 
     def start(self, count: int) -> list[Held]:
         """The next ``count`` items, which from now on are executing."""
-        started = [(self._owed or self._others).popleft() for _ in range(min(count, len(self)))]
+        return self._begun([(self._owed or self._others).popleft() for _ in range(min(count, len(self)))])
+
+    def start_some(self, may: Sequence[bool], count: int) -> list[Held]:
+        """The first ``count`` of those items that ``may`` start, which from now on are executing."""
+        chosen = [item for item, fits in zip(self, may, strict=True) if fits][:count]
+        self._take_out(chosen)
+        return self._begun(chosen)
+
+    def withdraw(self, track: Track) -> list[Held]:
+        """Take out all items of ``track``."""
+        items = [item for item in self if item.track is track]
+        self._take_out(items)
+        track.held = 0
+        return items
+
+    def _take_out(self, items: Sequence[Held]) -> None:
+        out = set(map(id, items))
+        self._owed = deque(item for item in self._owed if id(item) not in out)
+        self._others = deque(item for item in self._others if id(item) not in out)
+
+    def _begun(self, started: list[Held]) -> list[Held]:
         for item in started:
             item.track.held -= 1
             item.track.executing += 1
@@ -85,6 +105,12 @@ def lend(tracks: Iterable[Track], now: float) -> list[PollRequest]:
     return [flight.request for flight in flights]
 
 
+def forget(flights: Iterable[Flight], now: float) -> None:
+    """Nobody waits any more for those polls of removed sources that have become overdue."""
+    for flight in flights:
+        flight.overdue = flight.overdue or now >= flight.overdue_at
+
+
 def reserved(tracks: Iterable[Track], capacity: int) -> int:
     """Units of the sum that polls in flight keep: what overdue and abandoned ones were granted is lent.
 
@@ -94,14 +120,10 @@ def reserved(tracks: Iterable[Track], capacity: int) -> int:
     for track in tracks:
         flight = track.live
         if flight is not None and flight.granted:
-            if _is_lent(flight):
+            if flight.is_lent:
                 overdue += flight.granted
             else:
                 prompt += flight.granted
         if track.abandoned:
             abandoned += sum(flight.granted for flight in track.abandoned.values())
     return prompt + max(0, overdue - max(0, capacity - abandoned))
-
-
-def _is_lent(flight: Flight) -> bool:
-    return flight.overdue and flight.lendable

@@ -37,13 +37,15 @@ class Item(Generic[V]):
         source: the name of the source it came from.
         follower: what its unit goes on with.
         left: whether its handler is held up and has no unit any more; for the poller.
+        origin: the account of the source it came from, whose name may be another's by now; for the poller.
     """
 
-    __slots__ = ("_holder", "_open", "follower", "left", "source", "value")
+    __slots__ = ("_holder", "_open", "follower", "left", "origin", "source", "value")
 
-    def __init__(self, source: str, value: V, holder: Holder) -> None:
+    def __init__(self, source: str, value: V, holder: Holder, origin: Any = None) -> None:  # noqa: ANN401 - opaque
         self.source = source
         self.value = value
+        self.origin = origin
         self.follower: Item[V] | None = None
         self.left = False
         self._holder = holder

@@ -18,9 +18,13 @@ class Pausing:
     """Pauses are per source: short and growing after empty answers, longer after failures, none after a used wait."""
 
     def __init__(self, sources: int, rng: random.Random) -> None:
+        self._rng = rng
+        self.count_sources(sources)
+
+    def count_sources(self, sources: int) -> None:
+        """Say how many sources there are: with many, each is asked less often."""
         longest = max(LONGEST_EMPTY, sources * LONGEST_EMPTY_PER_SOURCE)
         self._empty = Backoff(initial=FIRST_EMPTY, maximum=longest)
-        self._rng = rng
 
     def after_answer(self, track: Track, count: int, waited: float, wait: float, now: float) -> None:
         """Note an answer of ``count`` items that took ``waited`` seconds of the ``wait`` it was allowed."""

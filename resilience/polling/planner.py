@@ -13,12 +13,13 @@ from typing import Any
 
 from resilience.events import Event, PollOverdue
 from resilience.polling.chaining import keeps_its_unit
-from resilience.polling.explaining import explain
-from resilience.polling.holding import Held, lend, reserved
+from resilience.polling.explaining import Look, explain
+from resilience.polling.holding import Held, forget, lend, reserved
 from resilience.polling.outage import Outage
 from resilience.polling.probing import outsiders, probes, sharers
-from resilience.polling.readiness import Look, is_able, is_due
+from resilience.polling.readiness import is_able, is_due
 from resilience.polling.reasons import Explanation, Why
+from resilience.polling.reserving import fitting, kept_free
 from resilience.polling.roster import Roster
 from resilience.polling.sharing import Room
 from resilience.polling.source import PollConfig, PollRequest, Source
@@ -53,7 +54,7 @@ class PollPlanner(Roster):
         super().__init__(sources, capacity, config or PollConfig(), rng)
         self._outage = Outage(rng)
         self._sharers: Sequence[Track] = ()
-        self._overheld: list[Held] = []
+        self._early: Track | None = None
         self._planned_at = -math.inf
         self._numbers = 0
         self._stopped = False
@@ -71,23 +72,24 @@ class PollPlanner(Roster):
             early: for every source whose breaker is open because of failures, the time from which it may be probed
                 early (``CircuitBreaker.early_at``).
         """
-        self._planned_at = now
+        self._planned_at, self._early = now, None
         self._events += [PollOverdue(r.source, r.count) for r in lend(self._tracks.values(), now)]
+        if self._gone:
+            forget((flight for _, flight in self._gone.values()), now)
         task_ended, self._task_ended = self._task_ended, False
         if self._stopped:
             return []
         self._overheld += self._holding.give_back(now, self._config.max_hold)
-        look = Look(now, gates, early)
         able, sharing = self._able(gates)
         self._sharers = sharing
         self._sharing.contend(t for t in able if t in sharing or (t.is_owed and t.name not in gates))
-        due = [t for t in able if is_due(t, look)] or self._rescued(able, look)
+        due = [t for t in able if is_due(t, now, gates)] or self._rescued(able, now, gates, early)
         takers = [t for t in due if t in sharing or t.is_owed]
         wait = 0.0 if sharing else self._config.poll_wait
         grants = self._sharing.grants(sharing, takers, self._room(), now) if takers else []
-        requests = [self._send(track, count, wait, look, probe=False) for track, count in grants]
+        requests = [self._send(track, count, wait, now, probe=False) for track, count in grants]
         if task_ended or self._executing < self._capacity:
-            requests += [self._send(track, 1, wait, look, probe=True) for track in self._probed(due, takers)]
+            requests += [self._send(track, 1, wait, now, probe=True) for track in self._probed(due, takers)]
         return requests
 
     def explain(
@@ -98,13 +100,16 @@ class PollPlanner(Roster):
         It is that plan, made by a copy of this planner: no second account of the rules can disagree with the first.
         """
         values = [held.value for held in (*self._holding, *self._overheld)]
-        shared = [self._config, self._pausing, self._outage, *values, *(t.source for t in self._tracks.values())]
+        shared = [self._config, self._pausing, self._outage, *values]
         twin = copy.deepcopy(self, {id(self._events): [], **{id(kept): kept for kept in shared}})
-        return twin._explain(Look(now, gates, early))  # noqa: SLF001 - it is one of us
+        return twin._explain(now, gates, early)  # noqa: SLF001 - it is one of us
 
     def start(self, limit: int) -> list[Held]:
         """Take at most ``limit`` items that may start now, oldest first; they are executing from now on."""
-        started = self._holding.start(min(limit, self.startable()))
+        if self._reserving:
+            started = self._holding.start_some(self._fitting(), limit)
+        else:
+            started = self._holding.start(min(limit, self.startable()))
         self._executing += len(started)
         for held in started:
             self._sharing.started(held.track)
@@ -112,20 +117,18 @@ class PollPlanner(Roster):
 
     def may_chain(self, source: str, now: float, gates: Mapping[str, float] = NO_GATES) -> bool:
         """Whether a unit of ``source`` may ask for the next item with its result, and so go on without a poll."""
-        track = self._tracks[source]
-        if self._stopped or self._holding or not track.full:
+        track = self._tracks.get(source)
+        if track is None or self._stopped or self._holding or not track.full or not self._has_unit(track):
             return False
         able, sharing = self._able(gates)
-        look = Look(now, gates, NO_GATES)
-        takers = [t for t in able if (t in sharing or t.is_owed) and is_due(t, look)]
+        takers = [t for t in able if (t in sharing or t.is_owed) and is_due(t, now, gates)]
         return keeps_its_unit(track, sharing, takers, self._sharing, self._capacity)
 
     def startable(self) -> int:
         """How many items may start now without taking a unit that was granted elsewhere."""
         if not self._holding:
             return 0
-        free = self._capacity - self._executing - reserved(self._tracks.values(), self._capacity)
-        return max(0, min(free, len(self._holding)))
+        return sum(self._fitting()) if self._reserving else max(0, min(self._free(), len(self._holding)))
 
     def overheld(self, now: float) -> list[Held]:
         """Take the items that have been held too long: they are to be given back. Their sources are owed (rule P8)."""
@@ -148,6 +151,7 @@ class PollPlanner(Roster):
         times += [t.ripe_at for t in tracks if t.ripe_at is not None]
         times = [at for at in times if at > self._planned_at]
         times += [t.live.overdue_at for t in tracks if t.live is not None and not t.live.overdue]
+        times += [flight.overdue_at for _, flight in self._gone.values() if not flight.overdue]
         oldest = self._holding.oldest()
         if oldest is not None:
             times.append(oldest + self._config.max_hold)
@@ -168,25 +172,28 @@ class PollPlanner(Roster):
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
-    def _explain(self, look: Look) -> dict[str, Explanation]:
+    def _explain(self, now: float, gates: Mapping[str, float], early: Mapping[str, float]) -> dict[str, Explanation]:
         """Plan, and say what came of it."""
-        sent = {request.source: request for request in self.plan(look.now, look.gates, look.early)}
+        sent = {request.source: request for request in self.plan(now, gates, early)}
         for track in self._tracks.values() if self._stopped else ():
             track.why = Why.STOPPED
         return {
-            name: explain(track, self._sharers, self._capacity, look, sent.get(name))
+            name: explain(track, self._sharers, self._capacity, Look(now, gates), sent.get(name))
             for name, track in self._tracks.items()
         }
 
     def _able(self, gates: Mapping[str, float]) -> tuple[list[Track], list[Track]]:
         """The sources that can be polled, and those of them that divide the capacity."""
         able = [t for t in self._tracks.values() if is_able(t, self._config.max_abandoned)]
-        return able, sharers([t for t in able if t.name not in gates], self._capacity)
+        return able, sharers([t for t in able if t.name not in gates], self._capacity, self._kept())
 
-    def _rescued(self, able: Sequence[Track], look: Look) -> list[Track]:
+    def _rescued(
+        self, able: Sequence[Track], now: float, gates: Mapping[str, float], early: Mapping[str, float]
+    ) -> list[Track]:
         """Who is probed early now because everybody is open."""
-        rescued = self._outage.next_probe(able, look.gates, look.early, look.now)
-        return [rescued[0]] if rescued and look.now >= rescued[1] else []
+        first = self._outage.next_probe(able, gates, early, now)
+        self._early = first[0] if first and now >= first[1] else None
+        return [self._early] if self._early else []
 
     def _probed(self, due: Sequence[Track], takers: Sequence[Track]) -> Sequence[Track]:
         """Who of those that are due gets a probe, now that a unit is free or a task has ended."""
@@ -207,13 +214,30 @@ class PollPlanner(Roster):
     def _room(self) -> Room:
         kept = reserved(self._tracks.values(), self._capacity)
         lent = sum(t.live.granted for t in self._tracks.values() if t.live is not None) - kept
-        return Room(capacity=self._capacity, free=self._capacity - self._executing - self.held - kept, lent=lent)
+        free = self._capacity - self._executing - self.held - kept
+        for_others = kept_free(self._tracks.values()) if self._reserving else 0
+        return Room(capacity=self._capacity, free=free, lent=lent, kept=for_others)
 
-    def _send(self, track: Track, count: int, wait: float, look: Look, *, probe: bool) -> PollRequest:
+    def _kept(self) -> int:
+        return sum(track.kept for track in self._tracks.values()) if self._reserving else 0
+
+    def _free(self) -> int:
+        return self._capacity - self._executing - reserved(self._tracks.values(), self._capacity)
+
+    def _has_unit(self, track: Track) -> bool:
+        """Whether what comes next may start when an item of ``track`` has ended: there may be fewer units now."""
+        free = self._free() + 1
+        return fitting([track], self._tracks.values(), free)[0] if self._reserving else free > 0
+
+    def _fitting(self) -> list[bool]:
+        """Which of the held items may start beside the units that are kept free."""
+        return fitting([held.track for held in self._holding], self._tracks.values(), self._free())
+
+    def _send(self, track: Track, count: int, wait: float, now: float, *, probe: bool) -> PollRequest:
         self._numbers += 1
-        request = PollRequest(track.name, count, wait, probe, self._numbers, look.is_open(track))
-        overdue_at = look.now + wait + self._config.overdue_after
-        track.live = Flight(request, look.now, overdue_at, lendable=not track.is_owed)
-        track.polled_at, track.ripe_at = look.now, None
+        request = PollRequest(track.name, count, wait, probe, self._numbers, track is self._early)
+        overdue_at = now + wait + self._config.overdue_after
+        track.live = Flight(request, now, overdue_at, lendable=not track.is_owed)
+        track.polled_at, track.ripe_at = now, None
         track.why = Why.PROBED if probe else Why.GRANTED
         return request

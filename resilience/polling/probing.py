@@ -11,16 +11,16 @@ __all__ = ["outsiders", "probes", "sharers"]
 ROOM = 8  # suspect probes and held items that even the smallest capacity may have
 
 
-def sharers(able: Iterable[Track], capacity: int) -> list[Track]:
+def sharers(able: Iterable[Track], capacity: int, kept: int) -> list[Track]:
     """Those of the ``able`` sources that divide the capacity: the prompt backlogged ones; slow ones if those leave any.
 
     A poll that is overdue for the first time may be hung: its source leaves until it answers. A slow source stays, or
-    whichever comes back first would take what the others were granted.
+    whichever comes back first would take what the others were granted. ``kept`` units are kept free for some source.
     """
     backlogged = [t for t in able if t.backlogged and (t.slow or t.live is None or not t.live.overdue)]
     prompt = [t for t in backlogged if not t.slow]
-    usable = sum(capacity if t.source.max_units is None else t.source.max_units for t in prompt)
-    return prompt if usable >= capacity else backlogged
+    usable = sum(capacity if t.cap is None else t.cap for t in prompt)
+    return prompt if usable >= capacity - kept + sum(t.kept for t in prompt) else backlogged
 
 
 def outsiders(due: Iterable[Track], sharing: Sequence[Track], capacity: int) -> list[Track]:

@@ -23,6 +23,8 @@ class Why(enum.Enum):
     """Its breaker is not closed."""
     RESTING = "resting"
     """It pauses after an empty answer, after a failure, or because somebody else has its breaker's probe."""
+    PAUSED = "paused"
+    """Somebody paused it."""
     UNDELIVERED = "undelivered"
     """Its last delivery failed; its waiting results are the probes."""
     ABANDONED = "abandoned"

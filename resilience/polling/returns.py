@@ -1,7 +1,7 @@
 """Giving back: un-started values go home to their own source, bounded in time, with a word about how it went."""
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,6 @@ class Returns:
     """Gives values back to their sources. Thread-safe; no lock is held while a source is called.
 
     Args:
-        sources: where values can go, by name.
         clock: monotonic seconds.
         on_event: told `GaveBack` or `GiveBackFailed` for every give-back.
         on_settled: called after each, for whoever waits until none is under way.
@@ -28,13 +27,11 @@ class Returns:
 
     def __init__(
         self,
-        sources: Mapping[str, Source[Any]],
         *,
         clock: Callable[[], float],
         on_event: Listener | None,
         on_settled: Callable[[], None],
     ) -> None:
-        self._sources = sources
         self._on_event = on_event
         self._on_settled = on_settled
         self._clock = clock
@@ -44,17 +41,16 @@ class Returns:
         self.pending = 0
         self.lost = 0
 
-    def send(self, items: Iterable[tuple[str, object]], reason: str) -> None:
-        """Give back ``items``, pairs of source name and value; returns at once."""
-        by_source: dict[str, list[object]] = {}
-        for name, value in items:
-            by_source.setdefault(name, []).append(value)
+    def send(self, items: Iterable[tuple[Source[Any], object]], reason: str) -> None:
+        """Give back ``items``, pairs of source and value; returns at once."""
+        by_source: dict[int, tuple[Source[Any], list[object]]] = {}
+        for source, value in items:
+            by_source.setdefault(id(source), (source, []))[1].append(value)
         with self._lock:
             self.pending += len(by_source)
-        for name, values in by_source.items():
-            give_back = self._sources[name].give_back or _refuse
+        for source, values in by_source.values():
             settled = partial(self._settled, len(values), reason)
-            self._start(name, partial(give_back, values), settled)
+            self._start(source.name, partial(source.give_back or _refuse, values), settled)
 
     def expire(self) -> float | None:
         """Settle those whose time is over; returns the clock time of the next deadline."""

@@ -7,10 +7,13 @@ import random
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import attrs
+
 from resilience.events import Event, ItemsArrived, ItemsArrivedLate, PollFailed, PollTimedOut
 from resilience.polling.chaining import note_answer
-from resilience.polling.holding import Holding, settle_debt
+from resilience.polling.holding import Held, Holding, settle_debt
 from resilience.polling.pausing import Pausing
+from resilience.polling.reserving import check_reserves, settle_caps
 from resilience.polling.sharing import Sharing
 from resilience.polling.source import PollConfig, PollRequest, Source, SourceView, check_capacity, check_sources
 from resilience.polling.track import Flight, Track
@@ -23,18 +26,23 @@ class Roster:
 
     def __init__(self, sources: Iterable[Source[Any]], capacity: int, config: PollConfig, rng: random.Random) -> None:
         self._tracks = {source.name: Track(source) for source in check_sources(sources)}
+        self._departed: dict[str, Track] = {}  # removed sources, items of which still run
+        self._gone: dict[int, tuple[Track, Flight]] = {}  # their polls that have not come back
         self._capacity = check_capacity(capacity)
         self._config = config
+        check_reserves((t.source for t in self._tracks.values()), capacity)
         self._sharing = Sharing(self._tracks.values())
         self._pausing = Pausing(len(self._tracks), rng)
         self._holding = Holding()
+        self._overheld: list[Held] = []
         self._executing = 0
         self._task_ended = False
         self._events: list[Event] = []
+        self._settle()
 
     def view(self) -> dict[str, SourceView]:
         """How each source stands, by name."""
-        return {name: track.view() for name, track in self._tracks.items()}
+        return {name: track.view() for name, track in {**self._departed, **self._tracks}.items()}
 
     @property
     def executing(self) -> int:
@@ -49,12 +57,96 @@ class Roster:
     @property
     def awaited(self) -> int:
         """Polls in flight that are not overdue."""
-        return sum(t.live is not None and not t.live.overdue for t in self._tracks.values())
+        flights = [t.live for t in self._tracks.values() if t.live is not None]
+        flights += [flight for _, flight in self._gone.values()]
+        return sum(not flight.overdue for flight in flights)
+
+    # -- changes while it runs (rule P7) -----------------------------------------------------------------------------
+
+    def add(self, source: Source[Any]) -> None:
+        """Poll one more source from now on; the name of one that was removed may come again.
+
+        Raises:
+            ValueError: there is a source of this name, or the reserves leave no unit for everybody.
+        """
+        if source.name in self._tracks:
+            raise ValueError(
+                f"there is a source called {source.name!r} already: remove it first, or give this one another name"
+            )
+        check_reserves([*(t.source for t in self._tracks.values()), source], self._capacity)
+        track, before = Track(source), self._departed.pop(source.name, None)
+        if before is not None:
+            track.executing, track.started = before.executing, before.started
+        self._tracks[source.name] = track
+        self._sharing.add(track)
+        self._settle()
+
+    def remove(self, name: str) -> None:
+        """Poll the source called ``name`` no more.
+
+        Its un-started items are to be given back, and so is what its polls in flight bring; running ones finish.
+
+        Raises:
+            ValueError: there is none of this name.
+        """
+        track = self._tracks.pop(self._known(name).name)
+        track.removed = True
+        self._sharing.remove(track)
+        self._overheld += self._holding.withdraw(track)
+        for number, flight in track.abandoned.items():
+            flight.overdue = True
+            self._gone[number] = track, flight
+        if track.live is not None:
+            self._gone[track.live.request.number] = track, track.live
+        if track.executing:
+            self._departed[name] = track
+        track.live, track.abandoned = None, {}
+        self._settle()
+
+    def pause(self, name: str) -> None:
+        """Send no polls to the source called ``name`` until `resume`; what it brought before runs.
+
+        Raises:
+            ValueError: there is none of this name.
+        """
+        self._known(name).paused = True
+        self._settle()
+
+    def resume(self, name: str) -> None:
+        """Poll the source called ``name`` again; its credit is what it was, but for at most one unit (rule P5).
+
+        Raises:
+            ValueError: there is none of this name.
+        """
+        self._known(name).paused = False
+        self._settle()
+
+    def set_weight(self, name: str, weight: int) -> None:
+        """Change the claim of the source called ``name`` to the capacity; it keeps its credit.
+
+        Raises:
+            ValueError: there is none of this name, or a weight below 1 (TypeError: no whole number).
+        """
+        track = self._known(name)
+        track.source = attrs.evolve(track.source, weight=weight)
+        self._sharing.add(track)
+
+    def set_capacity(self, capacity: int) -> None:
+        """Change how many items may execute at once; when there are more now, nothing starts until there are fewer.
+
+        Raises:
+            ValueError: below 1, or the reserves leave none for everybody (TypeError: no whole number).
+        """
+        check_reserves((t.source for t in self._tracks.values()), check_capacity(capacity))
+        self._capacity = capacity
+        self._settle()
 
     # -- what a driver tells -----------------------------------------------------------------------------------------
 
     def answered(self, request: PollRequest, values: Sequence[object], now: float) -> None:
         """A poll brought ``values``; a late one is taken in as well."""
+        if self._is_gone(request, values, now):
+            return
         track, flight, late = self._land(request)
         self._receive(track, values, now, owed=not (late or flight.lendable))
         if late:
@@ -80,6 +172,8 @@ class Roster:
         values: Sequence[object] = (),
     ) -> None:
         """A poll raised ``error``; ``hint`` is the pause it asks for, ``values`` the good part of a damaged answer."""
+        if self._is_gone(request, values, now):
+            return
         track, _, late = self._land(request)
         self._receive(track, values, now, owed=False)
         self._events.append(PollFailed(track.name, error))
@@ -89,6 +183,9 @@ class Roster:
 
     def timed_out(self, request: PollRequest, now: float) -> None:
         """A poll was abandoned: it is still running, and its answer will be late."""
+        if request.number in self._gone:
+            self._gone[request.number][1].overdue = True
+            return
         track, flight, _ = self._land(request)
         track.abandoned[request.number] = flight
         track.failed = True
@@ -97,34 +194,72 @@ class Roster:
 
     def rejected(self, request: PollRequest, retry_after: float | None, now: float) -> None:
         """A poll never ran, for instance because somebody else has the breaker's probe."""
+        if self._is_gone(request, (), now):
+            return
         track, _, _ = self._land(request)
         self._pausing.after_rejection(track, now, retry_after)
 
     def finished(self, source: str) -> None:
         """An executing item of ``source`` has ended, or was given back."""
-        self._tracks[source].executing -= 1
+        track = self._tracks.get(source) or self._departed[source]
+        track.executing -= 1
         self._executing -= 1
         self._task_ended = True
+        if track.removed and not track.executing:
+            del self._departed[source]
 
-    def chained(self, source: str, values: Sequence[object], now: float, *, late: bool = False) -> None:
+    def chained(
+        self, source: str, values: Sequence[object], now: float, *, late: bool = False, origin: Track | None = None
+    ) -> None:
         """An item of ``source`` has ended, and ``values`` came with the answer to its result: its unit may go on.
 
         Call `start` for the unit. A ``late`` answer is one that the unit did not wait for: it had finished before.
+        ``origin`` says whose item it was, if its name may be another's by now: then the values go back.
         """
-        track = self._tracks[source]
-        track.chained += len(values)
-        self._receive(track, values, now, owed=False)
-        if late:
-            self._events += [ItemsArrivedLate(source, len(values))] if values else []
-            return
-        self.finished(source)
-        note_answer(track, len(values), self._pausing, now)
+        track = origin or self._tracks.get(source) or self._departed[source]
+        if not late:
+            self.finished(source)
+        if track.removed:
+            self._overheld += [Held(track, value, now) for value in values]
+        else:
+            self._continue(track, values, now, late=late)
 
     def deliveries(self, source: str, ok: bool) -> None:  # noqa: FBT001 - a fact, not a mode
-        """Whether the last delivery to ``source`` succeeded; while it failed the source is not polled (rule P13)."""
-        self._tracks[source].delivering = ok
+        """Whether the last delivery to ``source`` succeeded; while it failed the source is not polled (rule P13).
+
+        News of a source that was removed meanwhile is no news.
+        """
+        if source in self._tracks:
+            self._tracks[source].delivering = ok
 
     # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _continue(self, track: Track, values: Sequence[object], now: float, *, late: bool) -> None:
+        track.chained += len(values)
+        self._receive(track, values, now, owed=False)
+        if not late:
+            note_answer(track, len(values), self._pausing, now)
+        elif values:
+            self._events.append(ItemsArrivedLate(track.name, len(values)))
+
+    def _known(self, name: str) -> Track:
+        if name not in self._tracks:
+            known = ", ".join(map(repr, self._tracks)) or "none"
+            raise ValueError(f"there is no source called {name!r}: there are {known}")
+        return self._tracks[name]
+
+    def _settle(self) -> None:
+        """Keep what follows from the sources and the capacity."""
+        settle_caps(self._tracks.values(), self._capacity)
+        self._reserving = any(track.kept for track in self._tracks.values())
+        self._pausing.count_sources(len(self._tracks))
+
+    def _is_gone(self, request: PollRequest, values: Sequence[object], now: float) -> bool:
+        """Whether the source of a poll was removed while it was in flight: then what it brought goes back."""
+        gone = self._gone.pop(request.number, None)
+        if gone is not None:
+            self._overheld += [Held(gone[0], value, now) for value in values]
+        return gone is not None
 
     def _land(self, request: PollRequest) -> tuple[Track, Flight, bool]:
         track = self._tracks[request.source]

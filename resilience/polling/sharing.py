@@ -12,6 +12,7 @@ import attrs
 
 from resilience.allocation import CapacityAllocator
 from resilience.polling.reasons import Why
+from resilience.polling.reserving import missing
 from resilience.polling.track import Track
 
 __all__ = ["Room", "Sharing", "share_of"]
@@ -23,11 +24,15 @@ SHORTEST_LINGER = 0.002  # below this the timer costs more than the poll
 
 @attrs.frozen(kw_only=True)
 class Room:
-    """How many of ``capacity`` units are free for grants; ``lent`` of them were granted to polls that are overdue."""
+    """How many of ``capacity`` units are free for grants.
+
+    ``lent`` of them were granted to polls that are overdue, and ``kept`` are kept free for those that asked for it.
+    """
 
     capacity: int
     free: int
     lent: int
+    kept: int = 0
 
 
 class Sharing:
@@ -41,6 +46,17 @@ class Sharing:
     def credit(self, name: str) -> Fraction:
         """Units that the source called ``name`` is owed; negative when it had more than its share."""
         return self._allocator.credit(name)
+
+    def add(self, track: Track) -> None:
+        """Let ``track`` take part, or give it the weight that its source has now; it keeps its credit."""
+        self._allocator.set_weight(track.name, track.source.weight)
+        self._weigh()
+
+    def remove(self, track: Track) -> None:
+        """Forget ``track``; its credit goes to the others."""
+        self._contenders.pop(track.name, None)
+        self._allocator.remove(track.name)
+        self._weigh()
 
     def started(self, track: Track) -> None:
         """Charge an item that starts to the source that brought it."""
@@ -64,7 +80,7 @@ class Sharing:
                 present.append(name)
                 track.waited_for = 0
         self._contenders = found
-        self._weight = sum(track.source.weight for track in found.values())
+        self._weigh()
 
     def starves(self, takers: Iterable[Track]) -> bool:
         """Whether one of ``takers`` has waited for long enough and still has nothing: then nothing may come before."""
@@ -77,7 +93,7 @@ class Sharing:
 
         A source whose items went back takes one unit, and none that is only lent: what it brings is to start.
         """
-        free, lent, capacity = room.free, room.lent, room.capacity
+        free, kept, capacity = room.free, room.kept, room.capacity
         if free < 1:
             return []
         shares = _shares(sharers, capacity)
@@ -85,15 +101,21 @@ class Sharing:
         for track in self.in_turn(takers, capacity):
             share = shares.get(track.name) or share_of(sharers, track, capacity)
             most = 1 if track.is_owed else min(share, track.source.max_batch or capacity)
-            count = min(most, share - track.units, free - lent if track.is_owed else free)
+            own = missing(track, held=True) if kept else 0
+            spare = free - (kept - own) - (room.lent if track.is_owed else 0)
+            count = min(most, share - track.units, spare)
             if count < 1:
                 track.why = Why.SHARE_USED if track.units >= share else Why.NO_UNIT
             elif count == most or self._is_urgent(track) or _is_ripe(track, now):
                 granted.append((track, count))
                 free -= count
+                kept -= min(own, count)
             else:
                 track.why = Why.LINGERING
         return granted
+
+    def _weigh(self) -> None:
+        self._weight = sum(track.source.weight for track in self._contenders.values())
 
     def in_turn(self, due: Sequence[Track], capacity: int) -> Sequence[Track]:
         """By credit; the urgent ones first, and last those that have their part of the capacity already."""
@@ -124,9 +146,8 @@ def _shares(sharers: Sequence[Track], capacity: int) -> dict[str, int]:
     shares = {}
     for track in sorted(sharers, key=_fills_at):
         part = -(-capacity * track.source.weight // weight)
-        cap = track.source.max_units
-        share = part if cap is None else min(part, cap)
-        shares[track.name] = share
+        share = part if track.cap is None else min(part, track.cap)
+        shares[track.name] = max(share, track.kept)
         if share < part:
             capacity -= share
             weight -= track.source.weight
@@ -144,5 +165,4 @@ def _is_ripe(track: Track, now: float) -> bool:
 
 
 def _fills_at(track: Track) -> float:
-    cap = track.source.max_units
-    return float("inf") if cap is None else cap / track.source.weight
+    return float("inf") if track.cap is None else track.cap / track.source.weight

@@ -31,9 +31,11 @@ class Source(Generic[V]):
         weight: its claim to the capacity, relative to the others.
         max_batch: the most it can be asked for in one poll; None for no limit.
         max_units: the most units it may hold at once; None for no limit.
+        reserve: units that nobody else may have, so that its items start at once, at the cost that these units often
+            idle; for urgent work beside tasks that take an hour.
 
     Raises:
-        ValueError: a number below 1.
+        ValueError: a number below 1 (``reserve``: below 0, or above ``max_units``).
         TypeError: a name that is no text, something that cannot be called, or no whole number.
     """
 
@@ -45,6 +47,18 @@ class Source(Generic[V]):
     weight: int = attrs.field(default=1, kw_only=True, validator=whole(1))
     max_batch: int | None = attrs.field(default=None, kw_only=True, validator=attrs.validators.optional(whole(1)))
     max_units: int | None = attrs.field(default=None, kw_only=True, validator=attrs.validators.optional(whole(1)))
+    reserve: int = attrs.field(default=0, kw_only=True, validator=whole(0))
+
+    def __attrs_post_init__(self) -> None:
+        if self.max_units is not None and self.reserve > self.max_units:
+            raise ValueError(
+                f"source {self.name!r} reserves {self.reserve} units and may hold {self.max_units} at once (max_units):"
+                " reserve no more than it may hold"
+            )
+
+    def __deepcopy__(self, _: object) -> "Source[V]":
+        """A value like any other: copies of what plans with it share it, and what it calls."""
+        return self
 
 
 @attrs.frozen(kw_only=True)
@@ -109,7 +123,7 @@ class SourceView:
     """How a source stands.
 
     Attributes:
-        state: ``suspect``, ``slow``, ``backlogged`` or ``caught up``.
+        state: ``suspect``, ``slow``, ``backlogged`` or ``caught up``; ``removed`` while items of it still run.
         executing: items that have started and not finished.
         held: items that have arrived and not started.
         in_flight: what its live poll was asked for; 0 without one.

@@ -9,12 +9,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from resilience.errors import Incomplete, Throttled
 from resilience.events import Listener, notify
 from resilience.fan_out import FanOutExecutor
 from resilience.outcomes import Failed, Outcome, Rejected, TimedOut, Value
+from resilience.polling.changes import Changing
+from resilience.polling.holding import Held
 from resilience.polling.items import Item
 from resilience.polling.planner import NO_GATES, PollPlanner
 from resilience.polling.reasons import Explanation
@@ -30,7 +32,7 @@ Gates = Mapping[str, float]
 GRACE = 10.0
 
 
-class Poller(Generic[V]):
+class Poller(Changing[V]):
     """Polls many sources for one capacity; a slow, hung, broken or idle source does not slow the others.
 
     Thread-safe. Threads start on first use: one for each poll in flight, one that keeps the time, and with `start` or
@@ -70,8 +72,8 @@ class Poller(Generic[V]):
         self._on_event = on_event
         self._polls = FanOutExecutor(breakers=breakers, max_abandoned=self._config.max_abandoned, clock=clock)
         self._polling = self._polls.session()
-        self._returns = Returns(self._sources, clock=clock, on_event=on_event, on_settled=self._returned)
-        self._units: Units[V] = Units(self._step, self._may_chain, self._wait_for_items, self._given_back, on_event)
+        self._returns = Returns(clock=clock, on_event=on_event, on_settled=self._returned)
+        self._units: Units[V] = Units(self._step, self._may_chain, self._wait_as_unit, self._given_back, on_event)
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._earlier = threading.Condition(self._lock)
@@ -93,7 +95,7 @@ class Poller(Generic[V]):
 
     def __repr__(self) -> str:
         planner = self._planner
-        return f"<Poller of {', '.join(self._sources)}: {planner.executing} executing, {planner.held} held>"
+        return f"<Poller of {', '.join(tuple(self._sources))}: {planner.executing} executing, {planner.held} held>"
 
     # -- taking items ------------------------------------------------------------------------------------------------
 
@@ -188,19 +190,19 @@ class Poller(Generic[V]):
             if tell is not None:
                 tell(self._planner, now)
             gates, early = self._gates()
-            requests = self._planner.plan(now, gates, early)
+            polls = [(self._sources[r.source], r) for r in self._planner.plan(now, gates, early)]
             started = [] if self._stopping else self._planner.start(limit)
             back = self._planner.drain() if self._stopping else self._planner.overheld(now)
             self._handing_back += len(back)
             self._wake(limit, now, gates, early)
             events = self._planner.drain_events()
-        for request in requests:
-            self._poll(request)
+        for source, request in polls:
+            self._poll(source, request)
         if back:
-            self._hand_back([(held.track.name, held.value) for held in back])
+            self._hand_back(back)
         for event in events:
             notify(self._on_event, event)
-        return [Item(held.track.name, held.value, self._units) for held in started]  # type: ignore[arg-type]
+        return [Item(held.track.name, held.value, self._units, held.track) for held in started]  # type: ignore[arg-type]
 
     def _may_chain(self, source: str) -> bool:
         with self._lock:
@@ -228,33 +230,46 @@ class Poller(Generic[V]):
     def _is_busy(self) -> bool:
         return bool(self._planner.executing or self._planner.awaited or self._handing_back or self._returns.pending)
 
-    def _wait_for_items(self, timeout: float | None = None) -> bool:
-        """Wait until items may start; False once the poller has stopped."""
+    def _wait_as_unit(self) -> bool:
+        return self._wait_for_items(None, as_unit=True)
+
+    def _wait_for_items(self, timeout: float | None, *, as_unit: bool = False) -> bool:
+        """Wait until items may start, or a unit is one too many; False once the poller has stopped."""
         with self._lock:
-            if not self._stopping and not self._planner.startable():
+            surplus = as_unit and self._units.surplus
+            if not self._stopping and not surplus and not self._planner.startable():
                 self._changed.wait(timeout)
             return not self._stopping
 
     # -- polls -------------------------------------------------------------------------------------------------------
 
-    def _poll(self, request: PollRequest) -> None:
+    def _poll(self, source: Source[Any], request: PollRequest) -> None:
         settle, timeout = partial(self._settle, request), self._config.poll_timeout
-        call = partial(_call, self._sources[request.source], request)
+        call = partial(_call, source, request)
         try:
-            self._polling.submit(request.source, call, timeout, on_outcome=settle, on_late=settle, early=request.early)
+            self._polling.submit(source.name, call, timeout, on_outcome=settle, on_late=settle, early=request.early)
         except RuntimeError:  # closed by a stop that could not wait: it never ran
             self._step(lambda planner, now: planner.rejected(request, None, now), 0)
 
     def _settle(self, request: PollRequest, _: str, outcome: Outcome[Sequence[V]]) -> None:
         self._step(partial(_report, request, outcome), 0)
 
-    def _hand_back(self, items: Sequence[tuple[str, object]]) -> None:
-        self._returns.send(items, "stopping" if self._stopping else "held too long")
+    def _hand_back(self, items: Sequence[Held]) -> None:
+        why = "stopping" if self._stopping else "held too long"
+        for removed, reason in ((False, why), (True, "its source was removed")):
+            some = [(held.track.source, held.value) for held in items if held.track.removed is removed]
+            self._returns.send(some, reason)
         with self._lock:
             self._handing_back -= len(items)
 
     def _given_back(self, item: Item[V]) -> None:
-        self._returns.send([(item.source, item.value)], "given back by its holder")
+        self._returns.send([(item.origin.source, item.value)], "given back by its holder")
+
+    def _resized(self) -> None:
+        """The threads of the units follow the capacity."""
+        self._units.resize(self._capacity)
+        with self._lock:
+            self._changed.notify_all()  # idle threads that are too many end
 
     def _returned(self) -> None:
         with self._lock:

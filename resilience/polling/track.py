@@ -26,6 +26,11 @@ class Flight:
         """Units it takes from the sum: none for a probe."""
         return 0 if self.request.probe else self.request.count
 
+    @property
+    def is_lent(self) -> bool:
+        """Whether others may use what it was granted."""
+        return self.overdue and self.lendable
+
 
 @attrs.define(eq=False)
 class Track:
@@ -43,6 +48,10 @@ class Track:
     slow: bool = False
     full: bool = False
     delivering: bool = True
+    paused: bool = False
+    removed: bool = False
+    kept: int = 0  # units that nobody else may have
+    cap: int | None = None  # units that it may have at most
     why: Why = Why.NO_UNIT
     not_before: float = -math.inf
     rests_after: str = ""
@@ -54,6 +63,9 @@ class Track:
     waited_for: int = 0
     trip: float = 0.0
     ripe_at: float | None = None
+
+    def __attrs_post_init__(self) -> None:
+        self.cap = self.source.max_units
 
     @property
     def name(self) -> str:
@@ -94,6 +106,8 @@ class Track:
     @property
     def state(self) -> str:
         """The word for how it stands."""
+        if self.removed:
+            return "removed"
         if self.suspect:
             return "suspect"
         if self.slow:

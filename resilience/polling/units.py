@@ -42,7 +42,9 @@ class Units(Generic[V]):
         self._on_event = on_event
         self._handler: Callable[[Item[V]], object] | None = None
         self._lock = threading.Lock()
-        self._threads = 0
+        self._threads = 0  # that were ever made
+        self._working = 0  # that are units now
+        self._wanted = 0
 
     # -- threads -----------------------------------------------------------------------------------------------------
 
@@ -55,12 +57,38 @@ class Units(Generic[V]):
         if self._handler is not None:
             raise RuntimeError("this poller is running already: make another one for another handler")
         self._handler = handler
-        for _ in range(count):
-            self._add(handler)
+        self.resize(count)
 
-    def _add(self, handler: Callable[[Item[V]], object]) -> None:
-        self._threads += 1
-        threading.Thread(target=self._work, args=(handler,), name=f"unit-{self._threads}", daemon=True).start()
+    def resize(self, count: int) -> None:
+        """Have ``count`` threads, if there is a handler to run; those that are too many end after their item."""
+        with self._lock:
+            self._wanted = count
+            missing = count - self._working if self._handler is not None else 0
+        for _ in range(missing):
+            self._add()
+            with self._lock:
+                self._working += 1
+
+    @property
+    def surplus(self) -> bool:
+        """Whether there are more threads than wanted."""
+        return self._working > self._wanted
+
+    def _add(self) -> None:
+        handler = self._handler
+        with self._lock:
+            self._threads += 1
+            name = f"unit-{self._threads}"
+        threading.Thread(target=self._work, args=(handler,), name=name, daemon=True).start()
+
+    def _retires(self) -> bool:
+        """Whether the thread that asks is one too many; it is to end then."""
+        if not self.surplus:
+            return False
+        with self._lock:
+            surplus = self.surplus
+            self._working -= surplus
+            return surplus
 
     def _work(self, handler: Callable[[Item[V]], object]) -> None:
         item = self._first()
@@ -73,6 +101,9 @@ class Units(Generic[V]):
 
     def _first(self) -> Item[V] | None:
         while self._wait():
+            if self._retires():
+                self._step(None, 0)  # what it was woken for is another's
+                return None
             if items := self._step(None, 1):
                 return items[0]
         return None
@@ -84,7 +115,10 @@ class Units(Generic[V]):
             if not item.ended:
                 return item
         if item.end():
-            items = self._step(partial(_finished, item.source), 1)
+            retires = self._retires()
+            items = self._step(partial(_finished, item.source), 0 if retires else 1)
+            if retires:
+                return None
             return items[0] if items else self._first()
         with self._lock:
             if item.left:
@@ -109,9 +143,9 @@ class Units(Generic[V]):
         """End the item and let its unit go on with ``values``, or with what has been held for longer."""
         came = checked(values, item.source, "chain() takes")
         if not item.end():
-            self._step(partial(_chained, item.source, came, late=True), 0)
+            self._step(partial(_chained, item, came, late=True), 0)
             return None
-        items = self._step(partial(_chained, item.source, came), 1)
+        items = self._step(partial(_chained, item, came), 1)
         item.follower = items[0] if items else None
         if len(came) > 1:
             self._step(None, 0)  # wakes other units for the rest
@@ -125,7 +159,7 @@ class Units(Generic[V]):
             item.left = self._handler is not None
         try:
             if self._handler is not None:
-                self._add(self._handler)
+                self._add()
         except RuntimeError:  # no thread to be had: the one that is held up goes on when it can
             item.left = False
         self._step(partial(_finished, item.source), 0)
@@ -135,5 +169,7 @@ def _finished(source: str, planner: PollPlanner, _: float) -> None:
     planner.finished(source)
 
 
-def _chained(source: str, values: Sequence[object], planner: PollPlanner, now: float, *, late: bool = False) -> None:
-    planner.chained(source, values, now, late=late)
+def _chained(
+    item: Item[Any], values: Sequence[object], planner: PollPlanner, now: float, *, late: bool = False
+) -> None:
+    planner.chained(item.source, values, now, late=late, origin=item.origin)

@@ -42,6 +42,7 @@ class Simulated:
     weight: int = 1
     max_batch: int | None = None
     max_units: int | None = None
+    reserve: int = 0
     stalls: Windows = ()
     swallows: Windows = ()
     fails: Windows = ()
@@ -78,7 +79,14 @@ class Simulated:
 
     def source(self) -> Source[Any]:
         """What the planner is told of it; the simulation polls instead of it."""
-        return Source(self.name, print, weight=self.weight, max_batch=self.max_batch, max_units=self.max_units)
+        return Source(
+            self.name,
+            print,
+            weight=self.weight,
+            max_batch=self.max_batch,
+            max_units=self.max_units,
+            reserve=self.reserve,
+        )
 
 
 def ends(windows: Windows, now: float) -> float | None:

@@ -1,0 +1,63 @@
+"""Changes to a runner while it runs: the part of it that takes them from others (rule P7)."""
+
+from conductor_adapter.declaring import WorkerSpec
+from conductor_adapter.running.links import Link
+from conductor_adapter.tasks import Task
+from resilience.polling import Poller
+
+__all__ = ["Changing"]
+
+
+class Changing:
+    """What a runner lets others change while it runs; a base of `WorkerRunner`, which brings the pollers."""
+
+    _links: dict[str, Link]
+    _pollers: list[tuple[WorkerSpec, Poller[Task]]]
+
+    def pause(self, server: str) -> None:
+        """Take no more tasks from ``server`` until `resume`; those that run finish, and results go home.
+
+        Raises:
+            ValueError: there is no server of this name.
+        """
+        for poller in self._pollers_of(server):
+            poller.pause(server)
+
+    def resume(self, server: str) -> None:
+        """Take tasks from ``server`` again.
+
+        Raises:
+            ValueError: there is no server of this name.
+        """
+        for poller in self._pollers_of(server):
+            poller.resume(server)
+
+    def set_weight(self, server: str, weight: int) -> None:
+        """Change the claim of ``server`` to the threads of every worker.
+
+        Raises:
+            ValueError: there is no server of this name, or a weight below 1 (TypeError: no whole number).
+        """
+        for poller in self._pollers_of(server):
+            poller.set_weight(server, weight)
+
+    def set_threads(self, task_type: str, threads: int) -> None:
+        """Change how many tasks of ``task_type`` may run at once, in every domain that it has a worker for.
+
+        With fewer, running tasks finish, and no other starts until there is room.
+
+        Raises:
+            ValueError: no worker has this task type; below 1, or the servers' reserves leave no thread for everybody
+                (TypeError: no whole number).
+        """
+        found = [poller for spec, poller in self._pollers if spec.task_type == task_type]
+        if not found:
+            known = ", ".join(sorted({repr(spec.task_type) for spec, _ in self._pollers}))
+            raise ValueError(f"there is no worker for task type {task_type!r}: there are workers for {known}")
+        for poller in found:
+            poller.set_capacity(threads)
+
+    def _pollers_of(self, server: str) -> list[Poller[Task]]:
+        if server not in self._links:
+            raise ValueError(f"there is no server called {server!r}: there are {', '.join(map(repr, self._links))}")
+        return [poller for _, poller in self._pollers]

@@ -1,0 +1,149 @@
+"""The option ``reserve``: units kept free for a source, an exception to P4 (nothing is reserved for anyone)."""
+
+import random
+import statistics
+
+import pytest
+from simulation import NEVER, Simulated, Simulation
+
+from resilience.polling import PollConfig, PollPlanner, Source
+
+CONFIG = PollConfig()
+
+
+def planner_of(*sources: Source[object], capacity: int) -> PollPlanner:
+    """A planner of these sources; each has answered its first probe: those with a backlog with an item, now done."""
+    return PollPlanner(sources, capacity, CONFIG, random.Random(1))
+
+
+def answer(planner: PollPlanner, now: float, *full: str) -> dict[str, int]:
+    """Let every poll that is due be answered, those of ``full`` with all that was asked for; returns what was asked."""
+    asked = {}
+    for request in planner.plan(now):
+        asked[request.source] = request.count
+        planner.answered(request, [object()] * request.count if request.source in full else [], now)
+    return asked
+
+
+def start(planner: PollPlanner) -> list[str]:
+    """Whose items start."""
+    return [held.track.name for held in planner.start(100)]
+
+
+def test_p4_reserved_units_are_granted_to_nobody_else() -> None:
+    """The backlogged source gets all but the units that are kept, and those are free when the other one has work."""
+    planner = planner_of(Source("slow", print), Source("urgent", print, reserve=2), capacity=10)
+    answer(planner, 0.0, "slow")
+    start(planner)
+    planner.finished("slow")
+
+    assert answer(planner, 1.0, "slow")["slow"] == 8
+    assert len(start(planner)) == 8
+    assert "slow" not in {request.source for request in planner.plan(2.0)}
+
+
+def test_p4_item_of_a_reserving_source_starts_at_once() -> None:
+    """Its probe goes out although long tasks run everywhere, and what it brings has a unit."""
+    planner = planner_of(Source("slow", print), Source("urgent", print, reserve=1), capacity=3)
+    answer(planner, 0.0, "slow")
+    start(planner)
+    answer(planner, 1.0, "slow")
+    start(planner)
+    assert planner.executing == 2
+
+    assert answer(planner, 2.0, "urgent") == {"urgent": 1}
+    assert start(planner) == ["urgent"]
+
+
+def test_p4_probe_of_another_source_does_not_take_the_kept_unit() -> None:
+    """What a probe brought for which no unit was kept waits, and an item behind it that has one does not."""
+    planner = planner_of(Source("a", print), Source("b", print), Source("urgent", print, reserve=1), capacity=2)
+    requests = {request.source: request for request in planner.plan(0.0)}
+    planner.answered(requests["a"], ["a"], 0.1)
+    assert start(planner) == ["a"]
+    planner.answered(requests["b"], ["b"], 0.2)
+
+    assert planner.startable() == 0
+    planner.answered(requests["urgent"], ["urgent"], 0.3)
+    assert planner.startable() == 1
+    assert start(planner) == ["urgent"]
+    assert start(planner) == []
+    planner.finished("urgent")
+    assert start(planner) == []
+    planner.finished("a")
+    assert start(planner) == ["b"]
+
+
+def test_p4_granted_units_of_the_reserve_are_not_lent() -> None:
+    """When the urgent source's poll is overdue, its kept unit stays free: its items start when they come."""
+    planner = planner_of(Source("slow", print), Source("urgent", print, reserve=1), capacity=2)
+    answer(planner, 0.0, "slow", "urgent")
+    for name in start(planner):
+        planner.finished(name)
+    sent = {request.source: request for request in planner.plan(1.0)}
+    assert {name: request.count for name, request in sent.items()} == {"slow": 1, "urgent": 1}
+    planner.answered(sent["slow"], ["slow"], 1.01)
+    assert start(planner) == ["slow"]
+
+    assert not [request for request in planner.plan(2.0) if request.source == "slow"]
+    planner.answered(sent["urgent"], ["late"], 2.1)
+    assert start(planner) == ["urgent"]
+
+
+def test_p4_reserve_is_also_a_share() -> None:
+    """A light source may use the units that are kept for it, whatever its weight."""
+    planner = planner_of(Source("slow", print, weight=100), Source("urgent", print, reserve=3), capacity=10)
+    answer(planner, 0.0, "slow", "urgent")
+    for name in start(planner):
+        planner.finished(name)
+
+    assert answer(planner, 1.0) == {"slow": 7, "urgent": 3}
+
+
+def test_p4_slow_source_does_not_share_beside_prompt_ones_that_use_all_that_is_not_kept() -> None:
+    """The kept unit is no unit that the prompt sources leave."""
+    planner = planner_of(Source("prompt", print), Source("late", print), Source("r", print, reserve=1), capacity=4)
+    requests = {request.source: request for request in planner.plan(0.0)}
+    planner.answered(requests["prompt"], ["item"], 0.0)
+    planner.answered(requests["r"], [], 1.0)
+    planner.plan(1.6)
+    planner.answered(requests["late"], ["item"], 1.7)
+    for name in start(planner):
+        planner.finished(name)
+
+    sent = {request.source: request for request in planner.plan(2.0)}
+    assert sent["late"].probe
+
+
+@pytest.mark.parametrize("capacity", [1, 2, 3])
+def test_p4_reserves_that_leave_nothing_are_refused(capacity: int) -> None:
+    """One unit at least is for everybody; the error adds up who reserved what, and says the way out."""
+    sources = [Source("a", print, reserve=1), Source("b", print, reserve=2)]
+
+    with pytest.raises(ValueError, match=rf"1 \(a\) \+ 2 \(b\) leave none of {capacity} units for everybody: reserve"):
+        PollPlanner(sources, capacity)
+
+
+def test_p4_reserve_beyond_what_may_be_held_is_refused() -> None:
+    """``max_units`` below ``reserve`` would keep units for nobody."""
+    with pytest.raises(ValueError, match=r"source 'a' reserves 3 units and may hold 2 at once \(max_units\)"):
+        Source("a", print, reserve=3, max_units=2)
+
+
+def first_wait(reserve: int, seed: int) -> tuple[float, float]:
+    """How long the other source's first task waits beside one-hour tasks, and what part of the units those use."""
+    long = Simulated("a", backlog=NEVER, task=3600.0)
+    urgent = Simulated("b", backlog=0, task=0.1, reserve=reserve)
+    world = Simulation([long, urgent], 10, seed)
+    world.at(300.0, lambda: setattr(urgent, "backlog", 1))
+    world.run(3000.0 if reserve == 0 else 310.0)
+    return world.started_at["b"][0] - 300.0, world.busy["a"] / 10 / world.now
+
+
+def test_p4_urgent_work_beside_hour_long_tasks_starts_at_once_at_a_tenth_of_the_capacity() -> None:
+    """With one of ten units kept, new work beside hour-long tasks does not wait for one to end."""
+    waits, used = zip(*(first_wait(1, seed) for seed in range(9)), strict=True)
+
+    assert statistics.median(waits) <= 0.1
+    assert 0.89 <= statistics.mean(used) <= 0.9
+    assert first_wait(0, 0)[0] > 60.0
