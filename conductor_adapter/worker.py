@@ -13,20 +13,23 @@ it raises ``NonRetryable``                FAILED_WITH_TERMINAL_ERROR: no retry
 it raises anything else                   FAILED, with the traceback in the task's log: the server may retry
 ========================================  ===============================================================
 
-Input that does not fit the parameters, and a returned value that is no JSON, end the task with a terminal error.
+Input that does not fit the parameters, and a returned value that is no JSON, end the task with a terminal error. In a
+process that the function forked, returning and raising end that process, and nothing is reported from it.
 """
 
 import contextvars
 import inspect
+import os
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
 
 from conductor_adapter.binding import UnbindableError
 from conductor_adapter.declaring import WorkerSpec, attached_spec, collect_workers, spec_of, worker
+from conductor_adapter.forks import end_copy
 from conductor_adapter.jsonable import LONGEST_WAIT, NotJsonError, as_output, as_sendable, shown
 from conductor_adapter.targets import TargetError, load_target
 from conductor_adapter.tasks import Task, TaskResult, TaskStatus
@@ -183,7 +186,7 @@ def _attempt(spec: WorkerSpec, task: Task) -> TaskResult:
     try:
         positional, named = spec.binding.arguments(task)
         try:
-            returned = spec.function(*positional, **named)
+            returned = _call(spec, positional, named)
         except InProgress as later:
             returned = later
         return _meant(returned, task)
@@ -191,6 +194,17 @@ def _attempt(spec: WorkerSpec, task: Task) -> TaskResult:
         return TaskResult(status=TaskStatus.FAILED_WITH_TERMINAL_ERROR, reason=str(error) or type(error).__name__)
     except (UnbindableError, NotJsonError) as error:
         return TaskResult(status=TaskStatus.FAILED_WITH_TERMINAL_ERROR, reason=f"{spec.label}: {error}")
+
+
+def _call(spec: WorkerSpec, positional: Sequence[Any], named: Mapping[str, Any]) -> Any:  # noqa: ANN401 - the function's
+    pid = os.getpid()
+    try:
+        returned = spec.function(*positional, **named)
+    except BaseException as error:
+        end_copy(pid, error)
+        raise
+    end_copy(pid, None)
+    return returned
 
 
 def _meant(returned: Any, task: Task) -> TaskResult:  # noqa: ANN401 - whatever the function returned

@@ -201,6 +201,9 @@ def test_signal_stops_run_cleanly(pair: tuple[DevServer, DevServer], target: Pat
 SLOW_WORKER = """
 import time
 from conductor_adapter import worker
+from conductor_adapter.running import lifecycle
+
+lifecycle.SAME_SIGNAL = 0.0  # the tests need not wait until a signal counts as another one
 
 @worker("greet")
 def greet() -> None:
@@ -229,6 +232,33 @@ def test_second_signal_ends_run_at_once(
 
     assert (process.returncode, errors) == (1, "")
     assert "1 tasks still running" in told
+
+
+NO_THREADS = """
+import threading
+from conductor_adapter import worker
+
+@worker("greet", threads=2)
+def greet() -> None:
+    pass
+
+def start(thread: threading.Thread, real=threading.Thread.start) -> None:
+    if thread.name == "unit-2":
+        raise RuntimeError("can't start new thread")
+    real(thread)
+
+threading.Thread.start = start
+"""
+
+
+def test_run_that_gets_no_threads_says_so_and_leaves_nothing(pair: tuple[DevServer, DevServer], target: Path) -> None:
+    """One line with the way out and status 1, instead of a worker that takes tasks and cannot run them."""
+    target.write_text(NO_THREADS)
+
+    done = command("run", target, "--server", f"eu={pair[0].url}", "--duration", "30")
+
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "not started: can't start new thread: raise the limit of threads (ulimit -u" in done.stderr
 
 
 def test_reader_who_goes_away_costs_the_lines_and_not_the_work(pair: tuple[DevServer, DevServer], target: Path) -> None:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -37,8 +37,9 @@ from conductor_adapter import (
 from conductor_adapter.answers import PollAnswer
 from conductor_adapter.declaring import spec_of
 from conductor_adapter.dev_server import DevServerProcess
-from conductor_adapter.running import links
-from conductor_adapter.running.lifecycle import Phase, advance, share_of_grace
+from conductor_adapter.running import lifecycle, links
+from conductor_adapter.running.lifecycle import Phase, advance, is_another_signal, share_of_grace
+from conductor_adapter.running.signals import run_until_signal
 from conductor_adapter.transports.requests import RequestsTransport
 from resilience import (
     BreakerChanged,
@@ -360,8 +361,11 @@ def test_stop_counts_tasks_that_could_not_be_given_back(pair: tuple[DevServer, D
     assert (report.kept, report.left, report.clean) == (1, 1, False)
 
 
-def test_first_signal_stops_and_the_second_reports_what_is_left(pair: tuple[DevServer, DevServer]) -> None:
+def test_first_signal_stops_and_the_second_reports_what_is_left(
+    pair: tuple[DevServer, DevServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In the main thread both signals are heard while the runner waits, and the second ends the waiting."""
+    monkeypatch.setattr(lifecycle, "SAME_SIGNAL", 0.0)
     started, release = threading.Event(), threading.Event()
 
     @worker("hangs", threads=1)
@@ -382,6 +386,121 @@ def test_first_signal_stops_and_the_second_reports_what_is_left(pair: tuple[DevS
         release.set()
 
     assert report.unfinished == 1
+
+
+def test_one_signal_that_comes_twice_lets_running_tasks_finish(pair: tuple[DevServer, DevServer]) -> None:
+    """The command ``timeout`` signals the process and then its group, so SIGTERM arrives twice: that is one wish."""
+    started = threading.Event()
+
+    @worker("takes_a_moment", threads=1)
+    def takes_a_moment() -> None:
+        started.set()
+        stopping.wait(GUARD)
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        threading.Event().wait(0.2)  # the main thread has seen both
+
+    stopping = threading.Event()
+    runner = WorkerRunner([takes_a_moment], [pair[0].settings], config=QUICK)
+    stop = runner.stop
+    runner.stop = lambda grace=None: (stopping.set(), stop(grace))[1]  # type: ignore[method-assign]
+    run = pair[0].start_task("takes_a_moment")
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(lambda: started.wait(GUARD) and os.kill(os.getpid(), signal.SIGTERM))
+        report = run_until_signal(runner)
+
+    assert report.clean
+    assert pair[0].wait(run, GUARD).status == "COMPLETED"
+
+
+@given(st.floats(0, 1e9), st.floats(-1, 10))
+def test_signal_is_another_one_only_after_a_second(asked: float, after: float) -> None:
+    """What comes before, with, or just behind the first signal is that signal once more."""
+    assert is_another_signal(asked, asked + after) == (asked + after - asked > 1)
+
+
+class Stuck(WorkerRunner):
+    """A runner whose stopping breaks."""
+
+    def stop(self, grace: float | None = None) -> StopReport:
+        """Break."""
+        super().stop(grace)
+        raise LookupError("it broke")
+
+
+def test_stop_that_breaks_does_not_leave_the_main_thread_waiting(pair: tuple[DevServer, DevServer]) -> None:
+    """Whatever stopping raises reaches whoever waits for its end."""
+    with pytest.raises(LookupError, match="it broke"):
+        run_until_signal(Stuck([where], [pair[0].settings], config=QUICK), 0.0)
+
+
+class NoThreads:
+    """A system that has no thread left for threads of one kind: ``Thread.start`` fails for those."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, kind: Callable[[threading.Thread], bool]) -> None:
+        self.kind = kind
+        self.refused = 0
+        self._start = threading.Thread.start
+        monkeypatch.setattr(threading.Thread, "start", lambda thread: self.start(thread))  # noqa: PLW0108 - it must be a function to get the thread
+
+    def start(self, thread: threading.Thread) -> None:
+        """Start it, or fail as Python does."""
+        if self.kind(thread):
+            self.refused += 1
+            raise RuntimeError("can't start new thread")
+        self._start(thread)
+
+
+def test_start_without_threads_leaves_nothing_running(
+    pair: tuple[DevServer, DevServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A runner that gets only some of its threads stops those, gives tasks back, and says what to change."""
+    runner = WorkerRunner([where], [server.settings for server in pair], config=QUICK)
+    run = pair[0].start_task("where")
+    system = NoThreads(monkeypatch, lambda thread: thread.name == "unit-2")
+
+    with pytest.raises(RuntimeError, match=r"not started: can't start new thread: raise the limit of threads"):
+        runner.start()
+
+    assert system.refused == 1
+    monkeypatch.undo()
+    for thread in threading.enumerate():
+        if thread.name.startswith(("unit", "poller")):
+            thread.join(GUARD)
+            assert not thread.is_alive()
+    with WorkerRunner([where], [pair[0].settings], config=QUICK):
+        assert pair[0].wait(run, GUARD).status == "COMPLETED"
+
+
+def test_stop_needs_no_thread_of_its_own(pair: tuple[DevServer, DevServer], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a thread to stop on, the main thread stops by itself, worker by worker."""
+    runner = WorkerRunner([where, broken], [pair[0].settings], config=QUICK)
+    system = NoThreads(monkeypatch, lambda thread: thread.name == "stopping")
+
+    assert run_until_signal(runner, 0.0).clean
+    assert system.refused == 3
+
+
+@pytest.mark.parametrize("duration", [-1, float("nan"), float("inf"), "5", True])
+def test_impossible_duration_is_refused_before_anything_runs(pair: tuple[DevServer, DevServer], duration: Any) -> None:
+    """No worker runs that nobody can stop because its end was no number of seconds."""
+    with pytest.raises((ValueError, TypeError), match=r"duration must be a finite number of at least 0, not .*"):
+        run_workers([where], [pair[0].settings], config=QUICK, duration=duration)
+
+    assert pair[0].counts()["polls"] == 0
+
+
+@pytest.mark.parametrize("grace", ["5", float("nan"), -1, True])
+def test_impossible_grace_is_refused_and_the_runner_can_still_be_stopped(
+    pair: tuple[DevServer, DevServer],
+    grace: Any,
+) -> None:
+    """The mistake costs an error, not the only way to stop; a grace longer than Python can wait is one."""
+    with WorkerRunner([where], [pair[0].settings], config=QUICK) as runner:
+        with pytest.raises((ValueError, TypeError), match="grace must be a finite number of at least 0"):
+            runner.stop(grace)
+
+        assert runner.stop(1e300).clean
 
 
 def test_runner_runs_once(pair: tuple[DevServer, DevServer]) -> None:
@@ -490,10 +609,11 @@ def program(tmp_path: Path) -> Iterator[ExitStack]:
         yield stack
 
 
-def start(stack: ExitStack, folder: Path, url: str) -> "subprocess.Popen[str]":
+def start(stack: ExitStack, folder: Path, *arguments: str) -> "subprocess.Popen[str]":
     """The worker as a process of its own."""
-    command = [sys.executable, str(folder / "program.py"), url]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONWARNINGS": ""})  # noqa: S603 - ours
+    command = [sys.executable, str(folder / "program.py"), *arguments]
+    environ = {**os.environ, "PYTHONWARNINGS": ""}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ)  # noqa: S603 - ours
     stack.enter_context(process)
     stack.callback(process.kill)
     return process
@@ -538,6 +658,46 @@ def test_signal_that_another_thread_takes_ends_the_run(
     assert process.communicate(timeout=GUARD)[0] == "StopReport(left=0, unfinished=0, kept=0)\n"
 
 
+FORKING = """
+import os, signal, sys
+from conductor_adapter import ServerSettings, run_workers, worker
+
+@worker("task")
+def task(end: str) -> int:
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    signal.alarm(10)  # a child that goes on as a worker does not outlive the test
+    print(f"child: {end}")
+    if end == "raises":
+        raise ValueError("it broke")
+    if end != "returns":
+        sys.exit(None if end == "none" else int(end) if end.isdigit() else end)
+    return -1
+
+run_workers([task], [ServerSettings("eu", sys.argv[1])], duration=float(sys.argv[2]))
+print("parent ended")
+"""
+
+
+def test_task_that_forks_is_reported_once_by_the_parent(
+    pair: tuple[DevServer, DevServer], program: ExitStack, tmp_path: Path
+) -> None:
+    """However the task function ends in a child it forked, that ends the child as Python would, and nothing else."""
+    (tmp_path / "program.py").write_text(FORKING)
+    ends = {"returns": 0, "raises": 1, "none": 0, "7": 7, "no luck": 1}
+    runs = {end: pair[0].start_task("task", {"end": end}) for end in ends}
+    process = start(program, tmp_path, pair[0].url, "2")
+    output, errors = process.communicate(timeout=GUARD)
+
+    assert {end: pair[0].wait(run, GUARD).output["result"] for end, run in runs.items()} == ends
+    assert sorted(output.splitlines()) == sorted([*(f"child: {end}" for end in ends), "parent ended"])
+    assert errors.count("Traceback") == 1
+    assert "\nValueError: it broke\n" in errors
+    assert "no luck\n" in errors
+    assert pair[0].counts()["updates"] == len(ends)
+
+
 def test_second_signal_ends_at_once(pair: tuple[DevServer, DevServer], program: ExitStack, tmp_path: Path) -> None:
     """Whoever signals twice does not want to wait: the process ends although a task still runs, and says so."""
     pair[0].start_task("task", {"seconds": 600})
@@ -545,7 +705,7 @@ def test_second_signal_ends_at_once(pair: tuple[DevServer, DevServer], program: 
     assert process.stdout is not None
     assert process.stdout.readline() == "started\n"
     process.send_signal(signal.SIGTERM)
-    threading.Event().wait(0.3)
+    threading.Event().wait(1.1)  # within a second it would be the first one once more
     process.send_signal(signal.SIGTERM)
 
     assert "unfinished=1" in process.stdout.readline()

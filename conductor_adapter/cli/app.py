@@ -74,7 +74,9 @@ def run(  # noqa: PLR0913, PLR0917 - the options of a command
     verbose: Annotated[int, typer.Option("-v", "--verbose", count=True, help="Say more.")] = 0,
     quiet: Annotated[int, typer.Option("-q", "--quiet", count=True, help="Say less.")] = 0,
 ) -> None:
-    """Run workers until SIGTERM or SIGINT: running tasks finish, un-started ones go back. A second signal ends at once.
+    """Run workers until SIGTERM or SIGINT: running tasks finish, un-started ones go back.
+
+    A second signal ends at once, unless it comes within a second of the first.
 
     Servers come from --server, --config, or CONDUCTOR_SERVER_URL (several: separated by commas).
 

@@ -1,5 +1,6 @@
 """``conductor-adapter run``: the workers of a file or module, on several servers, until a signal or for a while."""
 
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -98,14 +99,22 @@ class Ended:
 
 
 class TellingRunner(WorkerRunner):
-    """A runner that says when it begins to stop: from then on a second signal means something else."""
+    """A runner that says why it cannot start, and when it begins to stop: then a signal means something else."""
 
     printer: Printer
+
+    def start(self) -> None:
+        """See `WorkerRunner`."""
+        try:
+            super().start()
+        except RuntimeError as error:
+            sys.stderr.write(f"conductor-adapter: {error}\n")
+            raise SystemExit(LEFT) from None
 
     def stop(self, grace: float | None = None) -> StopReport:
         """See `WorkerRunner`."""
         seconds = self.config.grace if grace is None else grace
-        text = f"stopping: running tasks have {seconds:g} s to finish; a signal from now on ends at once"
+        text = f"stopping: running tasks have {seconds:g} s to finish; another signal, after a second, ends at once"
         self.printer.say("stopping", text, level=NORMAL, style="bold")
         return super().stop(grace)
 

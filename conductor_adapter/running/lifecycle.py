@@ -16,10 +16,22 @@ if TYPE_CHECKING:
     from conductor_adapter.settings import ServerSettings
     from conductor_adapter.transports import Transport
 
-__all__ = ["Deliveries", "Phase", "RunnerConfig", "ServerView", "StopReport", "advance", "share_of_grace"]
+__all__ = [
+    "Deliveries",
+    "Phase",
+    "RunnerConfig",
+    "ServerView",
+    "StopReport",
+    "advance",
+    "is_another_signal",
+    "share_of_grace",
+]
 
 CONDUCTOR_MAX_WAIT = 5.0  # seconds; a server refuses to wait longer for a poll
 LEAST_FLUSH = 0.2  # part of the grace that is kept for results
+SAME_SIGNAL = (
+    1.0  # seconds in which the first signal may come again, as with coreutils' timeout: to us and to our group
+)
 OFTEN = 5  # failed attempts after which it may be the result and not the server
 
 
@@ -54,6 +66,11 @@ def advance(phase: Phase, to: Phase) -> Phase:
 def share_of_grace(grace: float, used: float) -> float:
     """Seconds for sending results after ``used`` seconds of the ``grace`` went to running tasks."""
     return max(grace - used, grace * LEAST_FLUSH)
+
+
+def is_another_signal(asked: float, came: float) -> bool:
+    """Whether a signal that ``came`` after stopping was ``asked`` for is one of its own; both on one clock."""
+    return came - asked > SAME_SIGNAL
 
 
 class Deliveries:

@@ -12,14 +12,16 @@ from typing import Any
 
 from conductor_adapter.declaring import WorkerSpec
 from conductor_adapter.events import RunnerListener
-from conductor_adapter.running.lifecycle import RunnerConfig, StopReport
+from conductor_adapter.running.lifecycle import RunnerConfig, StopReport, is_another_signal
 from conductor_adapter.running.threads import WorkerRunner
 from conductor_adapter.settings import ServerSettings
+from resilience._checks import check_number
 
 __all__ = ["run_until_signal", "run_workers"]
 
 MOMENT = 0.5  # seconds that the main thread waits at a time
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+Told = SimpleQueue[StopReport | BaseException | float]  # how stopping ended, or when a signal came
 
 
 def run_workers(
@@ -32,20 +34,23 @@ def run_workers(
 ) -> StopReport:
     """Run workers until SIGTERM or SIGINT, or for ``duration`` seconds, then stop cleanly.
 
-    A second signal ends the waiting at once. Handlers are installed in the main thread only, and restored afterwards.
+    A second signal ends the waiting at once; one within a second of the first is the first once more. Handlers are
+    installed in the main thread only, and restored afterwards.
 
     Args:
         workers: functions marked with ``@worker``.
         servers: where tasks come from; None reads the environment.
         config: how they run.
-        duration: seconds; None for no end.
+        duration: seconds, 0 or more; None for no end.
         on_event: told of everything that happens.
 
     Returns:
         What was left undone.
 
     Raises:
-        ValueError, TypeError, ImportError: as for `WorkerRunner`.
+        ValueError, TypeError: as for `WorkerRunner`, and a ``duration`` that is no finite number of seconds.
+        ImportError: as for `WorkerRunner`.
+        RuntimeError: there are no threads left to run the workers on; nothing runs then.
     """
     runner = WorkerRunner(workers, servers, config=config, on_event=on_event)
     return run_until_signal(runner, duration)
@@ -53,17 +58,39 @@ def run_workers(
 
 def run_until_signal(runner: WorkerRunner, duration: float | None = None) -> StopReport:
     """Start ``runner`` and stop it after a signal or ``duration`` seconds; a second signal ends at once."""
-    told: SimpleQueue[StopReport | None] = SimpleQueue()
+    if duration is not None:
+        check_number("duration", duration, least=0.0)
+    told: Told = SimpleQueue()
     with _signals_into(told):
         runner.start()
         _get(told, duration)
-        threading.Thread(target=lambda: told.put(runner.stop()), daemon=True).start()
-        report = _get(told, None)
-    return report if report is not None else _interrupted(runner)
+        asked = time.monotonic()
+        _stop_apart(runner, told)
+        end = _get(told, None)
+        while isinstance(end, float) and not is_another_signal(asked, end):
+            end = _get(told, None)
+    if isinstance(end, BaseException):
+        raise end
+    return end if isinstance(end, StopReport) else _interrupted(runner)
 
 
-def _get(told: "SimpleQueue[StopReport | None]", timeout: float | None) -> StopReport | None:
-    """What comes first; None also after ``timeout`` seconds.
+def _stop_apart(runner: WorkerRunner, told: Told) -> None:
+    """Stop in a thread, so that a signal can end the waiting for it; here, if there is none."""
+
+    def stop() -> None:
+        try:
+            told.put(runner.stop())
+        except BaseException as error:  # noqa: BLE001 - whoever waits must hear of the end, whatever it is
+            told.put(error)
+
+    try:
+        threading.Thread(target=stop, name="stopping", daemon=True).start()
+    except RuntimeError:  # the system has no thread left
+        stop()
+
+
+def _get(told: Told, timeout: float | None) -> StopReport | BaseException | float | None:
+    """What comes first; None after ``timeout`` seconds.
 
     It waits for a moment at a time: Python runs no handler while the main thread waits in C, and a signal that another
     thread takes, or that comes just before the wait, does not end the wait.
@@ -85,14 +112,14 @@ def _interrupted(runner: WorkerRunner) -> StopReport:
 
 
 @contextmanager
-def _signals_into(told: "SimpleQueue[StopReport | None]") -> Iterator[None]:
-    """Let SIGTERM and SIGINT do nothing but put None into ``told``: the only thing that is safe in a handler."""
+def _signals_into(told: Told) -> Iterator[None]:
+    """Let SIGTERM and SIGINT do nothing but put the time into ``told``: the only thing that is safe in a handler."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def put(_signum: int, _frame: FrameType | None) -> None:
-        told.put(None)
+        told.put(time.monotonic())
 
     before = {number: signal.signal(number, put) for number in SIGNALS}
     try:

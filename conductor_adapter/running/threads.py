@@ -28,6 +28,7 @@ from conductor_adapter.settings import ServerSettings, check_servers, servers_fr
 from conductor_adapter.tasks import Task, TaskResult, TaskStatus
 from conductor_adapter.transports import choose
 from conductor_adapter.worker import run_task
+from resilience._checks import check_number
 from resilience.delivery import Relay
 from resilience.events import BreakerChanged, DeliveryFailed, DeliveryResumed, Event, GiveBackFailed, notify
 from resilience.polling import Explanation, Item, Poller, SourceView
@@ -35,6 +36,7 @@ from resilience.registry import BreakerRegistry
 
 __all__ = ["WorkerRunner"]
 
+NO_THREADS = "raise the limit of threads (ulimit -u; a container's pids limit), or run fewer of them"
 STATES = ("backlogged", "caught up", "slow", "suspect")
 FAILURES = (TaskStatus.FAILED, TaskStatus.FAILED_WITH_TERMINAL_ERROR)
 
@@ -92,12 +94,17 @@ class WorkerRunner(Changing):
         """Start polling; returns at once.
 
         Raises:
-            RuntimeError: it was started before.
+            RuntimeError: it was started before; or there are no threads left to run the workers on: what had started
+                is stopped again then, within the configured grace.
         """
         with self._lock:
             self._phase = advance(self._phase, Phase.RUNNING)
-        for spec, poller in self._pollers:
-            poller.start(partial(self._run, spec))
+        try:
+            for spec, poller in self._pollers:
+                poller.start(partial(self._run, spec))
+        except RuntimeError as error:
+            WorkerRunner.stop(self)
+            raise RuntimeError(f"the workers were not started: {error}: {NO_THREADS}") from error
 
     def stop(self, grace: float | None = None) -> StopReport:
         """Stop polling, give un-started tasks back, let running ones finish, send what waits.
@@ -110,8 +117,11 @@ class WorkerRunner(Changing):
 
         Raises:
             RuntimeError: it is being stopped, or was.
+            ValueError: ``grace`` is negative or not finite (TypeError: no number); the workers run on.
         """
         grace = self.config.grace if grace is None else grace
+        check_number("grace", grace, least=0.0)
+        grace = min(grace, threading.TIMEOUT_MAX)
         with self._lock:
             if self._phase is Phase.NEW:
                 self._phase = advance(self._phase, Phase.STOPPED)
@@ -196,10 +206,16 @@ class WorkerRunner(Changing):
             poller.deliveries(name, ok)
 
     def _stop_pollers(self, grace: float) -> None:
-        stoppers = [threading.Thread(target=poller.stop, args=(grace,), daemon=True) for _, poller in self._pollers]
-        for stopper in stoppers:
-            stopper.start()
-        for stopper in stoppers:
+        deadline = time.monotonic() + grace
+        stoppers = [
+            threading.Thread(target=poller.stop, args=(grace,), name="stopping", daemon=True)
+            for _, poller in self._pollers
+        ]
+        started = [stopper for stopper in stoppers if _starts(stopper)]
+        for stopper, (_, poller) in zip(stoppers, self._pollers, strict=True):
+            if stopper not in started:
+                poller.stop(max(0.0, deadline - time.monotonic()))
+        for stopper in started:
             stopper.join()
 
     def _view(self, name: str, views: list[SourceView]) -> ServerView:
@@ -213,6 +229,15 @@ class WorkerRunner(Changing):
             started=sum(view.started for view in views),
             waiting=self._relay.pending(name),
         )
+
+
+def _starts(thread: threading.Thread) -> bool:
+    """Start a thread, if the system has one left."""
+    try:
+        thread.start()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _queue_name(spec: WorkerSpec) -> str:

@@ -1,0 +1,31 @@
+"""A task function that forks: its copy must neither report the task nor go on as a second worker."""
+
+import os
+import sys
+import traceback
+from contextlib import suppress
+
+__all__ = ["end_copy"]
+
+
+def end_copy(pid: int, error: BaseException | None) -> None:
+    """End this process if it is not ``pid``, as Python ends one whose main function raised ``error`` or returned."""
+    if os.getpid() == pid:
+        return
+    status = _status(error)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):  # a stream of the user's may do anything, and there is nobody to tell
+            stream.flush()
+    os._exit(status)  # whatever else Python does at an exit belongs to the process that forked
+
+
+def _status(error: BaseException | None) -> int:
+    if error is None:
+        return 0
+    if not isinstance(error, SystemExit):
+        traceback.print_exception(error)
+        return 1
+    if error.code is None or isinstance(error.code, int):
+        return (error.code or 0) & 0xFF
+    print(error.code, file=sys.stderr)  # noqa: T201 - as Python does
+    return 1
