@@ -37,6 +37,7 @@ class PollAnswer:
 
 
 NOTHING = PollAnswer()
+READ_CLOSELY = 10  # entries that are no tasks; of those after them only what has a task id is looked at
 
 
 def read_json(answer: HttpAnswer) -> Any:  # noqa: ANN401 - JSON is anything
@@ -61,9 +62,27 @@ def read_poll(answer: HttpAnswer) -> PollAnswer:
         return PollAnswer(problem=str(error))
     if not isinstance(entries, list):
         return PollAnswer(problem=f"expected a list of tasks, got {excerpt(answer)}")
-    read = [_task_or_problem(entry) for entry in entries]
-    problem = next((one for one in read if isinstance(one, str)), None)
-    return PollAnswer(tuple(one for one in read if isinstance(one, Task)), problem)
+    return _sorted(entries)
+
+
+def _sorted(entries: list[Any]) -> PollAnswer:
+    """The tasks among the entries, each once; how many entries are none, and what is wrong with the first of them.
+
+    An answer may hold millions of entries that are nothing: an error for each of them would stop all other work.
+    """
+    tasks: dict[str, Task] = {}
+    first, bad = "", 0
+    for entry in entries:
+        if bad >= READ_CLOSELY and not (isinstance(entry, dict) and entry.get("taskId")):
+            bad += 1
+            continue
+        read = _task_or_problem(entry)
+        if isinstance(read, Task) and tasks.setdefault(read.task_id, read) is read:
+            continue
+        bad += 1
+        first = first or (read if isinstance(read, str) else f"task {read.task_id:.80} comes more than once")
+    problem = f"{bad} of its {len(entries)} entries cannot be used; the first: {first}" if bad else None
+    return PollAnswer(tuple(tasks.values()), problem)
 
 
 def _task_or_problem(entry: object) -> Task | str:

@@ -38,9 +38,11 @@ __all__ = [
     "classify",
     "excerpt",
     "give_back",
+    "one_line",
     "own_message",
     "refusal",
     "retry_after",
+    "shorten",
     "update_refusal",
 ]
 
@@ -49,7 +51,9 @@ MAX_RETRY_AFTER = 300.0  # seconds; more would let one odd header switch a serve
 AUTH_PAUSE = 30.0  # seconds a server rests for a task type after it refused our credentials
 REJECTED_PAUSE = 5.0  # seconds after a request that is wrong: it will be wrong next time too
 POISON_ATTEMPTS = 5  # a server's "not retryable" is a hint, not proof
-_EXCERPT = 200
+_LONGEST = 200  # letters of somebody else's words in an error message
+_QUOTED = 4 * _LONGEST
+_LARGEST_OBJECT = 2**20  # bytes; an error or a token is far smaller, and what is not costs time each time it is read
 _JSON_HEADERS = (("Content-Type", "application/json"),)
 
 
@@ -215,15 +219,28 @@ def own_message(answer: HttpAnswer) -> str:
 
 
 def excerpt(answer: HttpAnswer) -> str:
-    """The answer in a few words for an error message: Conductor's own message, else how the body begins."""
-    body = own_message(answer) or answer.body[: 4 * _EXCERPT].decode("utf-8", "replace")
-    words = "".join(letter if letter.isprintable() else "?" for letter in " ".join(body[: 4 * _EXCERPT].split()))
-    shown = words if len(words) <= _EXCERPT else words[:_EXCERPT] + "…"
-    return f"HTTP {answer.status}: {shown}" if shown else f"HTTP {answer.status} with an empty body"
+    """What the answer says, for an error message: Conductor's own message, else how the body begins.
+
+    One line, still to be shortened: secrets must be taken out first, or the cut would leave a part of one.
+    """
+    words = one_line(own_message(answer)[:_QUOTED] or answer.body[:_QUOTED].decode("utf-8", "replace"))
+    return f"HTTP {answer.status}: {words}" if words else f"HTTP {answer.status} with an empty body"
+
+
+def one_line(text: str) -> str:
+    """A text from elsewhere as a terminal or log may show it: in one line, and nothing that is no letter."""
+    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
+
+
+def shorten(text: str) -> str:
+    """A text, cut where it gets too long for an error message."""
+    return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
 
 
 def as_object(answer: HttpAnswer) -> dict[str, Any]:
-    """The body as an object; an empty one when it is none."""
+    """The body as an object; an empty one when it is none, or larger than any error or token."""
+    if len(answer.body) > _LARGEST_OBJECT:
+        return {}
     try:
         entry = json.loads(answer.body)
     except (ValueError, RecursionError):

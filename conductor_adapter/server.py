@@ -14,6 +14,7 @@ import attrs
 
 from conductor_adapter import answers, protocol
 from conductor_adapter.answers import PollAnswer
+from conductor_adapter.hiding import hide
 from conductor_adapter.protocol import Meaning
 from conductor_adapter.settings import Credentials, ServerSettings
 from conductor_adapter.tasks import Task, TaskResult
@@ -245,24 +246,21 @@ class ConductorServer:
 
     def _text(self, what: str, problem: str, answer: HttpAnswer) -> str:
         """What went wrong, for people: with the way out where one is likely, and without secrets."""
-        text = f"server {self.name!r}: {what}: {problem}"
+        text = f"server {self.name!r}: {self._shown(what)}: {self._shown(problem)}"
         if 300 <= answer.status < 400:  # noqa: PLR2004 - redirects
             text += "; it redirects, and credentials never follow: set its url to the final address"
         elif protocol.classify(answer) is Meaning.AUTH:
             text += "; check its key and secret" if self.settings.auth else "; it wants a key and secret"
         elif self.settings.hint and answer.status in (*range(200, 300), NOT_FOUND, 405):
             text += f"; {self.settings.hint}"
-        return self._hide(text)
-
-    def _hide(self, text: str) -> str:
-        """A text that may quote the server, without what only the server should know."""
-        credentials, token = self.settings.auth, self._tokens.current
-        secrets = [value for _, value in self.settings.headers]
-        secrets += [credentials.secret] if credentials else []
-        secrets += [token.value] if token and token.value else []
-        for secret in filter(None, secrets):
-            text = text.replace(secret, "…")
         return text
+
+    def _shown(self, text: str) -> str:
+        """A text that may quote the server: without what only the server should know, and only then cut."""
+        credentials = self.settings.auth
+        secrets = [*self._tokens.recent, *(value for _, value in self.settings.headers)]
+        secrets += [credentials.secret] if credentials else []
+        return protocol.shorten(hide(protocol.one_line(text), secrets))
 
 
 def _lacks_v2(answer: HttpAnswer) -> bool:

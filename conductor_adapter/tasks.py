@@ -78,21 +78,28 @@ class Task:
             entry: anything that JSON can be.
 
         Raises:
-            ValueError: it is no object, has no task id, or its input is no object.
+            ValueError: it is no object, has no task id, has an id that could not be sent back, or its input is no
+                object.
         """
         if not isinstance(entry, dict):
             raise ValueError(f"a task must be a JSON object, not {type(entry).__name__}")  # noqa: TRY004 - bad data, not a bug
         task_id = entry.get("taskId")
         if not isinstance(task_id, str) or not task_id:
             raise ValueError("a task without a taskId")
+        workflow_id = _text(entry, "workflowInstanceId")
+        task_type = _text(entry, "taskType") or _text(entry, "taskDefName")
+        if not _can_be_sent(task_id + workflow_id + task_type):
+            raise ValueError(
+                f"task {task_id!a:.80}: a half of a character in its ids or type; no server would know them"
+            )
         given = entry.get("inputData")
         if given is not None and not isinstance(given, dict):
-            raise ValueError(f"task {task_id}: its inputData is no JSON object")
+            raise ValueError(f"task {task_id:.80}: its inputData is no JSON object")
         output = entry.get("outputData")
         return cls(
             task_id=task_id,
-            workflow_id=_text(entry, "workflowInstanceId"),
-            task_type=_text(entry, "taskType") or _text(entry, "taskDefName"),
+            workflow_id=workflow_id,
+            task_type=task_type,
             reference_name=_text(entry, "referenceTaskName"),
             input=given or {},
             output=output if isinstance(output, dict) else {},
@@ -176,6 +183,17 @@ def _text(entry: dict[str, Any], key: str) -> str:
     """A text field, or nothing."""
     value = entry.get(key)
     return value if isinstance(value, str) else ""
+
+
+def _can_be_sent(text: str) -> bool:
+    """Whether there is an encoding of a text: JSON can write half a character, and nothing else can."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _count(entry: dict[str, Any], key: str) -> int:

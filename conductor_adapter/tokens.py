@@ -30,6 +30,7 @@ class TokenKeeper:
 
     def __init__(self, ttl: float, clock: Callable[[], float]) -> None:
         self.current: Token | None = None
+        self.recent: tuple[str, ...] = ()  # calls under way may still carry, and an answer quote, the one before
         self._ttl = ttl
         self._clock = clock
         self._lock = threading.Lock()
@@ -57,6 +58,7 @@ class TokenKeeper:
         token = Token(value, self._clock() + self._ttl)
         with self._lock:
             self.current, self._claimed_until = token, -math.inf
+            self.recent = self.recent if value is None else (value, *self.recent[:1])
         return token
 
     def give_up(self) -> None:

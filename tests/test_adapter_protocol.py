@@ -25,8 +25,10 @@ from conductor_adapter.protocol import (
     classify,
     excerpt,
     give_back,
+    own_message,
     refusal,
     retry_after,
+    shorten,
     update_refusal,
 )
 from conductor_adapter.tasks import Task, TaskResult
@@ -256,7 +258,7 @@ def test_any_answer_has_a_meaning_and_an_error(answer):
     meaning = classify(answer)
     seconds = retry_after(answer)
     assert 0.0 <= seconds <= 300.0
-    text = excerpt(answer)
+    text = shorten(excerpt(answer))
     assert len(text) < 250
     assert text.isprintable()
     for error in (refusal(answer, text), update_refusal(answer, text)):
@@ -291,6 +293,32 @@ def test_good_entries_of_an_odd_answer_are_kept():
 
     assert [task.task_id for task in polled.tasks] == ["a", "b"]
     assert "taskId" in polled.problem
+
+
+def test_a_task_that_comes_twice_in_one_answer_is_run_once():
+    """The first of them is kept, and the server's mistake is told."""
+    polled = read_poll(says(200, [{"taskId": "a"}, {"taskId": "b"}, {"taskId": "a"}]))
+
+    assert [task.task_id for task in polled.tasks] == ["a", "b"]
+    assert polled.problem == "1 of its 3 entries cannot be used; the first: task a comes more than once"
+
+
+def test_an_answer_full_of_nonsense_is_counted_and_not_described(monkeypatch):
+    """After ten bad entries only what has a task id is looked at; the tasks among them are kept all the same."""
+    looked_at = []
+    read = Task.from_wire
+
+    def from_wire(entry):
+        looked_at.append(entry)
+        return read(entry)
+
+    monkeypatch.setattr(Task, "from_wire", from_wire)
+    nonsense = [0, None, "a task", {}, {"taskId": ""}] * 1000
+    polled = read_poll(says(200, [{"taskId": "a"}, *nonsense, {"taskId": "b"}, {"taskId": "c", "inputData": 1}]))
+
+    assert [task.task_id for task in polled.tasks] == ["a", "b"]
+    assert polled.problem == "5001 of its 5003 entries cannot be used; the first: a task must be a JSON object, not int"
+    assert len(looked_at) == 13
 
 
 @given(bodies)
@@ -378,14 +406,23 @@ def test_a_text_in_quotes_is_read_without_them():
 
 
 def test_an_excerpt_is_conductors_message_or_how_the_body_begins():
-    """Error texts are one short line."""
+    """Error texts are one short line; the cut is made by who has taken the secrets out."""
     assert excerpt(says(404, UNKNOWN_TASK)) == "HTTP 404: No such task found by id: t"
     assert excerpt(says(502, b"<html>\n  Bad   gateway")) == "HTTP 502: <html> Bad gateway"
     assert excerpt(says(500)) == "HTTP 500 with an empty body"
-    assert len(excerpt(says(500, b"x" * 10_000))) < 250
-    assert excerpt(says(500, b"x" * 200)) == "HTTP 500: " + "x" * 200, "as much as is shown is shown as it is"
-    assert excerpt(says(500, b"x" * 201)) == "HTTP 500: " + "x" * 200 + "…"
+    assert len(excerpt(says(500, b"x" * 10_000))) < 1000
+    assert shorten("x" * 200) == "x" * 200, "as much as is shown is shown as it is"
+    assert shorten("x" * 201) == "x" * 200 + "…"
     assert excerpt(says(500, b"\x1b[2Jgone\x00")) == "HTTP 500: ?[2Jgone?"
+
+
+def test_a_huge_body_is_read_for_no_message(monkeypatch):
+    """An error of many megabytes is not parsed each time that somebody looks for its message."""
+    huge = says(500, {"message": "x" * 2**20, "retryable": False})
+    monkeypatch.setattr(json, "loads", None)
+
+    assert (own_message(huge), classify(huge), read_token(huge)) == ("", Meaning.SERVER, None)
+    assert excerpt(huge).startswith('HTTP 500: {"message": "xxx')
 
 
 def test_a_transport_error_is_the_servers_failure_and_can_be_pickled():

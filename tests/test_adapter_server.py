@@ -1,6 +1,10 @@
+import html
 import json
+from urllib.parse import quote, quote_plus
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from conductor_adapter.answers import PollAnswer
 from conductor_adapter.server import ConductorServer
@@ -543,6 +547,72 @@ def test_a_server_that_quotes_our_credentials_does_not_get_them_into_errors(stat
     assert SECRET not in str(error)
     assert SECRET not in repr(server) + repr(server._tokens.current)
     assert "tok-1" not in repr(server) + repr(server._tokens.current)
+
+
+def parts(secret):
+    """What is left of a secret when it is cut: eight letters are no chance."""
+    spellings = (secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1])
+    spellings += tuple(" ".join(spelling.split()) for spelling in spellings)
+    return {spelling[at : at + 8] for spelling in spellings for at in range(len(spelling) - 7)}
+
+
+QUOTED = [
+    str,
+    lambda text: json.dumps({"message": text}),
+    lambda text: json.dumps({"detail": text}),
+    lambda text: json.dumps({"detail": text}, ensure_ascii=False),
+    html.escape,
+    quote,
+    quote_plus,
+    lambda text: quote(text, safe=""),
+]
+
+
+@given(
+    st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=8, max_size=300),
+    st.text(st.sampled_from("aZ09 \t\"'\\/ü&<%-"), min_size=8, max_size=40).filter(str.strip),
+    st.integers(0, 250),
+    st.integers(0, 300),
+    st.sampled_from(QUOTED),
+)
+def test_no_part_of_a_secret_is_shown_wherever_it_is_cut(token, secret, before, cut, quoted):
+    """A server that quotes a request and cuts it anywhere gets no eight letters of a secret into an error."""
+    server = open_server(auth=Credentials("k1", secret))
+    run(poll(server), says(200, {"token": token}), EMPTY)
+    text = "." * before + token[cut:] + " " + secret[:cut] + secret + token
+    error, _ = fails(poll(server), says(500, quoted(text).encode()[: before + cut + 400]))
+
+    known, _ = fails(poll(server), says(500, b"{}"))
+    assert {part for part in parts(token) | parts(secret) if part in str(error) and part not in str(known)} == set()
+    assert token not in repr(error) + repr(server)
+
+
+@pytest.mark.parametrize("quoted", QUOTED)
+@pytest.mark.parametrize("secret", ["s3cr\"et/\\ü-<&>%'QWERTYUIOP", 's3crü"ü"ü"ü"ü"', "s3cr/a b/c d/e f/g h"])
+@pytest.mark.parametrize("status", [200, 500])
+def test_a_secret_is_found_in_every_spelling_and_at_every_cut(quoted, status, secret):
+    """JSON, HTML and URLs write a secret in other letters; an error ends somewhere, and a part of it is as bad."""
+    server = open_server(auth=Credentials("k1", secret))
+    run(poll(server), TOKEN_1, EMPTY)
+    spellings = (secret, html.escape(secret), quote(secret), quote_plus(secret), quote(secret, safe=""))
+    seen = {"s3cr"}.union(*map(parts, spellings))
+
+    for before in range(150, 205, 3):
+        error, _ = fails(poll(server), says(status, quoted("." * before + secret).encode()))
+        assert not [part for part in seen if part in str(error)]
+
+
+def test_the_token_before_the_last_one_is_not_shown_either():
+    """A call under way while the token is renewed still carries the old one, and its answer may quote it."""
+    clock = ManualClock()
+    server = locked_server(clock)
+    old, new = "tok-1-of-many-letters", "tok-2-of-many-letters"
+    run(poll(server), says(200, {"token": old}), EMPTY)
+    clock.advance(46 * 60.0)
+    run(poll(server), says(200, {"token": new}), EMPTY)
+    error, _ = fails(poll(server), says(500, f"you sent {old}, not {new}".encode()))
+
+    assert "you sent …, not …" in str(error)
 
 
 # Driving.

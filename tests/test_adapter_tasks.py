@@ -4,13 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conductor_adapter.protocol import build_update
 from conductor_adapter.tasks import Task, TaskResult, TaskStatus
+from conductor_adapter.worker import execute
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=8,
 )
+TEXT = st.text(st.characters())  # halves of characters too
 KEYS = [
     "taskId", "workflowInstanceId", "taskType", "taskDefName", "referenceTaskName", "inputData", "outputData",
     "retryCount", "pollCount", "domain", "responseTimeoutSeconds", "seq", "iteration", "workflowType",
@@ -52,6 +55,26 @@ def test_what_cannot_be_run_is_refused(entry, says):
     """An entry without a task id, or whose input is no object, is no task, and the error says why."""
     with pytest.raises(ValueError, match=says):
         Task.from_wire(entry)
+
+
+@pytest.mark.parametrize("key", ["taskId", "workflowInstanceId", "taskType"])
+def test_a_task_that_could_not_be_sent_back_is_refused(key):
+    """Half a character in an id: JSON can write it, but no answer to the task's result could be understood."""
+    with pytest.raises(ValueError, match=r"task '\w+(\\ud800)?': a half of a character") as caught:
+        Task.from_wire({"taskId": "t", key: "x\ud800"})
+
+    str(caught.value).encode()
+    assert Task.from_wire({"taskId": "t-ü-\U0001f600"}).task_id == "t-ü-\U0001f600"
+
+
+@given(TEXT, TEXT, TEXT)
+def test_an_update_can_always_be_encoded(output, reason, log):
+    """Half a character in what a task function says is written as JSON's own escape, which any encoding can hold."""
+    result = execute(lambda: TaskResult(output={output: output}, reason=reason, logs=((1.0, log),), worker_id=log))
+    body = build_update(result).body
+
+    assert body.isascii()
+    assert json.loads(body)["outputData"] == {output: output}
 
 
 @given(JSON | st.dictionaries(st.sampled_from(KEYS), JSON | st.just(10**400)))

@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
+from conductor_adapter.hiding import hide
+from conductor_adapter.protocol import one_line
 from conductor_adapter.server import Operation
 from conductor_adapter.wire import HttpAnswer, HttpCall, TransportError, TransportErrorKind
 
@@ -117,9 +119,7 @@ def headers_of(call: HttpCall) -> dict[str, str]:
 
 def shown(text: str, call: HttpCall) -> str:
     """What a library says about a failed call, without what only the server or a proxy should know."""
-    for name, value in call.headers:
-        if value and name.lower() != "content-type":
-            text = text.replace(value, "…")
+    text = hide(one_line(text), [value for name, value in call.headers if name.lower() != "content-type"])
     if "@" in text:  # a URL with a user and password, which may hold anything
         start = re.search(r"://|['\"]", text)
         text = text[: start.end() if start else 0] + "…" + text[text.rindex("@") :]
