@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import attrs
 import poller_figures
 import pytest
-from scenarios import MADE, Row, worlds
+from scenarios import CHAINED, MADE, Row, worlds
 
 WHAT_UNITS_WAIT_FOR = ("ill beside healthy", "one after another")  # costs a little, and comes besides
 
@@ -22,6 +22,14 @@ def chains() -> Iterator[None]:
 def test_scenario_reaches_its_target(name: str) -> None:
     """What the rules were made for, they do; the design's table has the figures."""
     row = MADE[name]()
+
+    assert row.reached, row
+
+
+@pytest.mark.parametrize("name", CHAINED)
+def test_scenario_of_chains_reaches_its_target(name: str) -> None:
+    """What chains save, and what they may lose."""
+    row = CHAINED[name]()
 
     assert row.reached, row
 

@@ -25,10 +25,11 @@ class RandomWorld:
 
     def describe(self) -> str:
         """What is in it, one source a line."""
-        breakers = "" if self.world.breakers is None else ", breakers"
-        lines = [f"capacity {self.world.capacity}, {len(self.world.sources)} sources, {self.seconds:g} s{breakers}"]
+        world = self.world
+        also = ", breakers" * (world.breakers is not None) + ", chains" * world.chains
+        lines = [f"capacity {world.capacity}, {len(world.sources)} sources, {self.seconds:g} s{also}"]
         default = Simulated("")
-        for source in self.world.sources:
+        for source in world.sources:
             fields = [field.name for field in attrs.fields(Simulated) if field.name not in ("taken", "returned")]
             changed = [name for name in fields if getattr(source, name) != getattr(default, name)]
             lines.append("  " + ", ".join(f"{name}={_short(getattr(source, name))}" for name in changed))
@@ -42,7 +43,8 @@ def random_world(draw: random.Random, planner: Callable[..., Any] = PollPlanner,
     pace = draw.choice([4.0, 8.0, 16.0])  # tasks a second, if all goes well
     seconds = min(45.0, max(15.0, STARTS / pace))
     sources = [_source(f"s{i}", draw, capacity / pace, seconds) for i in range(number)]
-    world = Simulation(sources, capacity, draw.randint(0, 10**6), planner=planner)
+    chains = draw.choice([False, False, True])
+    world = Simulation(sources, capacity, draw.randint(0, 10**6), planner=planner, chains=chains)
     return RandomWorld(world.count_failures(BREAKER) if draw.choice([True, False]) else world, seconds)
 
 

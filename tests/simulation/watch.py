@@ -66,6 +66,7 @@ class Watch:
         self.total = sum(source.weight for source in told)
         self.startable = self.planner.startable
         self.next_wakeup = self.planner.next_wakeup
+        self.may_chain = self.planner.may_chain
         self.drain_events = self.planner.drain_events
 
     # -- what the driver asks ----------------------------------------------------------------------------------------
@@ -113,9 +114,7 @@ class Watch:
         """Items have arrived."""
         sent, late = self._land(request)
         known = self.known[request.source]
-        known.units += len(values)
-        self.held += len(values)
-        self.asked_at.update((id(value), sent.at) for value in values)
+        self._arrive(known, values, sent.at)
         if not late:
             known.failed, known.full = False, len(values) >= request.count
             known.slow = now > sent.overdue_at
@@ -144,6 +143,16 @@ class Watch:
         self.executing -= 1
         self.known[source].units -= 1
         self.planner.finished(source)
+
+    def chained(self, source: str, values: Sequence[object], now: float, *, late: bool = False) -> None:
+        """A unit may go on with what came with the answer to its result, or is free."""
+        known = self.known[source]
+        self._arrive(known, values, now)
+        if not late:
+            self.executing -= 1
+            known.units -= 1
+            known.full = bool(values)
+        self.planner.chained(source, values, now, late=late)
 
     def deliveries(self, source: str, ok: bool) -> None:
         """Results get home, or do not."""
@@ -178,6 +187,11 @@ class Watch:
             known.others += sum(other != name and at >= known.waits_since for other, at in asked)
             bound = -(-self.total // known.source.weight) + len(self.known) - 1
             _ensure(known.others <= bound, f"P11: {name} waits for {known.others} starts of others", 0.0, bound)
+
+    def _arrive(self, known: Known, values: Sequence[object], asked_at: float) -> None:
+        known.units += len(values)
+        self.held += len(values)
+        self.asked_at.update((id(value), asked_at) for value in values)
 
     def _land(self, request: PollRequest) -> tuple[Sent, bool]:
         late = self.abandoned.pop(request.number, None)
