@@ -16,6 +16,8 @@ from resilience.breaker import BreakerConfig, CircuitBreaker, Permit
 from resilience.delivery import DeadLetter, Destination, MemoryStore, Relay, RelayConfig, Row, Store
 from resilience.errors import BreakerOpenError, Incomplete, ResilienceError, Throttled, Undeliverable
 from resilience.events import (
+    BacklogDrained,
+    BacklogFull,
     BreakerChanged,
     BreakerState,
     DeadLettered,
@@ -49,6 +51,8 @@ from resilience.polling import (
 from resilience.registry import BreakerRegistry
 
 __all__ = [
+    "BacklogDrained",
+    "BacklogFull",
     "Backoff",
     "BreakerChanged",
     "BreakerConfig",

@@ -11,6 +11,8 @@ from typing import TypeVar, Union
 import attrs
 
 __all__ = [
+    "BacklogDrained",
+    "BacklogFull",
     "BreakerChanged",
     "BreakerState",
     "DeadLettered",
@@ -171,6 +173,21 @@ class DeadLettered:
 
 
 @attrs.frozen
+class BacklogFull:
+    """So many results wait for ``destination`` that it should be given no more work: ``waiting`` of them."""
+
+    destination: str
+    waiting: int
+
+
+@attrs.frozen
+class BacklogDrained:
+    """Half of the results that made ``destination``'s backlog full are gone: it may have work again."""
+
+    destination: str
+
+
+@attrs.frozen
 class Undelivered:
     """The last attempts are over, and ``destination`` has not taken the result called ``key``."""
 
@@ -191,6 +208,8 @@ Event = Union[  # noqa: UP007 - one name for all, also in annotations of user co
     DeliveryFailed,
     DeliveryResumed,
     DeadLettered,
+    BacklogFull,
+    BacklogDrained,
     Undelivered,
 ]
 Listener = Callable[[Event], None]

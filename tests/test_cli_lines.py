@@ -14,6 +14,8 @@ from conductor_adapter.cli.lines import line_of
 from conductor_adapter.cli.printing import Printer
 from conductor_adapter.cli.sampling import Sampler
 from resilience import (
+    BacklogDrained,
+    BacklogFull,
     BreakerChanged,
     BreakerState,
     DeadLettered,
@@ -44,6 +46,8 @@ SENTENCES: list[tuple[RunnerEvent, str]] = [
     (ItemsArrivedLate("eu", 2), "2 tasks arrived late"),
     (DeliveryFailed("eu", "t1", 2, DOWN), "result of task t1 not taken (attempt 2), it is sent again: down"),
     (DeliveryResumed("eu"), "takes results again"),
+    (BacklogFull("eu", 50), "takes results too slowly: 50 wait"),
+    (BacklogDrained("eu"), "it is polled again"),
     (DeadLettered("eu", "t1", "No such task"), "refused for good: No such task"),
     (Undelivered("eu", "t1"), "task t1 was left undelivered"),
     (GaveBack("eu", 2, "stopping"), "2 tasks given back un-started (stopping)"),

@@ -4,7 +4,7 @@ import math
 import random
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -14,7 +14,7 @@ from resilience.delivery.outbox import MemoryStore, Row
 from resilience.delivery.parcel import Parcel, Report
 from resilience.delivery.schedule import Lane
 from resilience.errors import Throttled, Undeliverable
-from resilience.events import DeadLettered, DeliveryFailed, DeliveryResumed
+from resilience.events import BacklogDrained, BacklogFull, DeadLettered, DeliveryFailed, DeliveryResumed, Event
 
 BOOM = ConnectionError("boom")
 
@@ -402,6 +402,27 @@ def test_hanging_probes_of_a_failing_destination_are_started_ever_more_rarely():
         now = eu.wake_at(now)
 
     assert gaps == pytest.approx([0.5, 1.0, 2.0, 4.0, 5.0, 5.0])
+
+
+@given(st.integers(1, 9), st.lists(st.booleans(), max_size=60))
+def test_d5_a_full_backlog_is_told_once_and_again_when_half_of_it_is_gone(most, steps):
+    """Full, drained, full, …: told when it comes about and only then, so that a listener can stop and start work."""
+    eu = lane(max_backlog=most, max_in_flight=100)
+    told: list[Event] = []
+    expected: list[Event] = []
+    for number, brought in enumerate(steps):
+        if brought:
+            waiting(eu, str(number), 0.0)
+        elif (parcel := eu.start(0.0)) is not None:
+            eu.settle(parcel, None, 0.0)
+        told += eu.backlog()
+        full = bool(expected) and isinstance(expected[-1], BacklogFull)
+        if not full and eu.pending >= most:
+            expected.append(BacklogFull("eu", eu.pending))
+        elif full and eu.pending <= most // 2:
+            expected.append(BacklogDrained("eu"))
+
+    assert told == expected
 
 
 def test_a_throttled_result_waits_and_counts_nothing():

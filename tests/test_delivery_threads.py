@@ -13,7 +13,15 @@ from resilience.delivery import Destination, MemoryStore, Relay, RelayConfig
 from resilience.delivery.routes import Announcer
 from resilience.delivery.threads import _after_fork
 from resilience.errors import Throttled, Undeliverable
-from resilience.events import BreakerState, DeadLettered, DeliveryFailed, DeliveryResumed, Undelivered
+from resilience.events import (
+    BacklogDrained,
+    BacklogFull,
+    BreakerState,
+    DeadLettered,
+    DeliveryFailed,
+    DeliveryResumed,
+    Undelivered,
+)
 from resilience.registry import BreakerRegistry
 from resilience.testing import Held, ManualClock, ScriptedCall
 
@@ -384,6 +392,39 @@ def test_d6_a_refusal_of_an_attempt_apart_is_known_to_its_unit():
 
     assert len(relay.dead_letters()) == 2
     assert len(store) == 0
+
+
+def test_d5_a_full_backlog_is_an_event_and_so_is_its_end():
+    """Who brings the work hears when to stop, and when to go on."""
+    heard, send = Heard(), ScriptedCall(Held(None), None, None, None)
+    config = RelayConfig(inline_timeout=0.01, max_backlog=3)
+    with Relay([Destination("eu", send)], config=config, on_event=heard) as relay:
+        for n in range(4):
+            relay.hand_over("eu", "k", n)
+        heard.wait(BacklogFull)
+        send.release()
+        heard.wait(BacklogDrained)
+        until_idle(relay)
+
+    assert heard == [BacklogFull("eu", 3), BacklogDrained("eu")]
+
+
+def test_relay_that_got_no_thread_tries_again(monkeypatch):
+    """A moment without threads costs no result: it is kept, and the next one starts what sends both."""
+    failing = iter([RuntimeError("can't start new thread")])
+    start = threading.Thread.start
+
+    def scarce(thread):
+        if thread.name == "relay" and (error := next(failing, None)) is not None:
+            raise error
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", scarce)
+    with Relay([Destination("eu", print)]) as relay:
+        relay.hand_over("eu", "k", 1)
+        assert relay.pending("eu") == 1
+        relay.hand_over("eu", "k", 2)
+        until_idle(relay)
 
 
 def test_d5_a_full_backlog_is_reported_and_drops_nothing():

@@ -88,6 +88,41 @@ def test_take_returns_what_any_source_brought_while_another_hangs() -> None:
         hung.thaw.set()
 
 
+def test_p2_values_beyond_what_was_asked_for_go_back_and_count_against_their_source() -> None:
+    """A source that brings too much takes nobody's place, and loses nothing."""
+    heard, back = Heard(), []
+    greedy = Source("greedy", lambda count, _: list(range(count + 30)), give_back=back.extend)
+    with Poller([greedy], capacity=2, config=PATIENT, on_event=heard) as poller:
+        (item,) = take(poller, 1)
+        event = heard.wait_for(GaveBack, source="greedy")
+
+        assert isinstance(event, GaveBack)
+        assert (item.value, event.reason) == (0, "more than was asked for")
+        assert back[:30] == list(range(1, 31))
+        failed = heard.wait_for(PollFailed, source="greedy")
+        assert "brought 31 values for a poll of 1" in str(getattr(failed, "error", ""))
+        item.done()
+
+
+def test_poller_that_got_no_thread_for_its_time_tries_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A moment without threads does not leave a poller without anybody who looks at deadlines."""
+    failing = iter([RuntimeError("can't start new thread")])
+    start = threading.Thread.start
+
+    def scarce(thread: threading.Thread) -> None:
+        if thread.name == "poller-time" and (error := next(failing, None)) is not None:
+            raise error
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", scarce)
+    with Poller([Queue(1).source()], capacity=1, config=QUICK) as poller:
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            poller.take(0.0)
+        (item,) = take(poller, 1)
+        assert "poller-time" in {thread.name for thread in threading.enumerate()}
+        item.done()
+
+
 def test_take_comes_back_empty_after_its_timeout() -> None:
     """Nothing to do is no error, and nobody waits for ever."""
     with Poller([Queue().source()], capacity=1, config=QUICK) as poller:

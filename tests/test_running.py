@@ -38,10 +38,12 @@ from conductor_adapter.answers import PollAnswer
 from conductor_adapter.declaring import spec_of
 from conductor_adapter.dev_server import DevServerProcess
 from conductor_adapter.running import lifecycle, links
-from conductor_adapter.running.lifecycle import Phase, advance, is_another_signal, share_of_grace
+from conductor_adapter.running.lifecycle import Deliveries, DeliveryEvent, Phase, advance, is_another_signal, share_of_grace
 from conductor_adapter.running.signals import run_until_signal
 from conductor_adapter.transports.requests import RequestsTransport
 from resilience import (
+    BacklogDrained,
+    BacklogFull,
     BreakerChanged,
     BreakerConfig,
     DeliveryFailed,
@@ -227,6 +229,50 @@ def test_p13_server_that_takes_no_results_is_not_polled_until_it_does(pair: tupl
             assert eu.wait(run, GUARD).status == "COMPLETED"
 
         assert max(eu.handed_out().values()) == 1
+
+
+def test_d5_server_that_takes_results_too_slowly_is_polled_no_faster_than_it_takes_them() -> None:
+    """Its results do not pile up until their tasks time out: each task runs once, and few results wait."""
+    waiting: list[int] = []
+
+    @worker("quick", threads=4)
+    def quick() -> None:
+        waiting.append(runner.view()["eu"].waiting)
+
+    relay = RelayConfig(slow_after=0.02, max_in_flight=2, max_backlog=6)
+    with DevServer(name="eu") as eu:
+        eu.faults.set(latency=0.05, only="updates")
+        eu.start_tasks("quick", 60)
+        runner = WorkerRunner([quick], [eu.settings], config=attrs.evolve(QUICK, relay=relay))
+        with runner:
+            settled = threading.Event()
+            while eu.runs("quick").get("COMPLETED") != 60:
+                assert len(waiting) <= 60
+                settled.wait(0.05)
+
+        assert len(waiting) == 60
+        assert max(waiting) <= 6 + 4
+
+
+@given(st.lists(st.sampled_from(["failed", "failed often", "resumed", "full", "drained"])))
+def test_d5_p13_server_is_polled_unless_it_fails_to_take_results_or_takes_them_too_slowly(told: list[str]) -> None:
+    """The two reasons are independent: the end of one is no end of the other."""
+    error = OSError("no")
+    events: dict[str, DeliveryEvent] = {
+        "failed": DeliveryFailed("eu", "a", 1, error),
+        "failed often": DeliveryFailed("eu", "a", 5, error),
+        "resumed": DeliveryResumed("eu"),
+        "full": BacklogFull("eu", 50),
+        "drained": BacklogDrained("eu"),
+    }
+    deliveries, failing, full, often = Deliveries(), False, False, False
+    for name in told:
+        deliveries.note(events[name], waiting=1)
+        often = (often or name == "failed often") and name != "resumed"
+        failing = (failing or name == "failed") and name != "resumed" and not (often and "failed" in name)
+        full = (full or name == "full") and name != "drained"
+        assert deliveries.may_poll("eu") is not (failing or full)
+        assert deliveries.may_poll("us")
 
 
 def test_transport_may_be_made_by_a_function_of_ones_own() -> None:

@@ -38,6 +38,8 @@ from conductor_adapter import (
 )
 from conductor_adapter.dev_server import Faults, FinishedRun
 from resilience import (
+    BacklogDrained,
+    BacklogFull,
     Backoff,
     BreakerChanged,
     BreakerConfig,
@@ -296,7 +298,7 @@ def tell(event: Event) -> str:
         return f"{event.source}: {event.error!r}"
     if isinstance(event, (PollOverdue, PollTimedOut)):
         return event.source
-    assert_type(event, DeliveryFailed | DeliveryResumed | DeadLettered | Undelivered)
+    assert_type(event, DeliveryFailed | DeliveryResumed | DeadLettered | BacklogFull | BacklogDrained | Undelivered)
     return event.destination
 
 

@@ -5,6 +5,8 @@ import attrs
 from conductor_adapter.events import RunnerEvent, TaskFailed
 from conductor_adapter.tasks import TaskStatus
 from resilience import (
+    BacklogDrained,
+    BacklogFull,
     BreakerChanged,
     BreakerState,
     DeadLettered,
@@ -55,7 +57,7 @@ class Line:
 
 def line_of(event: RunnerEvent) -> Line | None:
     """What there is to say about ``event``; None for what happens all the time."""
-    return _of_polls(event) or _of_deliveries(event) or _of_tasks(event)
+    return _of_polls(event) or _of_deliveries(event) or _of_backlog(event) or _of_tasks(event)
 
 
 def _of_polls(event: RunnerEvent) -> Line | None:
@@ -99,6 +101,16 @@ def _of_deliveries(event: RunnerEvent) -> Line | None:
             return Line(
                 "undelivered", destination, f"result of task {key} was left undelivered", QUIET, style="bold red"
             )
+    return None
+
+
+def _of_backlog(event: RunnerEvent) -> Line | None:
+    match event:
+        case BacklogFull(destination, waiting):
+            text = f"takes results too slowly: {waiting} wait, and it is not polled until half of them are gone"
+            return Line("backlog full", destination, text, style="yellow")
+        case BacklogDrained(destination):
+            return Line("backlog drained", destination, "half of the waiting results are gone, it is polled again")
     return None
 
 

@@ -8,6 +8,7 @@ import attrs
 from resilience._checks import number, whole
 from resilience.breaker import BreakerConfig
 from resilience.delivery import RelayConfig
+from resilience.events import BacklogDrained, BacklogFull, DeliveryFailed, DeliveryResumed
 from resilience.polling import PollConfig
 
 if TYPE_CHECKING:
@@ -29,9 +30,8 @@ __all__ = [
 
 CONDUCTOR_MAX_WAIT = 5.0  # seconds; a server refuses to wait longer for a poll
 LEAST_FLUSH = 0.2  # part of the grace that is kept for results
-SAME_SIGNAL = (
-    1.0  # seconds in which the first signal may come again, as with coreutils' timeout: to us and to our group
-)
+SAME_SIGNAL = 1.0  # seconds in which the first signal may come again: coreutils' timeout sends it to us and our group
+DeliveryEvent = DeliveryFailed | DeliveryResumed | BacklogFull | BacklogDrained
 OFTEN = 5  # failed attempts after which it may be the result and not the server
 
 
@@ -79,21 +79,40 @@ class Deliveries:
     A failed delivery stops the polls until one succeeds. But when all that waits for a server has failed often, it may
     be these results alone that it cannot digest, and they would keep it from being polled for ever: only the result
     of another task can tell.
+
+    A server whose backlog of results is full is not polled either (rule D5): it takes them, but too slowly.
     """
 
     def __init__(self) -> None:
         self._often: dict[str, set[str]] = {}
+        self._failing: set[str] = set()
+        self._full: set[str] = set()
 
-    def failed(self, server: str, key: str, attempt: int, waiting: int) -> bool:
-        """Whether to poll ``server``, now that ``attempt`` to deliver ``key`` failed and ``waiting`` results wait."""
+    def may_poll(self, server: str) -> bool:
+        """Whether to poll ``server``."""
+        return server not in self._failing and server not in self._full
+
+    def note(self, event: DeliveryEvent, waiting: int) -> None:
+        """Note what the relay tells, while ``waiting`` results wait for the event's server."""
+        match event:
+            case DeliveryFailed(server, key, attempt):
+                self._failed(server, key, attempt, waiting)
+            case DeliveryResumed(server):  # those that it cannot digest will fail once more
+                self._often.pop(server, None)
+                self._failing.discard(server)
+            case BacklogFull(server):
+                self._full.add(server)
+            case BacklogDrained(server):
+                self._full.discard(server)
+
+    def _failed(self, server: str, key: str, attempt: int, waiting: int) -> None:
         often = self._often.setdefault(server, set())
         if attempt >= OFTEN:
             often.add(key)
-        return len(often) >= waiting
-
-    def resumed(self, server: str) -> None:
-        """The server took a result; those that it cannot digest will fail once more."""
-        self._often.pop(server, None)
+        if len(often) >= waiting:
+            self._failing.discard(server)
+        else:
+            self._failing.add(server)
 
 
 @attrs.frozen(kw_only=True)

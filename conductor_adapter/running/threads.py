@@ -16,6 +16,7 @@ from conductor_adapter.events import RunnerListener, TaskFailed
 from conductor_adapter.running.changes import Changing
 from conductor_adapter.running.lifecycle import (
     Deliveries,
+    DeliveryEvent,
     Phase,
     RunnerConfig,
     ServerView,
@@ -30,7 +31,16 @@ from conductor_adapter.transports import choose
 from conductor_adapter.worker import run_task
 from resilience._checks import check_number
 from resilience.delivery import Relay
-from resilience.events import BreakerChanged, DeliveryFailed, DeliveryResumed, Event, GiveBackFailed, notify
+from resilience.events import (
+    BacklogDrained,
+    BacklogFull,
+    BreakerChanged,
+    DeliveryFailed,
+    DeliveryResumed,
+    Event,
+    GiveBackFailed,
+    notify,
+)
 from resilience.polling import Explanation, Item, Poller, SourceView
 from resilience.registry import BreakerRegistry
 
@@ -187,23 +197,19 @@ class WorkerRunner(Changing):
         notify(self._on_event, attrs.evolve(event, calls=calls))
 
     def _heard(self, event: Event) -> None:
-        if isinstance(event, (DeliveryFailed, DeliveryResumed)):
+        if isinstance(event, (DeliveryFailed, DeliveryResumed, BacklogFull, BacklogDrained)):
             self._note_delivery(event)
         elif isinstance(event, GiveBackFailed):
             with self._lock:
                 self._kept += event.count
         notify(self._on_event, event)
 
-    def _note_delivery(self, event: DeliveryFailed | DeliveryResumed) -> None:
+    def _note_delivery(self, event: DeliveryEvent) -> None:
         """The relay tells of its events one at a time."""
         name = event.destination
-        if isinstance(event, DeliveryResumed):
-            self._deliveries.resumed(name)
-            ok = True
-        else:
-            ok = self._deliveries.failed(name, event.key, event.attempt, self._relay.pending(name))
+        self._deliveries.note(event, self._relay.pending(name))
         for _, poller in self._pollers:
-            poller.deliveries(name, ok)
+            poller.deliveries(name, self._deliveries.may_poll(name))
 
     def _stop_pollers(self, grace: float) -> None:
         deadline = time.monotonic() + grace

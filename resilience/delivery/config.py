@@ -18,7 +18,9 @@ class RelayConfig:
         max_in_flight: attempts of the relay at a time per destination; single ones while it fails.
         retry_initial: the pause after a first failure; it doubles, jittered down to a half.
         retry_maximum: the longest pause after a failure (a destination may ask for a longer one).
-        max_backlog: results that may wait for a destination before ``Relay.has_room`` says no.
+        max_backlog: results that may wait for a destination before its backlog is full: `BacklogFull` is told, and
+            ``Relay.has_room`` says no. They are sent ``max_in_flight`` at a time: what waits behind many of them may
+            come too late.
         close_timeout: how long leaving the context manager may take to deliver what waits.
 
     Raises:
@@ -32,7 +34,7 @@ class RelayConfig:
     max_in_flight: int = attrs.field(default=10, validator=whole(1))
     retry_initial: float = attrs.field(default=0.05, validator=number(0, exclusive=True))
     retry_maximum: float = attrs.field(default=5.0, validator=number(0, exclusive=True))
-    max_backlog: int = attrs.field(default=10_000, validator=whole(1))
+    max_backlog: int = attrs.field(default=50, validator=whole(1))
     close_timeout: float = attrs.field(default=10.0, validator=number(0))
 
     def __attrs_post_init__(self) -> None:

@@ -118,10 +118,12 @@ class Ledger:
             if not gone:
                 route.lane.release(parcel)
                 self._changed.notify_all()
+            self._announcer.add(route.lane.backlog())
         if gone:
             self._store.remove(row)  # its attempt succeeded meanwhile
         elif closed:
             self._lament({row.destination: [parcel]})
+        self._announcer.tell()
 
     def bar(self, attempt: Attempt, pause: float | None) -> None:
         """The attempt did not run, or says nothing: look again after ``pause`` seconds (None: soon)."""
@@ -144,13 +146,13 @@ class Ledger:
         with self._lock:
             self._forget(attempt)
             settled = lane.settle(parcel, error, now, waited)
-            self._note(attempt, settled)
+            told = self._note(attempt, settled)
             written = settled.dead is not None or (parcel.gone and parcel.row is not None)
             self._crossing += written
         if written:
             self._cross_out(attempt, settled)
         _finish(attempt, settled)
-        if settled.events:
+        if told:
             self._announcer.tell()
         return settled
 
@@ -212,11 +214,14 @@ class Ledger:
         if attempt.permit is not None:
             report(attempt.permit, attempt.route.lane.judge(attempt.parcel, error, now), error)
 
-    def _note(self, attempt: Attempt, settled: Settled) -> None:
-        if settled.events:
-            self._announcer.add(settled.events)
+    def _note(self, attempt: Attempt, settled: Settled) -> bool:
+        """Wake who waits for this; returns whether there is something to tell."""
+        events = settled.events + attempt.route.lane.backlog()
+        if events:
+            self._announcer.add(events)
         if attempt.route.lane.waits or self.end < math.inf:
             self._changed.notify_all()
+        return bool(events)
 
     def _cross_out(self, attempt: Attempt, settled: Settled) -> None:
         route, parcel = attempt.route, attempt.parcel

@@ -17,7 +17,7 @@ from resilience.delivery.config import RelayConfig
 from resilience.delivery.health import Health
 from resilience.delivery.parcel import Parcel, Report, Settled
 from resilience.errors import Throttled, Undeliverable
-from resilience.events import DeadLettered, DeliveryFailed, DeliveryResumed, Event
+from resilience.events import BacklogDrained, BacklogFull, DeadLettered, DeliveryFailed, DeliveryResumed, Event
 
 __all__ = ["Lane"]
 
@@ -46,11 +46,23 @@ class Lane:
         self._waiting: list[tuple[float, int, Parcel]] = []  # heads of lines, by when they may go
         self._flying: dict[int, Parcel] = {}  # in the order they started
         self._relayed = 0  # attempts of the relay that have not ended
+        self._full = False
 
     @property
     def pending(self) -> int:
         """How many results the relay has: waiting or being sent by it."""
         return self._size - self._inline
+
+    def backlog(self) -> tuple[Event, ...]:
+        """What is to be told of the backlog: that it is full, or that half of it is gone. To be asked after changes."""
+        most = self._config.max_backlog
+        if self._full and self.pending <= most // 2:
+            self._full = False
+            return (BacklogDrained(self.name),)
+        if not self._full and self.pending >= most:
+            self._full = True
+            return (BacklogFull(self.name, self.pending),)
+        return ()
 
     @property
     def idle(self) -> bool:

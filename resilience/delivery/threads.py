@@ -34,6 +34,8 @@ __all__ = ["Relay"]
 
 log = logging.getLogger("resilience.delivery")
 
+log = logging.getLogger("resilience.delivery")
+
 Told = threading.Event
 Exchange = Callable[[Any, float], Sequence[Any] | None]
 _LEAST_TIMEOUT = 0.001  # seconds; what an attempt gets that starts at the very end
@@ -293,8 +295,7 @@ class Relay:
             return
         with self._driver_lock:
             if self._driver is None and not self._ledger.closed:
-                self._driver = threading.Thread(target=self._drive, name="relay", daemon=True)
-                self._driver.start()
+                self._driver = _started(threading.Thread(target=self._drive, name="relay", daemon=True))
 
     def _drive(self) -> None:
         while not self._ledger.closed:
@@ -319,6 +320,16 @@ class Relay:
             attempt = Attempt(route, parcel)
         timeout = max(_LEAST_TIMEOUT, min(self._config.send_timeout, left))
         self._sends.start(attempt, timeout, timeout)
+
+
+def _started(thread: threading.Thread) -> threading.Thread | None:
+    """The thread; None if there is none to be had, which the next result is to try again."""
+    try:
+        thread.start()
+    except RuntimeError:
+        log.exception("no thread for the results that wait; they are kept, and the next one tries again")
+        return None
+    return thread
 
 
 def _after_fork() -> None:

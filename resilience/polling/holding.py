@@ -15,11 +15,12 @@ LONGEST_DEBT = 64
 
 @attrs.frozen
 class Held:
-    """One item that has arrived and not started, since clock time ``since``."""
+    """One item that has arrived and not started, since clock time ``since``; ``reason`` is why it goes back."""
 
     track: Track
     value: object
     since: float
+    reason: str = "held too long"
 
 
 class Holding:

@@ -14,6 +14,7 @@ from resilience.polling.source import Source
 __all__ = ["Returns"]
 
 TIMEOUT = 5.0  # of one give-back; the values of a source that does not take them come back when it times them out
+AT_ONCE = 20  # values for which that is enough
 
 
 class Returns:
@@ -50,7 +51,8 @@ class Returns:
             self.pending += len(by_source)
         for source, values in by_source.values():
             settled = partial(self._settled, len(values), reason)
-            self._start(source.name, partial(source.give_back or _refuse, values), settled)
+            timeout = TIMEOUT * -(-len(values) // AT_ONCE)
+            self._start(source.name, partial(source.give_back or _refuse, values), settled, timeout)
 
     def expire(self) -> float | None:
         """Settle those whose time is over; returns the clock time of the next deadline."""
@@ -60,12 +62,14 @@ class Returns:
         """End the threads that wait for work; what is given back later gets a thread of its own."""
         self._executor.close()
 
-    def _start(self, name: str, call: Callable[[], object], settled: Callable[[str, Outcome[object]], None]) -> None:
+    def _start(
+        self, name: str, call: Callable[[], object], settled: Callable[[str, Outcome[object]], None], timeout: float
+    ) -> None:
         try:
-            self._session.submit(name, call, TIMEOUT, on_outcome=settled)
+            self._session.submit(name, call, timeout, on_outcome=settled)
         except RuntimeError:  # closed: an answer or a holder was later than the end
             with FanOutExecutor(clock=self._clock) as last:
-                last.session().submit(name, call, TIMEOUT, on_outcome=settled)
+                last.session().submit(name, call, timeout, on_outcome=settled)
 
     def _settled(self, count: int, reason: str, source: str, outcome: Outcome[object]) -> None:
         back, error = _what_came_of(outcome, count)

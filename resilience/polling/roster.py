@@ -171,11 +171,15 @@ class Roster:
         hint: float = 0.0,
         values: Sequence[object] = (),
     ) -> None:
-        """A poll raised ``error``; ``hint`` is the pause it asks for, ``values`` the good part of a damaged answer."""
+        """A poll raised ``error``; ``hint`` is the pause it asks for, ``values`` the good part of a damaged answer.
+
+        Of values beyond what was asked for none is held: they would stand in the way of everybody else's.
+        """
         if self._is_gone(request, values, now):
             return
         track, _, late = self._land(request)
-        self._receive(track, values, now, owed=False)
+        self._receive(track, values[: request.count], now, owed=False)
+        self._overheld += [Held(track, value, now, "more than was asked for") for value in values[request.count :]]
         self._events.append(PollFailed(track.name, error))
         if not late:
             track.failed = True

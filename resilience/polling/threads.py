@@ -254,13 +254,17 @@ class Poller(Changing[V]):
     def _settle(self, request: PollRequest, _: str, outcome: Outcome[Sequence[V]]) -> None:
         self._step(partial(_report, request, outcome), 0)
 
-    def _hand_back(self, items: Sequence[Held]) -> None:
-        why = "stopping" if self._stopping else "held too long"
-        for removed, reason in ((False, why), (True, "its source was removed")):
-            some = [(held.track.source, held.value) for held in items if held.track.removed is removed]
+    def _hand_back(self, back: Sequence[Held]) -> None:
+        for reason in dict.fromkeys(map(self._reason, back)):
+            some = [(held.track.source, held.value) for held in back if self._reason(held) == reason]
             self._returns.send(some, reason)
         with self._lock:
-            self._handing_back -= len(items)
+            self._handing_back -= len(back)
+
+    def _reason(self, held: Held) -> str:
+        if held.track.removed:
+            return "its source was removed"
+        return "stopping" if self._stopping else held.reason
 
     def _given_back(self, item: Item[V]) -> None:
         self._returns.send([(item.origin.source, item.value)], "given back by its holder")
@@ -279,10 +283,10 @@ class Poller(Changing[V]):
 
     def _keep_time(self) -> None:
         with self._lock:
-            if self._keeper is not None:
-                return
-            self._keeper = threading.Thread(target=self._watch, name="poller-time", daemon=True)
-        self._keeper.start()
+            if self._keeper is None:
+                keeper = threading.Thread(target=self._watch, name="poller-time", daemon=True)
+                keeper.start()
+                self._keeper = keeper
 
     def _watch(self) -> None:
         resting = True
@@ -304,7 +308,11 @@ class Poller(Changing[V]):
 
 
 def _call(source: Source[V], request: PollRequest) -> Sequence[V]:
-    return checked(source.poll(request.count, request.wait), source.name, "poll() returns")
+    values = checked(source.poll(request.count, request.wait), source.name, "poll() returns")
+    if len(values) > request.count:
+        text = f"source {source.name!r} brought {len(values)} values for a poll of {request.count}; the rest goes back"
+        raise Incomplete(text, values)
+    return values
 
 
 def _report(request: PollRequest, outcome: Outcome[Sequence[object]], planner: PollPlanner, now: float) -> None:
