@@ -2,6 +2,7 @@
 
 import math
 import random
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -11,13 +12,16 @@ from resilience.delivery.config import RelayConfig
 from resilience.delivery.parcel import Parcel, Settled
 from resilience.delivery.routes import report
 from resilience.delivery.schedule import Lane
-from resilience.events import DeliveryFailed, DeliveryResumed
+from resilience.events import BacklogDrained, BacklogFull, DeliveryFailed, DeliveryResumed, Event
 from resilience.outcomes import Rejected
 
 from .sources import Simulated, ends
 
 if TYPE_CHECKING:
     from .world import Simulation
+
+
+TELLING = (DeliveryFailed, DeliveryResumed, BacklogFull, BacklogDrained)  # of whether a source may be polled
 
 
 @attrs.define(eq=False)
@@ -78,6 +82,7 @@ class Post:
                 lane.health.barred(permit.retry_after, world.now)
                 lane.postpone(parcel, world.now)
             lane.release(parcel)
+            self._tell(source, ())
             world.finished(source)
             return
         Send(self, source, parcel, permit, unit_waits=True).go(parcel.timeout)
@@ -97,14 +102,14 @@ class Post:
         """Tell the planner what a delivery says about its source, as the adapter does."""
         self.taken += not settled.kept
         self.world.stirred = True
-        for event in settled.events:
-            if isinstance(event, DeliveryResumed):
-                self.deliveries.resumed(source.name)
-                self.world.planner.deliveries(source.name, ok=True)
-            elif isinstance(event, DeliveryFailed):
-                waiting = self.lanes[source.name].pending
-                ok = self.deliveries.failed(source.name, event.key, event.attempt, waiting)
-                self.world.planner.deliveries(source.name, ok=ok)
+        self._tell(source, settled.events)
+
+    def _tell(self, source: Simulated, events: Sequence[Event]) -> None:
+        lane = self.lanes[source.name]
+        for event in (*events, *lane.backlog()):
+            if isinstance(event, TELLING):
+                self.deliveries.note(event, lane.pending)
+                self.world.planner.deliveries(source.name, ok=self.deliveries.may_poll(source.name))
 
     def _relay(self, source: Simulated, lane: Lane, parcel: Parcel) -> None:
         permit = self._permit(source.name)
