@@ -38,7 +38,14 @@ from conductor_adapter.answers import PollAnswer
 from conductor_adapter.declaring import spec_of
 from conductor_adapter.dev_server import DevServerProcess
 from conductor_adapter.running import lifecycle, links
-from conductor_adapter.running.lifecycle import Deliveries, DeliveryEvent, Phase, advance, is_another_signal, share_of_grace
+from conductor_adapter.running.lifecycle import (
+    Deliveries,
+    DeliveryEvent,
+    Phase,
+    advance,
+    is_another_signal,
+    share_of_grace,
+)
 from conductor_adapter.running.signals import run_until_signal
 from conductor_adapter.transports.requests import RequestsTransport
 from resilience import (
