@@ -531,7 +531,7 @@ def test_stop_needs_no_thread_of_its_own(pair: tuple[DevServer, DevServer], monk
     system = NoThreads(monkeypatch, lambda thread: thread.name == "stopping")
 
     assert run_until_signal(runner, 0.0).clean
-    assert system.refused == 3
+    assert system.refused == 5  # for the stop, and for each of two workers before and after the results were sent
 
 
 @pytest.mark.parametrize("duration", [-1, float("nan"), float("inf"), "5", True])
