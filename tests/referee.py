@@ -371,6 +371,22 @@ class Referee:
             account.debt = account.owed = 0
         self.rest_after_answer(account, len(values), 0.0, 0.0, now)
 
+    def link(
+        self, source: str, now: float, gates: Mapping[str, float] = NO_GATES, *, asked_at: float | None = None
+    ) -> bool:
+        """An item ended and the next one came with the answer: if it starts at once, nothing else was to be done."""
+        if not self.planner.link(source, now, gates):
+            return False
+        assert not self.items, "P2: what is held comes before what a chain brings"
+        for other in self.accounts.values():
+            other.passed = 0 if other.units else other.passed + 1
+        self.count_start(Item(source, None, now, now if asked_at is None else asked_at))
+        self.task_ended = True
+        self.check_nobody_is_forgotten(self.sharers(now, gates), now, gates)
+        self.task_ended = False
+        assert self.planner.plan(now, gates) == [], "a link that left something to decide"
+        return True
+
     def finished(self, source: str) -> None:
         """A task ended."""
         if source in self.accounts:

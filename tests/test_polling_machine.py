@@ -185,6 +185,9 @@ class PollerLife(RuleBasedStateMachine):
     def chain(self, data: st.DataObject, brings: int) -> None:
         """The answer to its result brings the next item, or nothing; the unit takes what is next."""
         name, asked_at = self.chaining.pop(data.draw(st.integers(0, len(self.chaining) - 1)))
+        if brings and self.referee.link(name, self.now, self.gates, asked_at=asked_at):
+            self.executing.append(name)
+            return
         self.referee.chained(name, [object() for _ in range(brings)], self.now, asked_at=asked_at)
         self.step()
         self.executing += [held.track.name for held in self.referee.start(1)]

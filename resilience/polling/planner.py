@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from resilience.events import Event, PollOverdue
-from resilience.polling.chaining import keeps_its_unit
+from resilience.polling.chaining import Turn, may_go_on
 from resilience.polling.explaining import Look, explain
 from resilience.polling.holding import Held, forget, lend, reserved
 from resilience.polling.outage import Outage
@@ -58,6 +58,7 @@ class PollPlanner(Roster):
         self._planned_at = -math.inf
         self._numbers = 0
         self._stopped = False
+        self._calm: set[str] = set()  # whose units go on as they are
 
     # -- what a driver asks ------------------------------------------------------------------------------------------
 
@@ -73,6 +74,8 @@ class PollPlanner(Roster):
                 early (``CircuitBreaker.early_at``).
         """
         self._planned_at, self._early = now, None
+        self._calm_until = -math.inf
+        self._sharing.settle()
         self._events += [PollOverdue(r.source, r.count) for r in lend(self._tracks.values(), now)]
         if self._gone:
             forget((flight for _, flight in self._gone.values()), now)
@@ -117,12 +120,37 @@ class PollPlanner(Roster):
 
     def may_chain(self, source: str, now: float, gates: Mapping[str, float] = NO_GATES) -> bool:
         """Whether a unit of ``source`` may ask for the next item with its result, and so go on without a poll."""
+        if self._is_calm(source, now, gates):
+            return True
         track = self._tracks.get(source)
         if track is None or self._stopped or self._holding or not track.full or not self._has_unit(track):
             return False
+        self._sharing.settle()
         able, sharing = self._able(gates)
-        takers = [t for t in able if (t in sharing or t.is_owed) and is_due(t, now, gates)]
-        return keeps_its_unit(track, sharing, takers, self._sharing, self._capacity)
+        due = [t for t in able if is_due(t, now, gates)]
+        takers = [t for t in due if t in sharing or t.is_owed]
+        turn = may_go_on(track, sharing, takers, self._sharing, self._capacity)
+        if turn is Turn.NOBODY_ELSES and len(takers) == len(due):
+            self._calm_down(source, now, gates)
+        return turn is not Turn.OVER
+
+    def link(
+        self, source: str, now: float, gates: Mapping[str, float] = NO_GATES, *, origin: Track | None = None
+    ) -> bool:
+        """A unit of ``source`` goes on with one item that came with an answer, if that leaves nothing to decide.
+
+        Returns:
+            Whether it did; if not, say `chained`, then `plan` and `start`.
+        """
+        if not self._is_calm(source, now, gates):
+            return False
+        track = self._tracks[source]
+        if origin not in (None, track):
+            return False
+        track.chained += 1
+        track.started += 1
+        self._sharing.linked(track)
+        return True
 
     def startable(self) -> int:
         """How many items may start now without taking a unit that was granted elsewhere."""
@@ -165,6 +193,7 @@ class PollPlanner(Roster):
     def stop(self) -> None:
         """Send no more polls."""
         self._stopped = True
+        self._calm_until = -math.inf
 
     def drain(self) -> list[Held]:
         """Take everything that has not started: it is to be given back."""
@@ -186,6 +215,17 @@ class PollPlanner(Roster):
         """The sources that can be polled, and those of them that divide the capacity."""
         able = [t for t in self._tracks.values() if is_able(t, self._config.max_abandoned)]
         return able, sharers([t for t in able if t.name not in gates], self._capacity, self._kept())
+
+    def _is_calm(self, source: str, now: float, gates: Mapping[str, float]) -> bool:
+        return now < self._calm_until and source in self._calm and not gates
+
+    def _calm_down(self, source: str, now: float, gates: Mapping[str, float]) -> None:
+        """Nobody waits for anything: until somebody does, or somebody tells something, units of ``source`` go on."""
+        if now >= self._calm_until:
+            self._calm.clear()
+            wakeup = self.next_wakeup(now, gates)
+            self._calm_until = math.inf if wakeup is None else wakeup
+        self._calm.add(source)
 
     def _rescued(
         self, able: Sequence[Track], now: float, gates: Mapping[str, float], early: Mapping[str, float]

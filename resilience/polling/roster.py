@@ -3,6 +3,7 @@
 Nothing is decided here; `planner` decides by what is written down here.
 """
 
+import math
 import random
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -37,6 +38,7 @@ class Roster:
         self._overheld: list[Held] = []
         self._executing = 0
         self._task_ended = False
+        self._calm_until = -math.inf  # until then nothing is to be decided, unless something is told
         self._events: list[Event] = []
         self._settle()
 
@@ -130,6 +132,7 @@ class Roster:
         track = self._known(name)
         track.source = attrs.evolve(track.source, weight=weight)
         self._sharing.add(track)
+        self._calm_until = -math.inf
 
     def set_capacity(self, capacity: int) -> None:
         """Change how many items may execute at once; when there are more now, nothing starts until there are fewer.
@@ -209,6 +212,7 @@ class Roster:
         track.executing -= 1
         self._executing -= 1
         self._task_ended = True
+        self._calm_until = -math.inf
         if track.removed and not track.executing:
             del self._departed[source]
 
@@ -235,6 +239,7 @@ class Roster:
         """
         if source in self._tracks:
             self._tracks[source].delivering = ok
+            self._calm_until = -math.inf
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
@@ -254,6 +259,7 @@ class Roster:
 
     def _settle(self) -> None:
         """Keep what follows from the sources and the capacity."""
+        self._calm_until = -math.inf
         settle_caps(self._tracks.values(), self._capacity)
         self._reserving = any(track.kept for track in self._tracks.values())
         self._pausing.count_sources(len(self._tracks))
@@ -266,6 +272,7 @@ class Roster:
         return gone is not None
 
     def _land(self, request: PollRequest) -> tuple[Track, Flight, bool]:
+        self._calm_until = -math.inf
         track = self._tracks[request.source]
         late = track.abandoned.pop(request.number, None)
         if late is not None:
@@ -276,6 +283,7 @@ class Roster:
         return track, flight, False
 
     def _receive(self, track: Track, values: Sequence[object], now: float, *, owed: bool) -> None:
+        self._calm_until = -math.inf
         if values:
             self._holding.add(track, values, now, owed=owed)
             self._sharing.received(len(values))

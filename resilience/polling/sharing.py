@@ -42,21 +42,40 @@ class Sharing:
         self._allocator: CapacityAllocator[str] = CapacityAllocator({t.name: t.source.weight for t in tracks})
         self._contenders: dict[str, Track] = {}
         self._weight = 0  # of all contenders
+        self._links: dict[str, int] = {}  # items of chains that are not charged yet
 
     def credit(self, name: str) -> Fraction:
         """Units that the source called ``name`` is owed; negative when it had more than its share."""
+        self.settle()
         return self._allocator.credit(name)
 
     def add(self, track: Track) -> None:
         """Let ``track`` take part, or give it the weight that its source has now; it keeps its credit."""
+        self.settle()
         self._allocator.set_weight(track.name, track.source.weight)
         self._weigh()
 
     def remove(self, track: Track) -> None:
         """Forget ``track``; its credit goes to the others."""
+        self.settle()
         self._contenders.pop(track.name, None)
         self._allocator.remove(track.name)
         self._weigh()
+
+    def linked(self, track: Track) -> None:
+        """Note that an item came and started while nothing was to be decided; `settle` charges it later."""
+        self._links[track.name] = self._links.get(track.name, 0) + 1
+
+    def settle(self) -> None:
+        """Charge what was only noted."""
+        if not self._links:
+            return
+        links, self._links = self._links, {}
+        self.received(sum(links.values()))
+        for name, count in links.items():
+            self._allocator.charge(name, count, self._contenders)
+        for name in links:
+            self._allocator.level(name, self._contenders)
 
     def started(self, track: Track) -> None:
         """Charge an item that starts to the source that brought it."""

@@ -22,7 +22,7 @@ from resilience.polling.planner import NO_GATES, PollPlanner
 from resilience.polling.reasons import Explanation
 from resilience.polling.returns import Returns
 from resilience.polling.source import PollConfig, PollRequest, Source, SourceView, checked
-from resilience.polling.units import Tell, Units
+from resilience.polling.units import Desk, Tell, Units
 from resilience.registry import BreakerRegistry
 
 __all__ = ["Poller"]
@@ -73,7 +73,8 @@ class Poller(Changing[V]):
         self._polls = FanOutExecutor(breakers=breakers, max_abandoned=self._config.max_abandoned, clock=clock)
         self._polling = self._polls.session()
         self._returns = Returns(clock=clock, on_event=on_event, on_settled=self._returned)
-        self._units: Units[V] = Units(self._step, self._may_chain, self._wait_as_unit, self._given_back, on_event)
+        desk = Desk(self._step, self._may_chain, self._link, self._wait_as_unit, self._given_back)
+        self._units: Units[V] = Units(desk, on_event)
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._earlier = threading.Condition(self._lock)
@@ -208,6 +209,11 @@ class Poller(Changing[V]):
         with self._lock:
             return not self._stopping and self._planner.may_chain(source, self._clock(), self._gates()[0])
 
+    def _link(self, item: Item[V]) -> bool:
+        with self._lock:
+            gates = self._gates()[0]
+            return self._planner.link(item.source, self._clock(), gates, origin=item.origin)
+
     def _wake(self, limit: int, now: float, gates: Gates, early: Gates) -> None:
         if self._stopping:
             self._changed.notify_all()
@@ -225,6 +231,8 @@ class Poller(Changing[V]):
         if self._breakers is None:
             return NO_GATES, NO_GATES
         gates = {name: at for name in self._sources if (at := self._breakers.get(name).retry_at) is not None}
+        if not gates:
+            return NO_GATES, NO_GATES
         return gates, {name: at for name in gates if (at := self._breakers.get(name).early_at) is not None}
 
     def _is_busy(self) -> bool:

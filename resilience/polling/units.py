@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Generic, TypeVar
 
+import attrs
+
 from resilience.events import HandlerFailed, Listener, notify
 from resilience.polling.items import Item
 from resilience.polling.planner import PollPlanner
@@ -16,29 +18,35 @@ V = TypeVar("V")
 Tell = Callable[[PollPlanner, float], None]
 
 
+@attrs.frozen
+class Desk(Generic[V]):
+    """What units ask of their poller.
+
+    Attributes:
+        step: ``step(tell, limit)`` tells the planner, under its lock, and returns at most ``limit`` items to start.
+        may_chain: whether a unit of that source may go on without a poll.
+        link: lets the unit of that item go on with another one, if that leaves nothing to decide; whether it did.
+        wait: waits until items may start; False once the poller has stopped.
+        give_back: returns the value of an item to its source.
+    """
+
+    step: Callable[[Tell | None, int], list[Item[V]]]
+    may_chain: Callable[[str], bool]
+    link: Callable[[Item[V]], bool]
+    wait: Callable[[], bool]
+    give_back: Callable[[Item[V]], None]
+
+
 class Units(Generic[V]):
     """Lets executing items end or go on. Thread-safe; it is the items' holder.
 
     Args:
-        step: ``step(tell, limit)`` tells the planner, under its lock, and returns at most ``limit`` items to start.
-        may_chain: whether a unit of that source may go on without a poll.
-        wait: waits until items may start; False once the poller has stopped.
-        give_back: returns the value of an item to its source.
+        desk: its poller.
         on_event: told what a handler raised.
     """
 
-    def __init__(
-        self,
-        step: Callable[[Tell | None, int], list[Item[V]]],
-        may_chain: Callable[[str], bool],
-        wait: Callable[[], bool],
-        give_back: Callable[[Item[V]], None],
-        on_event: Listener | None,
-    ) -> None:
-        self._step = step
-        self._may_chain = may_chain
-        self._wait = wait
-        self._give_back = give_back
+    def __init__(self, desk: Desk[V], on_event: Listener | None) -> None:
+        self._desk = desk
         self._on_event = on_event
         self._handler: Callable[[Item[V]], object] | None = None
         self._lock = threading.Lock()
@@ -100,11 +108,11 @@ class Units(Generic[V]):
             item = self._after(item)
 
     def _first(self) -> Item[V] | None:
-        while self._wait():
+        while self._desk.wait():
             if self._retires():
-                self._step(None, 0)  # what it was woken for is another's
+                self._desk.step(None, 0)  # what it was woken for is another's
                 return None
-            if items := self._step(None, 1):
+            if items := self._desk.step(None, 1):
                 return items[0]
         return None
 
@@ -116,7 +124,7 @@ class Units(Generic[V]):
                 return item
         if item.end():
             retires = self._retires()
-            items = self._step(partial(_finished, item.source), 0 if retires else 1)
+            items = self._desk.step(partial(_finished, item.source), 0 if retires else 1)
             if retires:
                 return None
             return items[0] if items else self._first()
@@ -132,23 +140,26 @@ class Units(Generic[V]):
         if not item.end():
             return
         if give_back:
-            self._give_back(item)
-        self._step(partial(_finished, item.source), 0)
+            self._desk.give_back(item)
+        self._desk.step(partial(_finished, item.source), 0)
 
     def may_chain(self, item: Item[Any]) -> bool:
         """Whether the unit may go on without a poll."""
-        return not item.ended and self._may_chain(item.source)
+        return not item.ended and self._desk.may_chain(item.source)
 
     def chain(self, item: Item[Any], values: Sequence[Any] | None) -> Item[Any] | None:
         """End the item and let its unit go on with ``values``, or with what has been held for longer."""
         came = checked(values, item.source, "chain() takes")
         if not item.end():
-            self._step(partial(_chained, item, came, late=True), 0)
+            self._desk.step(partial(_chained, item, came, late=True), 0)
             return None
-        items = self._step(partial(_chained, item, came), 1)
+        if len(came) == 1 and self._desk.link(item):
+            item.follower = Item(item.source, came[0], self, item.origin)
+            return item.follower
+        items = self._desk.step(partial(_chained, item, came), 1)
         item.follower = items[0] if items else None
         if len(came) > 1:
-            self._step(None, 0)  # wakes other units for the rest
+            self._desk.step(None, 0)  # wakes other units for the rest
         return item.follower
 
     def leave(self, item: Item[Any]) -> None:
@@ -162,7 +173,7 @@ class Units(Generic[V]):
                 self._add()
         except RuntimeError:  # no thread to be had: the one that is held up goes on when it can
             item.left = False
-        self._step(partial(_finished, item.source), 0)
+        self._desk.step(partial(_finished, item.source), 0)
 
 
 def _finished(source: str, planner: PollPlanner, _: float) -> None:

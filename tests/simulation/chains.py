@@ -87,13 +87,17 @@ class Exchange:
 
     def _arrive(self, jobs: list[Job]) -> None:
         world, name = self.chains.world, self.source.name
-        world.stirred = True
         if self.left:
+            world.stirred = True
             self.chains.astray[name] -= 1
             world.planner.chained(name, jobs, world.now, late=True)
             return
         self._end()
         self.chains.brought[name] += len(jobs)
+        if jobs and world.planner.link(name, world.now, world.gates()):
+            world.start(jobs[0])
+            return
+        world.stirred = True
         world.planner.chained(name, jobs, world.now)
 
     def _end(self) -> None:

@@ -126,7 +126,7 @@ class Simulation:
         for request in self.planner.plan(self.now, gates, early):
             self._poll(request)
         for held in self.planner.start(self.capacity):
-            self._start(held.value)
+            self.start(held.value)
         for held in self.planner.overheld(self.now):
             held.value.returns += 1
             self.returns = max(self.returns, held.value.returns)
@@ -141,7 +141,8 @@ class Simulation:
         if self.post.lanes:
             self.post.relay()
 
-    def _start(self, job: Job) -> None:
+    def start(self, job: Job) -> None:
+        """A unit begins with a task."""
         source = self.by_name[job.source]
         duration = source.task * self._draw.uniform(1 - source.spread, 1 + source.spread)
         self.starts[source.name] += 1
