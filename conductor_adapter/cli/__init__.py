@@ -3,6 +3,8 @@
 import sys
 from collections.abc import Sequence
 
+from conductor_adapter.cli.streams import open_streams, say_error
+
 __all__ = ["main"]
 
 LIBRARIES = {"typer", "rich", "click"}  # what the extra "cli" brings
@@ -11,12 +13,13 @@ SERVING = {"demo", "dev-server"}  # commands that need the extra "dev-server" as
 
 def main() -> None:
     """Run the command line; the entry point ``conductor-adapter``."""
+    open_streams()
     try:
         from conductor_adapter.cli.app import command  # noqa: PLC0415 - needs the extra "cli"
     except ImportError as error:
         if error.name is None or error.name.partition(".")[0] not in LIBRARIES:
             raise
-        sys.stderr.write(f"conductor-adapter: {_advice(sys.argv[1:], error.name)}\n")
+        say_error(_advice(sys.argv[1:], error.name))
         raise SystemExit(2) from None
     raise SystemExit(command(sys.argv[1:]))
 

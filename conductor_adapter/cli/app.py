@@ -11,15 +11,15 @@ import typer
 from conductor_adapter.cli.check import check as check_servers
 from conductor_adapter.cli.dev_server import dev_server as serve_alone
 from conductor_adapter.cli.lines import NORMAL
-from conductor_adapter.cli.printing import Printer, silence
+from conductor_adapter.cli.printing import Printer
 from conductor_adapter.cli.run import RunOptions
 from conductor_adapter.cli.run import run as run_workers
+from conductor_adapter.cli.streams import UNREAD, UNWRITABLE, flushed, give_up, say_error
 from conductor_adapter.cli.usage import BAD_USAGE, count, grace_length, refusing, seconds, story_length, timeout
 
 __all__ = ["app", "command"]
 
 INTERRUPTED = 130
-UNREAD = 1
 
 app = typer.Typer(
     name="conductor-adapter",
@@ -150,18 +150,19 @@ def command(arguments: Sequence[str]) -> int:
     quiet.propagate = False
     try:
         status = int(app(list(arguments), standalone_mode=False) or 0)
-        sys.stdout.flush()
+        return status if flushed() else status or UNREAD
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        give_up(sys.stdout, error)
+        return UNREAD
     except (typer.Abort, KeyboardInterrupt):
         return INTERRUPTED
-    except BrokenPipeError:  # whoever read our output has gone
-        silence(sys.stdout)
-        return UNREAD
     except Exception as error:
         # typer's own usage errors: which module they come from depends on its version
         told = getattr(error, "format_message", None)
         if told is None:
             raise
         if text := told().strip():
-            sys.stderr.write(f"conductor-adapter: {text.rstrip('.')}; see conductor-adapter --help\n")
+            say_error(f"{text.rstrip('.')}; see conductor-adapter --help")
         return BAD_USAGE
-    return status

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from conductor_adapter.cli.health import Health, Wanted, ask_all
 from conductor_adapter.cli.servers import find_servers
+from conductor_adapter.cli.streams import written
 from conductor_adapter.cli.usage import refusing
 from conductor_adapter.transports import choose
 
@@ -28,6 +29,12 @@ def check(
     with refusing():
         settings = find_servers(servers, config)
         asked = ask_all(settings, map(Wanted, task_types), choose(transport), TIMEOUT, v2=True)
+    with written():
+        _tell(asked, as_json=as_json)
+    return FAILED if any(health.problem for health in asked) else 0
+
+
+def _tell(asked: Sequence[Health], *, as_json: bool) -> None:
     console = Console(highlight=False)
     if as_json:
         for health in asked:
@@ -39,7 +46,6 @@ def check(
             state = "failed" if health.problem else "ok"
             row = [health.name, health.url, state, *_facts(health), _remarks(health)]
             print("  ".join(filter(None, row)))  # noqa: T201 - output of a command
-    return FAILED if any(health.problem for health in asked) else 0
 
 
 def _draw(console: Console, asked: Sequence[Health]) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from conductor_adapter.cli.streams import say
 from conductor_adapter.cli.usage import refusing
 
 __all__ = ["dev_server"]
@@ -14,7 +15,7 @@ def dev_server(port: int, state: Path | None, faults: str, seed_tasks: Sequence[
         from conductor_adapter.dev_server import serve  # noqa: PLC0415 - needs the extra "dev-server"
 
         seed = dict(map(_seed, seed_tasks))
-    return serve(port, state=state, faults=faults, seed=seed)
+    return serve(port, state=state, faults=faults, seed=seed, say=say)
 
 
 def _seed(text: str) -> tuple[str, int]:

@@ -1,11 +1,9 @@
 """Where a command's lines go: with time and colour on a terminal, plain elsewhere, JSON objects for machines."""
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from threading import Lock
 from typing import Any, TextIO
 
@@ -14,23 +12,16 @@ from rich.text import Text
 
 from conductor_adapter.cli.lines import NORMAL, QUIET, line_of
 from conductor_adapter.cli.sampling import Sampler
+from conductor_adapter.cli.streams import give_up
 from conductor_adapter.events import RunnerEvent
 
-__all__ = ["Printer", "silence"]
-
-
-def silence(stream: TextIO) -> None:
-    """Send the rest of ``stream`` nowhere, because nobody reads it any more."""
-    with suppress(OSError, ValueError):  # a stream that is no file needs nothing
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
+__all__ = ["Printer"]
 
 
 class Printer:
     """Says lines: sentences for people, JSON objects for machines. Thread-safe.
 
-    A reader who goes away (``| head``) costs the lines, never the work.
+    A reader who goes away (``| head``), a full disk or a closed output cost the lines, never the work.
 
     Args:
         as_json: one JSON object a line.
@@ -56,6 +47,7 @@ class Printer:
         self._timer = timer
         self._sampler = Sampler()
         self._lock = Lock()
+        self._lost = False
         console = Console(file=self._stream, highlight=False)
         self._console = console if console.is_terminal and not as_json else None
 
@@ -108,5 +100,10 @@ class Printer:
             else:
                 now = time.strftime("%H:%M:%S ", time.localtime(self._clock()))
                 self._console.print(Text.assemble((now, "dim"), (text, style)))
-        except BrokenPipeError:
-            silence(self._stream)
+        except (OSError, ValueError) as error:  # nobody reads, the disk is full, the terminal is gone, it is closed
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        if not self._lost:  # one that is no file fails again and again
+            self._lost = True
+            give_up(self._stream, error)

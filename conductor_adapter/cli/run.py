@@ -1,6 +1,5 @@
 """``conductor-adapter run``: the workers of a file or module, on several servers, until a signal or for a while."""
 
-import sys
 import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +12,7 @@ from conductor_adapter.cli.health import Health, Wanted, ask_all
 from conductor_adapter.cli.lines import NORMAL
 from conductor_adapter.cli.printing import Printer
 from conductor_adapter.cli.servers import find_servers
+from conductor_adapter.cli.streams import say_error
 from conductor_adapter.cli.usage import refusing
 from conductor_adapter.declaring import WorkerSpec
 from conductor_adapter.events import RunnerEvent, TaskFailed
@@ -108,7 +108,7 @@ class TellingRunner(WorkerRunner):
         try:
             super().start()
         except RuntimeError as error:
-            sys.stderr.write(f"conductor-adapter: {error}\n")
+            say_error(str(error))
             raise SystemExit(LEFT) from None
 
     def stop(self, grace: float | None = None) -> StopReport:

@@ -1,12 +1,12 @@
 """A user's mistake is one line that says what to change, and exit status 2; never our stack trace."""
 
 import math
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import typer
 
+from conductor_adapter.cli.streams import say_error
 from conductor_adapter.targets import TargetError
 
 __all__ = ["BAD_USAGE", "count", "grace_length", "refusing", "seconds", "story_length", "timeout"]
@@ -23,7 +23,7 @@ def refusing() -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError, ImportError, TargetError) as error:
-        sys.stderr.write(f"conductor-adapter: {error}\n")
+        say_error(str(error))
         raise SystemExit(BAD_USAGE) from None
 
 

@@ -1,7 +1,6 @@
 """Runs the story: the worker goes on, things are done to its servers, and in the end every task is accounted for."""
 
 import signal
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
@@ -14,6 +13,7 @@ from conductor_adapter.cli.demo.stage import RefusedError, Stage
 from conductor_adapter.cli.demo.story import POLICY, TASK, Account, policy_lines
 from conductor_adapter.cli.demo.watching import Watch
 from conductor_adapter.cli.printing import Printer
+from conductor_adapter.cli.streams import say_error
 from conductor_adapter.cli.usage import BAD_USAGE, refusing
 from conductor_adapter.declaring import WorkerSpec
 from conductor_adapter.running import WorkerRunner
@@ -51,7 +51,7 @@ def tell(real: Sequence[str], seconds: float, *, as_json: bool) -> int:
         with _interruptible(), stage:
             accounts = _play(stage, seconds, printer)
     except RefusedError as error:
-        sys.stderr.write(f"conductor-adapter: {error}\n")
+        say_error(str(error))
         return BAD_USAGE
     except InterruptedBySignal as interrupt:
         what = "what was started there and has not finished stays there" if real else "the servers are stopped"

@@ -1,0 +1,99 @@
+"""Standard output and error of a command, also where nobody can write to them. Needs no extra."""
+
+import errno
+import io
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TextIO
+
+__all__ = [
+    "UNREAD",
+    "UNWRITABLE",
+    "Nowhere",
+    "flushed",
+    "give_up",
+    "open_streams",
+    "say",
+    "say_error",
+    "silence",
+    "written",
+]
+
+UNREAD = 1  # exit status
+UNWRITABLE = (errno.EPIPE, errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO)  # of a stream that was open
+
+
+class Nowhere(io.TextIOWrapper):
+    """What stands for a standard stream that was closed before the command began."""
+
+
+def open_streams() -> None:
+    """Give this process standard streams that take every character; one that was closed leads nowhere.
+
+    Without it Python has None there, and the next connection would get the descriptor that others print to.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Nowhere(Path(os.devnull).open("wb"), encoding="utf-8"))  # noqa: SIM115 - until the end
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def silence(stream: TextIO) -> None:
+    """Send the rest of ``stream`` nowhere, because nobody reads it any more."""
+    with suppress(OSError, ValueError):  # a stream that is no file needs nothing
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+def give_up(stream: TextIO, error: Exception) -> None:
+    """Send the rest of ``stream`` nowhere, because ``error`` came of writing to it; say so unless its reader left."""
+    silence(stream)
+    if not isinstance(error, BrokenPipeError):
+        why = getattr(error, "strerror", None) or error
+        say_error(f"standard output cannot be written: {why}; what it should say from here on is lost")
+
+
+def say(line: str) -> None:
+    """Write a line to standard output, if that can be."""
+    try:
+        print(line, flush=True)  # noqa: T201 - it is a command
+    except (OSError, ValueError) as error:
+        give_up(sys.stdout, error)
+
+
+def say_error(text: str) -> None:
+    """Write a line to standard error, if that can be."""
+    with suppress(OSError, ValueError):
+        sys.stderr.write(f"conductor-adapter: {text}\n")
+        sys.stderr.flush()
+
+
+def flushed() -> bool:
+    """Whether all that was written to standard output is out."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError) as error:
+        give_up(sys.stdout, error)
+        return False
+    return True
+
+
+@contextmanager
+def written() -> Iterator[None]:
+    """Around the output of a command that is there for its output: what cannot be written ends it with status 1."""
+    try:
+        yield
+    except OSError as error:
+        give_up(sys.stdout, error)
+        raise SystemExit(UNREAD) from None
+    if isinstance(sys.stdout, Nowhere):
+        give_up(sys.stdout, OSError("it is closed"))
+        raise SystemExit(UNREAD)
+    if not flushed():
+        raise SystemExit(UNREAD)
