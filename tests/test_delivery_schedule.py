@@ -277,6 +277,43 @@ def test_d4_units_wait_for_an_attempt_they_may_leave_as_long_as_is_usual():
     assert health.patience() == 1.0
 
 
+def test_d4_what_is_usual_is_reckoned_as_tcp_does():
+    """Mean and deviation of the times so far, weighted as in RFC 6298; overdue is what takes four deviations longer."""
+    health = Health(RelayConfig(slow_after=20.0, inline_timeout=10.0, send_timeout=60.0), random.Random(0))
+    mean = deviation = None
+    for took in (0.8, 0.4, 1.2, 1.0, 0.2, 2.0):
+        health.answered(took, 0.0)
+        if mean is None:
+            mean, deviation = took, took / 2
+        else:
+            deviation = 0.75 * deviation + 0.25 * abs(mean - took)
+            mean = 0.875 * mean + 0.125 * took
+        overdue = mean + 4 * deviation
+
+        assert not health.overdue(0.0, 9, overdue - 1e-9)
+        assert health.overdue(0.0, 9, overdue + 1e-9)
+
+
+def test_d4_time_that_a_destination_was_asked_to_wait_is_not_its_slowness():
+    """An answer after a second of which it had been asked to wait 0.97 took 30 ms."""
+    eu = lane()
+    parcel = eu.admit("k", 1, 0.0)
+    assert eu.settle(parcel, None, 1.0, 0.97).kept is False
+
+    assert eu.health.patience() == pytest.approx(0.3)
+    assert eu.settle(eu.admit("k", 2, 1.0), None, 1.03).kept is False
+    assert eu.health.patience() == pytest.approx(0.3)
+
+
+def test_d4_destination_that_waits_because_it_was_asked_to_is_not_silent():
+    """Nothing was measured yet, so that 50 ms are too long; with 0.4 s of waiting on top 450 ms are."""
+    eu = lane()
+    eu.admit("k", 1, 0.0).grace = 0.4
+
+    assert eu.prompt(0.449)
+    assert not eu.prompt(0.451)
+
+
 def test_d4_one_straggler_among_answers_is_no_stall():
     """A result that hangs while others are answered keeps no unit from sending."""
     eu = lane()
@@ -474,6 +511,17 @@ def test_a_throttling_destination_that_names_no_time_is_paused_ever_longer():
     assert 2.5 <= pauses[-1] <= 5.0
 
 
+def test_after_a_recovery_a_throttling_destination_is_paused_shortly_again():
+    """What it asked for before it was well does not count any more."""
+    health = Health(RelayConfig(), random.Random(0))
+    for _ in range(5):
+        health.throttled(0.0, 0.0)
+    assert health.answered(0.001, 100.0)
+    health.throttled(0.0, 100.0)
+
+    assert 100.025 <= health.open_at((), overdue=False) <= 100.05
+
+
 def test_an_answer_under_way_does_not_end_a_pause_that_was_asked_for():
     """Of two attempts in flight one is throttled: the other's success does not cut the pause short."""
     eu = lane()
@@ -511,8 +559,9 @@ def test_undeliverable_is_tried_as_often_as_it_says():
         settled = eu.settle(parcel, error, now)
         assert (settled.kept, settled.events) == (True, ())
         assert eu.prompt(now)
-        now = eu.wake_at(now)
-        assert now < math.inf
+        earlier, now = now, eu.wake_at(now)
+        assert earlier < now < math.inf
+        assert eu.start(earlier) is None
     eu.start(now)
 
     assert eu.settle(parcel, error, now).dead == "no"

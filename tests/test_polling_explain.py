@@ -185,12 +185,12 @@ def test_p10_long_round_trip() -> None:
 
 
 def test_p10_no_room_for_what_suspects_may_bring() -> None:
-    """Eight probes of sources that were never heard of are out: the ninth waits."""
-    planner = planner_of(*"abcdefghi", capacity=1)
+    """Eight probes of sources that were never heard of are out: the ninth and the tenth wait."""
+    planner = planner_of(*"abcdefghij", capacity=1)
 
     reasons = {name: explanation.why for name, explanation in planner.explain(0.0).items()}
 
-    assert [name for name, why in reasons.items() if why is Why.CROWDED] == ["i"]
+    assert [name for name, why in reasons.items() if why is Why.CROWDED] == ["i", "j"]
     assert "no room" in told(planner, "i", 0.0).reason
 
 

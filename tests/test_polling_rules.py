@@ -10,6 +10,7 @@ from simulation import NEVER, Simulated, Simulation
 from resilience.polling import PollConfig, PollPlanner, PollRequest, Source
 from resilience.polling.holding import reserved
 from resilience.polling.pausing import Pausing
+from resilience.polling.reasons import Why
 from resilience.polling.sharing import Room, Sharing, share_of
 from resilience.polling.track import Flight, Track
 
@@ -329,6 +330,17 @@ def test_p4_capped_sources_leave_their_rest_in_the_order_in_which_they_are_full(
     assert {track.name: share_of(sharers, track, 10) for track in sharers} == {"light": 3, "heavy": 5, "free": 3}
 
 
+def test_p4_source_with_less_than_its_part_comes_before_one_that_has_it() -> None:
+    """A heavy source with five of its seven and a half units is served before a light one: it is owed more."""
+    heavy, light = track_of("heavy", weight=3, executing=5), track_of("light")
+    sharing = Sharing([light, heavy])
+    sharing.contend([light, heavy])
+
+    assert sharing.grants([light, heavy], [light, heavy], Room(capacity=10, free=1, lent=0), now=0.0) == [(heavy, 1)]
+    heavy.executing = 8
+    assert sharing.grants([light, heavy], [light, heavy], Room(capacity=10, free=1, lent=0), now=0.0) == [(light, 1)]
+
+
 def test_p6_pauses_after_empty_answers_begin_anew_after_a_failure() -> None:
     """A source that failed and answers empty again is asked as soon as one that had something."""
     pausing, track = Pausing(2, random.Random(1)), track_of("a")
@@ -348,6 +360,7 @@ def test_p8_source_whose_items_went_back_takes_one_unit_and_none_that_is_only_le
 
     assert sharing.grants([owed, other], [owed], Room(capacity=10, free=10, lent=0), now=0.0) == [(owed, 1)]
     assert sharing.grants([owed, other], [owed], Room(capacity=10, free=2, lent=2), now=0.0) == []
+    assert owed.why is Why.NO_UNIT
     assert sharing.grants([owed, other], [owed], Room(capacity=10, free=3, lent=2), now=0.0) == [(owed, 1)]
 
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resilience.allocation import CapacityAllocator, allocate
+from resilience.shares import water_fill
 
 
 @given(divisions())
@@ -65,6 +66,35 @@ def test_allocate_counts_in_integers_only():
     capacity = 10**9 * (10**30 + 7)
     assert allocate(capacity, {"a": 10**9 - 1, "b": 1}) == {"a": capacity - 10**30 - 7, "b": 10**30 + 7}
     assert allocate(2**70, {"a": 1, "b": 1, "c": 1}, {"c": 3}) == {"a": 2**69 - 1, "b": 2**69 - 2, "c": 3}
+
+
+def test_allocate_divides_weights_that_no_float_can_hold():
+    """Weights of four hundred digits, with a unit left over for the heaviest."""
+    huge = 10**400
+    assert allocate(4, {"a": huge, "b": huge + 1, "c": huge}) == {"a": 1, "b": 2, "c": 1}
+
+
+def test_allocate_takes_nothing_from_whoever_has_nothing():
+    """Where rounding gave out too much, it is taken back from those who have a unit. Found by search."""
+    weights = {"a": 3, "b": 1, "c": 2, "d": 3, "e": 2, "f": 1, "g": 3}
+    grants = allocate(7, weights, {"a": 4, "d": 1, "g": 2})
+    assert grants == {"a": 2, "b": 0, "c": 1, "d": 1, "e": 1, "f": 0, "g": 2}
+
+
+@pytest.mark.parametrize(
+    ("total", "weights", "limits", "found"),
+    [
+        (4, {"a": 1, "b": 1}, {"a": 2, "b": 9}, (2, 1, {"a"})),
+        (6, {"a": 2, "b": 1}, {"a": 3, "b": 9}, (3, 1, {"a"})),
+        (9, {"a": 1, "b": 1, "c": 1}, {"a": 1, "b": 3, "c": 9}, (5, 1, {"a", "b"})),
+        (2 * 10**18 + 1, {"b": 1, "a": 1}, {"b": 10**18 + 2, "a": 10**18}, (10**18 + 1, 1, {"a"})),
+        (5, {"a": 1, "b": 1}, {"a": 3, "b": 3}, (5, 2, set())),
+        (4, {"a": 1, "b": 1}, {"a": 2, "b": 2}, (0, 0, {"a", "b"})),
+    ],
+)
+def test_water_rises_evenly_until_somebody_is_full(total, weights, limits, found):
+    """Whoever is at its limit, exactly or beyond it, is full; what is left, and the weights of the others, are told."""
+    assert water_fill(total, weights, limits) == found
 
 
 def test_allocate_without_anything_to_give_or_anyone_to_take():
