@@ -14,14 +14,10 @@ def test_plan_names_modules_and_tests_that_exist(module: str) -> None:
     assert [name for name in (module, *PLAN[module]) if not (ROOT / name).is_file()] == []
 
 
-@pytest.mark.parametrize("entry", ACCEPTED, ids=lambda entry: f"{entry['module']}: {entry['before'][:40]}")
-def test_accepted_survivor_is_about_a_line_that_is_there_and_has_a_reason(entry: dict[str, str]) -> None:
-    """Who changes a line decides anew whether a change of it may go unnoticed."""
-    text = (ROOT / entry["module"]).read_text()
-
-    assert entry["module"] in PLAN
-    assert all(line in text for line in entry["before"].splitlines())
-    assert len(entry["reason"]) > 10
+def test_accepted_survivor_is_of_a_module_in_the_plan_and_has_a_reason() -> None:
+    """Whether its line is still there is said by `make mutants`, for whoever changed that module."""
+    assert {entry["module"] for entry in ACCEPTED} <= set(PLAN)
+    assert [entry for entry in ACCEPTED if len(entry["reason"]) < 10 or not entry["before"]] == []
 
 
 def test_survivor_is_accepted_by_its_lines_or_by_its_words() -> None:
