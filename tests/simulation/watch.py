@@ -95,7 +95,7 @@ class Watch:
         _ensure(self.executing <= self.capacity, "P2: more executing than the capacity", math.nan, started)
         _ensure(self.planner.executing == self.executing, "P2: it counts otherwise", math.nan, started)
         if started:
-            self._count_starts(started)
+            self._count_starts([(held.track.name, self.asked_at.pop(id(held.value))) for held in started])
         return started
 
     def overheld(self, now: float) -> list[Any]:
@@ -154,6 +154,14 @@ class Watch:
             known.full = bool(values)
         self.planner.chained(source, values, now, late=late)
 
+    def link(self, source: str, now: float, gates: Mapping[str, float] = NO_GATES) -> bool:
+        """A unit goes on at once with what came: one item has ended, the next has started."""
+        if not self.planner.link(source, now, gates):
+            return False
+        _ensure(self.held == 0, "P2: what is held comes before what a chain brings", now, source)
+        self._count_starts([(source, now)])
+        return True
+
     def deliveries(self, source: str, ok: bool) -> None:
         """Results get home, or do not."""
         self.known[source].delivering = ok
@@ -179,8 +187,7 @@ class Watch:
             elif known.waits_since is None:
                 known.waits_since, known.others = now, 0
 
-    def _count_starts(self, started: Sequence[Any]) -> None:
-        asked = [(held.track.name, self.asked_at.pop(id(held.value))) for held in started]
+    def _count_starts(self, asked: Sequence[tuple[str, float]]) -> None:
         for name, known in self.known.items():
             if known.waits_since is None:
                 continue
