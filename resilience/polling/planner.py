@@ -109,7 +109,7 @@ class PollPlanner(Roster):
 
     def start(self, limit: int) -> list[Held]:
         """Take at most ``limit`` items that may start now, oldest first; they are executing from now on."""
-        if self._reserving:
+        if self._kept:
             started = self._holding.start_some(self._fitting(), limit)
         else:
             started = self._holding.start(min(limit, self.startable()))
@@ -156,7 +156,7 @@ class PollPlanner(Roster):
         """How many items may start now without taking a unit that was granted elsewhere."""
         if not self._holding:
             return 0
-        return sum(self._fitting()) if self._reserving else max(0, min(self._free(), len(self._holding)))
+        return sum(self._fitting()) if self._kept else max(0, min(self._free(), len(self._holding)))
 
     def overheld(self, now: float) -> list[Held]:
         """Take the items that have been held too long: they are to be given back. Their sources are owed (rule P8)."""
@@ -214,7 +214,8 @@ class PollPlanner(Roster):
     def _able(self, gates: Mapping[str, float]) -> tuple[list[Track], list[Track]]:
         """The sources that can be polled, and those of them that divide the capacity."""
         able = [t for t in self._tracks.values() if is_able(t, self._config.max_abandoned)]
-        return able, sharers([t for t in able if t.name not in gates], self._capacity, self._kept())
+        closed = [t for t in able if t.name not in gates] if gates else able
+        return able, sharers(closed, self._capacity, self._kept)
 
     def _is_calm(self, source: str, now: float, gates: Mapping[str, float]) -> bool:
         return now < self._calm_until and source in self._calm and not gates
@@ -255,11 +256,8 @@ class PollPlanner(Roster):
         kept = reserved(self._tracks.values(), self._capacity)
         lent = sum(t.live.granted for t in self._tracks.values() if t.live is not None) - kept
         free = self._capacity - self._executing - self.held - kept
-        for_others = kept_free(self._tracks.values()) if self._reserving else 0
+        for_others = kept_free(self._tracks.values()) if self._kept else 0
         return Room(capacity=self._capacity, free=free, lent=lent, kept=for_others)
-
-    def _kept(self) -> int:
-        return sum(track.kept for track in self._tracks.values()) if self._reserving else 0
 
     def _free(self) -> int:
         return self._capacity - self._executing - reserved(self._tracks.values(), self._capacity)
@@ -267,7 +265,7 @@ class PollPlanner(Roster):
     def _has_unit(self, track: Track) -> bool:
         """Whether what comes next may start when an item of ``track`` has ended: there may be fewer units now."""
         free = self._free() + 1
-        return fitting([track], self._tracks.values(), free)[0] if self._reserving else free > 0
+        return fitting([track], self._tracks.values(), free)[0] if self._kept else free > 0
 
     def _fitting(self) -> list[bool]:
         """Which of the held items may start beside the units that are kept free."""

@@ -261,7 +261,7 @@ class Roster:
         """Keep what follows from the sources and the capacity."""
         self._calm_until = -math.inf
         settle_caps(self._tracks.values(), self._capacity)
-        self._reserving = any(track.kept for track in self._tracks.values())
+        self._kept = sum(track.kept for track in self._tracks.values())
         self._pausing.count_sources(len(self._tracks))
 
     def _is_gone(self, request: PollRequest, values: Sequence[object], now: float) -> bool:

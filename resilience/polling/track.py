@@ -37,6 +37,7 @@ class Track:
     """One source as the planner sees it."""
 
     source: Source[Any]
+    name: str = attrs.field(init=False)  # the source's
     executing: int = 0
     held: int = 0
     started: int = 0
@@ -65,12 +66,8 @@ class Track:
     ripe_at: float | None = None
 
     def __attrs_post_init__(self) -> None:
+        self.name = self.source.name
         self.cap = self.source.max_units
-
-    @property
-    def name(self) -> str:
-        """The source's name."""
-        return self.source.name
 
     @property
     def suspect(self) -> bool:
