@@ -581,7 +581,8 @@ class Referee:
     def shares(self, sharers: set[str]) -> dict[str, Fraction]:
         """The exact share of each: by weight, nobody above its max_units, what is left to those below."""
         shares: dict[str, Fraction] = {}
-        left, open_ = Fraction(self.capacity), set(sharers)
+        kept = sum(account.kept for name, account in self.accounts.items() if name not in sharers)
+        left, open_ = Fraction(self.capacity - kept), set(sharers)
         while open_:
             weight = sum(self.accounts[name].source.weight for name in open_)
             parts = {name: left * self.accounts[name].source.weight / weight for name in open_}

@@ -35,6 +35,7 @@ def settle_caps(tracks: Iterable[Track], capacity: int) -> None:
         track.kept = 0 if track.paused else track.source.reserve
     total = sum(track.kept for track in told)
     for track in told:
+        track.all_kept = total
         others, most = total - track.kept, track.source.max_units
         track.cap = most if not others else min(capacity - others, capacity if most is None else most)
 

@@ -160,9 +160,14 @@ def share_of(sharers: Sequence[Track], track: Track, capacity: int) -> int:
 
 
 def _shares(sharers: Sequence[Track], capacity: int) -> dict[str, int]:
-    """Each sharer's part of the capacity, rounded up; what a capped one leaves goes to the others (water-filling)."""
+    """Each sharer's part of the capacity, rounded up; what a capped one leaves goes to the others (water-filling).
+
+    What is kept free for others is not theirs to divide.
+    """
     weight = sum(track.source.weight for track in sharers)
-    shares = {}
+    shares: dict[str, int] = {}
+    if sharers and sharers[0].all_kept:
+        capacity -= sharers[0].all_kept - sum(track.kept for track in sharers)
     for track in sorted(sharers, key=_fills_at):
         part = -(-capacity * track.source.weight // weight)
         share = part if track.cap is None else min(part, track.cap)

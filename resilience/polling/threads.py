@@ -11,17 +11,17 @@ from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
 
-from resilience.errors import Incomplete, Throttled
 from resilience.events import Listener, notify
 from resilience.fan_out import FanOutExecutor
-from resilience.outcomes import Failed, Outcome, Rejected, TimedOut, Value
+from resilience.outcomes import Outcome
 from resilience.polling.changes import Changing
 from resilience.polling.holding import Held
 from resilience.polling.items import Item
 from resilience.polling.planner import NO_GATES, PollPlanner
 from resilience.polling.reasons import Explanation
+from resilience.polling.reports import called, report
 from resilience.polling.returns import Returns
-from resilience.polling.source import PollConfig, PollRequest, Source, SourceView, checked
+from resilience.polling.source import PollConfig, PollRequest, Source, SourceView
 from resilience.polling.units import Desk, Tell, Units
 from resilience.registry import BreakerRegistry
 
@@ -253,14 +253,14 @@ class Poller(Changing[V]):
 
     def _poll(self, source: Source[Any], request: PollRequest) -> None:
         settle, timeout = partial(self._settle, request), self._config.poll_timeout
-        call = partial(_call, source, request)
+        call = partial(called, source, request)
         try:
             self._polling.submit(source.name, call, timeout, on_outcome=settle, on_late=settle, early=request.early)
         except RuntimeError:  # closed by a stop that could not wait: it never ran
             self._step(lambda planner, now: planner.rejected(request, None, now), 0)
 
     def _settle(self, request: PollRequest, _: str, outcome: Outcome[Sequence[V]]) -> None:
-        self._step(partial(_report, request, outcome), 0)
+        self._step(partial(report, request, outcome), 0)
 
     def _hand_back(self, back: Sequence[Held]) -> None:
         for reason in dict.fromkeys(map(self._reason, back)):
@@ -313,26 +313,3 @@ class Poller(Changing[V]):
             self._earlier.wait(max(0.0, min(self._wake_at - now, threading.TIMEOUT_MAX)))
             self._wake_at = float("-inf")
             return True
-
-
-def _call(source: Source[V], request: PollRequest) -> Sequence[V]:
-    values = checked(source.poll(request.count, request.wait), source.name, "poll() returns")
-    if len(values) > request.count:
-        text = f"source {source.name!r} brought {len(values)} values for a poll of {request.count}; the rest goes back"
-        raise Incomplete(text, values)
-    return values
-
-
-def _report(request: PollRequest, outcome: Outcome[Sequence[object]], planner: PollPlanner, now: float) -> None:
-    """Tell the planner what a poll came to."""
-    if isinstance(outcome, Value):
-        planner.answered(request, outcome.value, now)
-    elif isinstance(outcome, TimedOut):
-        planner.timed_out(request, now)
-    elif isinstance(outcome, Rejected):
-        planner.rejected(request, outcome.retry_after, now)
-    else:
-        error = outcome.error if isinstance(outcome, Failed) else RuntimeError("the poll was cancelled")
-        hint = error.retry_after if isinstance(error, Throttled) else 0.0
-        values = error.values if isinstance(error, Incomplete) else ()
-        planner.failed(request, error, now, hint=hint, values=values)

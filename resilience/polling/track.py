@@ -52,6 +52,7 @@ class Track:
     paused: bool = False
     removed: bool = False
     kept: int = 0  # units that nobody else may have
+    all_kept: int = 0  # units that are kept for any source
     cap: int | None = None  # units that it may have at most
     why: Why = Why.NO_UNIT
     not_before: float = -math.inf

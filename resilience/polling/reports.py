@@ -1,0 +1,37 @@
+"""Reports: a poll's call, and what its outcome tells the planner."""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from resilience.errors import Incomplete, Throttled
+from resilience.outcomes import Failed, Outcome, Rejected, TimedOut, Value
+from resilience.polling.planner import PollPlanner
+from resilience.polling.source import PollRequest, Source, checked
+
+__all__ = ["called", "report"]
+
+V = TypeVar("V")
+
+
+def called(source: Source[V], request: PollRequest) -> Sequence[V]:
+    """Poll ``source``; what it returns must be a sequence, and no longer than was asked for."""
+    values = checked(source.poll(request.count, request.wait), source.name, "poll() returns")
+    if len(values) > request.count:
+        text = f"source {source.name!r} brought {len(values)} values for a poll of {request.count}; the rest goes back"
+        raise Incomplete(text, values)
+    return values
+
+
+def report(request: PollRequest, outcome: Outcome[Sequence[object]], planner: PollPlanner, now: float) -> None:
+    """Tell the planner what a poll came to."""
+    if isinstance(outcome, Value):
+        planner.answered(request, outcome.value, now)
+    elif isinstance(outcome, TimedOut):
+        planner.timed_out(request, now)
+    elif isinstance(outcome, Rejected):
+        planner.rejected(request, outcome.retry_after, now)
+    else:
+        error = outcome.error if isinstance(outcome, Failed) else RuntimeError("the poll was cancelled")
+        hint = error.retry_after if isinstance(error, Throttled) else 0.0
+        values = error.values if isinstance(error, Incomplete) else ()
+        planner.failed(request, error, now, hint=hint, values=values)
