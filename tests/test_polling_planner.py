@@ -666,6 +666,17 @@ def test_p7_removed_source_is_forgotten_when_its_last_poll_is_back() -> None:
         desk.planner.pause("b")
 
 
+def test_p7_held_items_of_a_removed_source_go_back() -> None:
+    """They do not start, and those of the others do, in their turn."""
+    desk = Desk("a", "b", capacity=2)
+    for request in desk.plan(0.0).values():
+        desk.answer(request)
+    desk.planner.remove("a")
+
+    assert [held.track.name for held in desk.planner.overheld(desk.now)] == ["a"]
+    assert (desk.planner.held, desk.start()) == (1, ["b"])
+
+
 def test_p7_poll_of_a_removed_source_that_never_ran_is_over() -> None:
     """Nobody waits for it."""
     desk = Desk("a")

@@ -68,7 +68,7 @@ class Units(Generic[V]):
         self.resize(count)
 
     def resize(self, count: int) -> None:
-        """Have ``count`` threads, if there is a handler to run; those that are too many end after their item."""
+        """Have ``count`` threads, if there is a handler to run; those that are too many end when there is nothing to run."""
         with self._lock:
             self._wanted = count
             missing = count - self._working if self._handler is not None else 0
@@ -123,10 +123,7 @@ class Units(Generic[V]):
             if not item.ended:
                 return item
         if item.end():
-            retires = self._retires()
-            items = self._desk.step(partial(_finished, item.source), 0 if retires else 1)
-            if retires:
-                return None
+            items = self._desk.step(partial(_finished, item.source), 1)
             return items[0] if items else self._first()
         with self._lock:
             if item.left:
