@@ -666,6 +666,20 @@ def test_p7_removed_source_is_forgotten_when_its_last_poll_is_back() -> None:
         desk.planner.pause("b")
 
 
+def test_p7_no_chain_goes_on_while_more_run_than_may() -> None:
+    """With a smaller capacity a unit is not kept by chaining, though its source has no more than its share."""
+    desk = Desk(sources=(Source("a", print), Source("b", print, weight=3)), capacity=4)
+    desk.backlogged("a", "b")
+    for request in desk.plan(1.0).values():
+        desk.answer(request, after=0.0)
+    assert sorted(desk.start()) == ["a", "b", "b", "b"]
+    assert desk.planner.may_chain("a", 1.0)
+
+    desk.planner.set_capacity(2)
+
+    assert not desk.planner.may_chain("a", 1.0)
+
+
 def test_p7_held_items_of_a_removed_source_go_back() -> None:
     """They do not start, and those of the others do, in their turn."""
     desk = Desk("a", "b", capacity=2)

@@ -68,7 +68,7 @@ class Units(Generic[V]):
         self.resize(count)
 
     def resize(self, count: int) -> None:
-        """Have ``count`` threads, if there is a handler to run; those that are too many end when there is nothing to run."""
+        """Have ``count`` threads, if there is a handler to run; those that are too many end when they are idle."""
         with self._lock:
             self._wanted = count
             missing = count - self._working if self._handler is not None else 0
