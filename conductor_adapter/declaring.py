@@ -13,6 +13,7 @@ __all__ = ["WorkerSpec", "attached_spec", "collect_workers", "spec_of", "worker"
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+MAX_THREADS = 10_000  # of one worker; more is a typing error: what waits that much belongs into several processes
 _ATTRIBUTE = "__conductor_worker__"
 
 
@@ -23,7 +24,7 @@ class WorkerSpec:
     Attributes:
         task_type: the task type it polls for.
         function: the task function.
-        threads: tasks of this worker that may run at once.
+        threads: tasks of this worker that may run at once, 10,000 at most.
         domain: Conductor's domain of the tasks; None for tasks without one.
         worker_id: how this worker calls itself towards the servers; None leaves that to the runner.
 
@@ -43,8 +44,9 @@ class WorkerSpec:
             raise ValueError(
                 f"worker {_place(self.function)}: the task type is {self.task_type!r}; give its name as text"
             )
-        if isinstance(self.threads, bool) or not isinstance(self.threads, int) or self.threads < 1:
-            raise ValueError(f"{self.label}: threads is {self.threads!r}; it must be a whole number, 1 or more")
+        if isinstance(self.threads, bool) or not isinstance(self.threads, int) or not 1 <= self.threads <= MAX_THREADS:
+            allowed = f"it must be a whole number, 1 to {MAX_THREADS}"
+            raise ValueError(f"{self.label}: threads is {self.threads!r}; {allowed}")
         for option in ("domain", "worker_id"):
             value = getattr(self, option)
             if value is not None and (not isinstance(value, str) or not value.strip()):
@@ -69,7 +71,7 @@ def worker(
 
     Args:
         task_type: the task type it takes.
-        threads: tasks that may run at once.
+        threads: tasks that may run at once, 10,000 at most.
         domain: Conductor's domain, if the tasks have one.
         worker_id: how the worker calls itself; the runner picks a name when it is None.
 

@@ -7,8 +7,19 @@ from urllib.parse import SplitResult, urlsplit
 
 import attrs
 
-__all__ = ["NO_SERVER", "Credentials", "ServerSettings", "check_servers", "host_of", "shown_url", "split_url"]
+__all__ = [
+    "NO_SERVER",
+    "Credentials",
+    "ServerSettings",
+    "check_servers",
+    "host_of",
+    "is_there",
+    "shown_path",
+    "shown_url",
+    "split_url",
+]
 
+LONGEST_PATH = 200  # characters that an error shows
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 NO_SERVER = (
     "no server is configured: name one with --server NAME=http://host:8080/api, a --config file, or "
@@ -114,12 +125,26 @@ def _checked_auth(_instance: object, _attribute: object, value: Credentials | No
         raise TypeError(f"auth must be Credentials(key, secret) or None, not {type(value).__name__}")
 
 
+def is_there(path: str) -> bool:
+    """Whether there is a file or folder of that name."""
+    try:
+        return Path(path).exists()
+    except OSError:  # nothing can be called that
+        return False
+
+
+def shown_path(path: str) -> str:
+    """A path as an error may show it: not endless."""
+    return path if len(path) <= LONGEST_PATH else f"{path[:LONGEST_PATH]}…"
+
+
 def _checked_verify(_instance: object, _attribute: object, value: object) -> None:
     if not isinstance(value, (bool, str)):
         raise TypeError(f"verify must be True, False or the path of a CA bundle, not {type(value).__name__}")
-    if isinstance(value, str) and not Path(value).exists():
+    if isinstance(value, str) and not is_there(value):
         raise ValueError(
-            f"verify {value!r}: there is no such file or folder; name a CA bundle, or True for the usual one"
+            f"verify {shown_path(value)!r}: there is no such file or folder;"
+            " name a CA bundle, or True for the usual one"
         )
 
 

@@ -172,6 +172,8 @@ def _tables(path: Path) -> list[tuple[int, Any]]:
         raise ValueError(f"{path} cannot be read: {error.strerror}: name a TOML file with [[servers]] tables") from None
     except ValueError as error:  # no TOML, or no UTF-8
         raise ValueError(f"{path} is no TOML file: {error}") from None
+    except RecursionError:
+        raise ValueError(f"{path} is nested too deeply: it needs no more than [[servers]] tables") from None
     servers = document.get("servers")
     if not isinstance(servers, list) or not servers:
         raise ValueError(f"{path} has no [[servers]] table: write [[servers]], then name = 'eu' and url = 'http://...'")

@@ -38,6 +38,7 @@ def load_target(target: str | os.PathLike[str]) -> list[WorkerSpec]:
             no worker, or two for one task type and domain.
     """
     name = os.fspath(target)
+    _check_length(name)
     module = _import_file(Path(name)) if _looks_like_a_file(name) else _import_module(name)
     found = _workers_in(module)
     if not found:
@@ -46,6 +47,15 @@ def load_target(target: str | os.PathLike[str]) -> list[WorkerSpec]:
         return list(collect_workers(found))
     except ValueError as error:
         raise TargetError(f"{name}: {error}") from error
+
+
+def _check_length(name: str) -> None:
+    try:
+        Path(name).exists()
+    except OSError as error:  # no file and no folder on a module's path can be called that
+        raise TargetError(
+            f"{name:.60}… cannot be looked for: {error.strerror}; name a Python file or a module"
+        ) from None
 
 
 def _looks_like_a_file(name: str) -> bool:

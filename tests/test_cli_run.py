@@ -416,6 +416,8 @@ def test_target_that_does_not_import_shows_the_users_own_traceback(tmp_path: Pat
         (["--server", f"eu={URL}", "--grace", "1e300"], "'1e300' must be at most"),
         (["--server", f"eu={URL}", "--grace", "inf"], "'inf' must be more than 0"),
         (["--server", f"eu={URL}", "--duration", "1e300"], "leave it out"),
+        (["--server", f"eu={URL}", "--threads", "10001"], "'10001' must be a whole number, 1 to 10000"),
+        (["--server", f"eu={URL}", "--threads", "9" * 5000], "must be a whole number, 1 to 10000"),
         (["--server", f"eu={URL}", "--transport", "ftp"], "transport 'ftp' is not known"),
         (["--sever", f"eu={URL}"], "No such option: --sever"),
     ],
@@ -457,6 +459,34 @@ def test_bad_weight_in_a_file_gets_one_line(target: Path, weight: str) -> None:
 def test_missing_target_gets_one_line(tmp_path: Path, target_name: str) -> None:
     """A file or module that is not there is named, with where it was looked for."""
     assert target_name in refused(command("run", target_name, "--server", f"eu={URL}", folder=tmp_path))
+
+
+@pytest.mark.parametrize("target_name", ["x" * 5000, f"{'x' * 5000}.py", f"/{'x' * 5000}/w.py"])
+def test_endless_target_gets_one_line(target_name: str) -> None:
+    """A name that no file system takes is refused like one that is not there, and not shown in full."""
+    line = refused(command("run", target_name, "--server", f"eu={URL}"))
+
+    assert "cannot be looked for: File name too long; name a Python file or a module" in line
+    assert len(line) < 200
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (f'[[servers]]\nname = "eu"\nurl = "{URL}"\nverify = "{"x" * 5000}"\n', "there is no such file or folder"),
+        (f"a = {'[' * 5000}", "is nested too deeply"),
+    ],
+    ids=["verify", "nested"],
+)
+def test_endless_file_gets_one_line(target: Path, text: str, expected: str) -> None:
+    """A configuration file that no library digests is a mistake like any other."""
+    file = target.parent / "servers.toml"
+    file.write_text(text)
+
+    line = refused(command("run", target, "--config", file))
+
+    assert expected in line
+    assert len(line) < 600
 
 
 def test_no_command_shows_the_help() -> None:

@@ -7,11 +7,13 @@ from contextlib import contextmanager
 import typer
 
 from conductor_adapter.cli.streams import say_error
+from conductor_adapter.declaring import MAX_THREADS
 from conductor_adapter.targets import TargetError
 
 __all__ = ["BAD_USAGE", "count", "grace_length", "refusing", "seconds", "story_length", "timeout"]
 
 BAD_USAGE = 2
+LONGEST_COUNT = 20  # digits
 LONGEST = 100_000.0  # seconds, more than a day: a longer timeout is a typing error
 
 SHORTEST_STORY, LONGEST_STORY = 2.0, 3600.0
@@ -73,7 +75,7 @@ def _bounded(text: str, value: float) -> float:
 
 
 def count(text: str) -> int:
-    """A whole number from 1 from an option."""
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise typer.BadParameter(f"{text!r} must be a whole number, 1 or more")
+    """A number of threads from an option."""
+    if not text.isascii() or not text.isdigit() or len(text) > LONGEST_COUNT or not 1 <= int(text) <= MAX_THREADS:
+        raise typer.BadParameter(f"{text[:50]!r} must be a whole number, 1 to {MAX_THREADS}")
     return int(text)

@@ -4,12 +4,11 @@ import ipaddress
 import os
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
 import certifi
 
-from conductor_adapter.settings import ServerSettings
+from conductor_adapter.server_settings import ServerSettings, is_there, shown_path
 
 __all__ = ["ca_bundle", "proxy_of"]
 
@@ -31,8 +30,10 @@ def ca_bundle(settings: ServerSettings, environ: Mapping[str, str] = os.environ)
     if not settings.verify:
         return None
     bundle = environ.get("REQUESTS_CA_BUNDLE") or certifi.where()
-    if settings.url.startswith("https:") and not Path(bundle).exists():
-        raise ValueError(f"REQUESTS_CA_BUNDLE {bundle!r}: there is no such file or folder; correct or unset it")
+    if settings.url.startswith("https:") and not is_there(bundle):
+        raise ValueError(
+            f"REQUESTS_CA_BUNDLE {shown_path(bundle)!r}: there is no such file or folder; correct or unset it"
+        )
     return bundle
 
 
