@@ -680,6 +680,27 @@ def test_p7_no_chain_goes_on_while_more_run_than_may() -> None:
     assert not desk.planner.may_chain("a", 1.0)
 
 
+def test_p7_removed_source_is_told_of_until_its_last_item_has_ended() -> None:
+    """Then nothing is left of it."""
+    desk = Desk("a", "b")
+    desk.backlogged("a", executing=1)
+    desk.planner.remove("a")
+    assert desk.planner.view()["a"].state == "removed"
+    desk.planner.finished("a")
+
+    assert list(desk.planner.view()) == ["b"]
+
+
+def test_p7_item_of_an_earlier_source_of_that_name_is_no_link_of_a_chain() -> None:
+    """What came with its result is not the new source's, though that one's units may go on as they are."""
+    desk = Desk("a", capacity=1)
+    desk.backlogged("a", executing=1)
+    assert desk.planner.may_chain("a", 0.0)
+
+    assert not desk.planner.link("a", 0.0, origin=Track(Source("a", print)))
+    assert desk.planner.link("a", 0.0)
+
+
 def test_p7_held_items_of_a_removed_source_go_back() -> None:
     """They do not start, and those of the others do, in their turn."""
     desk = Desk("a", "b", capacity=2)

@@ -850,3 +850,33 @@ def test_p7_unit_that_is_needed_again_stays() -> None:
 
     assert not crew._retires()
     assert crew._working == 2
+
+
+def test_p12_pollers_that_share_a_breaker_send_one_early_probe_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each finds that everything is open, and decides alike; the breaker lets one of them through."""
+    monkeypatch.setattr("resilience.polling.outage.PAUSE", 0.02)
+    breakers = BreakerRegistry(BreakerConfig(fail_max=1, reset_timeout=300.0))
+    lock, inside, most, probes, enough = threading.Lock(), [0], [0], [0], threading.Event()
+
+    def poll(_: int, __: float) -> list[object]:
+        probe = breakers.get("a").state is not BreakerState.CLOSED
+        with lock:
+            inside[0] += probe
+            most[0] = max(most[0], inside[0])
+            probes[0] += probe
+        threading.Event().wait(0.005)
+        with lock:
+            inside[0] -= probe
+            if probes[0] == 4:
+                enough.set()
+        raise OSError("no network")
+
+    pollers = [Poller([Source("a", poll)], capacity=1, config=PATIENT, breakers=breakers) for _ in range(2)]
+    breakers.get("a").try_acquire().failure(OSError("down"))
+    for poller in pollers:
+        poller.start(print)
+    assert enough.wait(GUARD)
+    for poller in pollers:
+        poller.stop(GUARD)
+
+    assert most[0] == 1
