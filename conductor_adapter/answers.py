@@ -37,6 +37,7 @@ class PollAnswer:
 
 
 NOTHING = PollAnswer()
+LONGEST_TEXT = 1000  # bytes
 READ_CLOSELY = 10  # entries that are no tasks; of those after them only what has a task id is looked at
 
 
@@ -120,7 +121,7 @@ def read_text(answer: HttpAnswer) -> str:
     Raises:
         ServerFailed: it is empty, or a web page.
     """
-    text = answer.body.decode("utf-8", "replace").strip().strip('"')
+    text = answer.body[:LONGEST_TEXT].decode("utf-8", "replace").strip().strip('"')
     if not text or text.startswith("<"):
         raise ServerFailed(f"expected a short text, got {excerpt(answer)}")
     return text

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import attrs
 
 from conductor_adapter.binding import Binding
+from conductor_adapter.tasks import can_be_sent
 
 __all__ = ["WorkerSpec", "attached_spec", "collect_workers", "spec_of", "worker"]
 
@@ -40,7 +41,7 @@ class WorkerSpec:
     worker_id: str | None = None
 
     def __attrs_post_init__(self) -> None:
-        if not isinstance(self.task_type, str) or not self.task_type.strip():
+        if not _is_name(self.task_type):
             raise ValueError(
                 f"worker {_place(self.function)}: the task type is {self.task_type!r}; give its name as text"
             )
@@ -49,7 +50,7 @@ class WorkerSpec:
             raise ValueError(f"{self.label}: threads is {self.threads!r}; {allowed}")
         for option in ("domain", "worker_id"):
             value = getattr(self, option)
-            if value is not None and (not isinstance(value, str) or not value.strip()):
+            if value is not None and not _is_name(value):
                 raise ValueError(f"{self.label}: {option} is {value!r}; give a name, or leave it out")
         _check_runnable(self.function, self.label)
 
@@ -133,6 +134,11 @@ def collect_workers(workers: Iterable[Callable[..., Any] | WorkerSpec]) -> tuple
     if not found:
         raise ValueError('no worker given; write @worker("task type") above a function and pass that function')
     return tuple(found.values())
+
+
+def _is_name(value: object) -> bool:
+    """Whether it is text that says something and that a URL can carry."""
+    return isinstance(value, str) and bool(value.strip()) and can_be_sent(value)
 
 
 def attached_spec(function: object) -> WorkerSpec | None:

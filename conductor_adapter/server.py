@@ -136,7 +136,7 @@ class ConductorServer:
     def version(self) -> Operation[str]:
         """The server's version."""
         answer = yield from self._answer("version", HttpCall("GET", "/version"))
-        return self._read("version", answers.read_text, answer)
+        return self._shown(self._read("version", answers.read_text, answer))
 
     def queue_size(self, task_type: str, domain: str | None = None) -> Operation[int]:
         """How many tasks of a type wait to be polled."""

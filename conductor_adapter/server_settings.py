@@ -7,6 +7,8 @@ from urllib.parse import SplitResult, urlsplit
 
 import attrs
 
+from conductor_adapter.tasks import can_be_sent
+
 __all__ = [
     "NO_SERVER",
     "Credentials",
@@ -21,6 +23,7 @@ __all__ = [
 
 LONGEST_PATH = 200  # characters that an error shows
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_LONGEST_HOST = 253  # letters: what DNS allows for a name
 NO_SERVER = (
     "no server is configured: name one with --server NAME=http://host:8080/api, a --config file, or "
     "CONDUCTOR_SERVER_URL (several: separated by commas)"
@@ -74,8 +77,10 @@ def split_url(url: str) -> SplitResult:
         raise ValueError(
             f"url {shown_url(url)!r} must begin with http:// or https://: for example http://{shown_url(rest)}"
         )
-    if not parts.hostname or port == 0 or re.search(r"[\s\x00-\x1f\x7f\\]", url.strip()):
+    if not _is_host(parts.hostname or "") or port == 0 or re.search(r"[\s\x00-\x1f\x7f\\]", url.strip()):
         raise ValueError(f"url {shown_url(url)!r} has no usable host: write for example {parts.scheme}://host:8080/api")
+    if not can_be_sent(url):
+        raise ValueError(f"url {shown_url(url)!r} holds bytes that are no text in UTF-8: write them as %XX")
     if "@" in parts.netloc:
         raise ValueError(
             f"url {shown_url(url)!r} carries a user or password: take it out; Conductor's credentials go into auth, "
@@ -84,6 +89,17 @@ def split_url(url: str) -> SplitResult:
     if parts.query or parts.fragment:
         raise ValueError(f"url {shown_url(url)!r} must end with its path: take out what begins with '?' or '#'")
     return parts
+
+
+def _is_host(host: str) -> bool:
+    """Whether it is an address, or a name that can be looked up: IDNA can write it, in parts of 1 to 63 letters."""
+    if ":" in host:
+        return True
+    name = host.removesuffix(".")
+    try:
+        return "" not in name.split(".") and len(name.encode("idna")) <= _LONGEST_HOST
+    except UnicodeError:
+        return False
 
 
 def shown_url(url: str) -> str:
@@ -164,6 +180,8 @@ def _header_pairs(headers: Mapping[str, str] | Iterable[tuple[str, str]]) -> tup
 def _domain(value: str | None) -> str | None:
     if value is not None and not isinstance(value, str):
         raise TypeError(f"domain must be text or None, not {type(value).__name__}")
+    if value is not None and not can_be_sent(value):
+        raise ValueError(f"domain {value!r} holds half of a character: no URL can carry it")
     return value or None
 
 

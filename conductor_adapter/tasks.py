@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-__all__ = ["TOO_MANY", "JsonText", "Task", "TaskResult", "TaskStatus", "encode"]
+__all__ = ["TOO_MANY", "JsonText", "Task", "TaskResult", "TaskStatus", "can_be_sent", "encode"]
 
 encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode  # ASCII alone: no text is too odd to be sent
 TOO_MANY = 2**53  # beyond it a JSON number is nonsense for a count, and may not even fit a float
@@ -88,7 +88,7 @@ class Task:
             raise ValueError("a task without a taskId")
         workflow_id = _text(entry, "workflowInstanceId")
         task_type = _text(entry, "taskType") or _text(entry, "taskDefName")
-        if not _can_be_sent(task_id + workflow_id + task_type):
+        if not can_be_sent(task_id + workflow_id + task_type):
             raise ValueError(
                 f"task {task_id!a:.80}: a half of a character in its ids or type; no server would know them"
             )
@@ -185,7 +185,7 @@ def _text(entry: dict[str, Any], key: str) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _can_be_sent(text: str) -> bool:
+def can_be_sent(text: str) -> bool:
     """Whether there is an encoding of a text: JSON can write half a character, and nothing else can."""
     if text.isascii():
         return True

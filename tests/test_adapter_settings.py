@@ -62,6 +62,12 @@ def test_d27_the_environment_is_not_consulted_for_a_server_from_code(monkeypatch
         ("http://", "no usable host"), ("http://:8080/api", "no usable host"), ("http://e u/api", "no usable host"),
         ("http://eu\n.evil/api", "no usable host"), ("http://eu:99999/api", "cannot be read"),
         ("http://eu:0/api", "no usable host"), ("http://eu:port/api", "cannot be read"), ("http://[::1/api", "cannot"),
+        ("http://.../api", r"'http://\.\.\./api' has no usable host"), ("http://a..b/api", "no usable host"),
+        ("http://./api", "no usable host"), ("http://.a/api", "no usable host"), ("http://a../api", "no usable host"),
+        ("http://h\udce4/api", r"'http://h\\udce4/api' has no usable host"),
+        (f"http://{'a' * 64}.de/api", "no usable host"), (f"http://{'ä' * 60}/api", "no usable host"),
+        (f"http://{'a.' * 127}a/api", "no usable host"), (f"http://{'ä.' * 100}a/api", "no usable host"),
+        ("http://h/\udce4/api", "no text in UTF-8"),
         ("http://eu/api?x=1", "end with its path"), ("http://eu/api#x", "end with its path"),
         ("http://a/api,http://b/api", "holds several.*CONDUCTOR_SERVER_URL"),
     ],
@@ -71,6 +77,15 @@ def test_a_url_that_cannot_be_meant_is_refused_by_name(url, says):
     with pytest.raises(ValueError, match=says) as caught:
         ServerSettings("eu", url)
     assert "http" in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "host", ["a.", "a_b", "1.2.3.4", "[::1]", "bücher.example", "xn--bcher-kva.example", "a" * 63, "a." * 126 + "a"]
+)
+def test_a_host_that_can_be_looked_up_is_taken(host):
+    """Names of containers, names with letters beyond ASCII, addresses, and the longest name there may be."""
+    assert ServerSettings("eu", f"http://{host}:8080/api").url == f"http://{host}:8080/api"
 
 
 @pytest.mark.parametrize(
@@ -217,6 +232,12 @@ def test_a_url_without_api_gets_a_hint_and_no_error(url, hinted):
 
     assert (hint is not None) is hinted
     assert not hinted or ("'eu'" in hint and "/api" in hint)
+
+
+def test_a_domain_that_no_url_can_carry_is_refused():
+    """Half a character would make every poll fail."""
+    with pytest.raises(ValueError, match=r"domain 'a\\udce4' holds half of a character"):
+        ServerSettings("eu", "http://eu/api", domain="a\udce4")
 
 
 # Several servers.

@@ -9,10 +9,12 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 
+import attrs
 import pytest
 from test_cli_run import COMMAND, GUARD, URL, command, refused
 
 from conductor_adapter import Credentials, DevServer, ServerSettings
+from conductor_adapter.cli import check as check_module
 from conductor_adapter.cli.health import Wanted, ask_all
 from conductor_adapter.transports import choose
 from conductor_adapter.wire import HttpAnswer, HttpCall, TransportError, TransportErrorKind
@@ -168,6 +170,48 @@ def test_server_that_does_not_tell_its_version_is_still_ok() -> None:
     (health,) = ask_all([ServerSettings("eu", URL)], [], Versionless, GUARD, v2=True)
 
     assert (health.problem, health.version) == (None, None)
+
+
+class Rude(Versionless):
+    """A transport to a server whose version and queue names are no fit words for a terminal."""
+
+    def send(self, call: HttpCall, timeout: float) -> HttpAnswer:
+        """Say rude things."""
+        if call.path == "/version":
+            return HttpAnswer(200, {}, b"\x1b]0;pwned\x07v1\n[/] :boom: " + b"A" * 3000)
+        if "queue" in call.path:
+            names = {"a\nb  http://eu  ok": 1, "\x1b[2J": 2, "\ud800": 10**30, "B" * 300: 3, "_DECIDER": 9}
+            return HttpAnswer(200, {}, json.dumps(names).encode())
+        return super().send(call, timeout)
+
+
+def test_what_a_server_says_of_itself_is_shown_in_one_line_and_cut(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither control characters nor half a letter nor an endless name get to the terminal, and no markup is read."""
+    (health,) = ask_all([ServerSettings("eu", URL)], [], Rude, GUARD)
+    assert health.version == "?]0;pwned?v1 [/] :boom: " + "A" * (200 - 24) + "…"
+    assert health.waiting == {"a b http://eu ok": 1, "?[2J": 2, "?": 10**30, "B" * 200 + "…": 3}
+
+    plain = attrs.evolve(health, version="[/] :boom:", waiting={})
+    monkeypatch.setattr(check_module, "ask_all", lambda *_args, **_options: [plain])
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("COLUMNS", "200")
+    assert check_module.check([f"eu={URL}"], None, [], "auto", as_json=False) == 0
+    drawn = capsys.readouterr().out
+    assert "━" in drawn
+    assert "[/] :boom:" in drawn
+
+
+def test_check_writes_what_its_output_cannot_hold_in_another_way() -> None:
+    """An output in plain ASCII, or bytes of an argument that are no text, end in no stack trace."""
+    done = command("check", "--server", "eu=http://127.0.0.1:9/ü", PYTHONIOENCODING="ascii")
+
+    assert (done.returncode, done.stderr) == (1, "")
+    assert r"http://127.0.0.1:9/\xfc" in done.stdout
+    for odd in (("--server", f"eu={URL}", "--task", "\udce4"), ("--server", "eu=http://h\udce4/api")):
+        assert r"\udce4" in refused(command("check", *odd))
 
 
 def test_gateway_that_lets_only_polls_by_is_told_as_it_is() -> None:

@@ -186,6 +186,14 @@ def test_level_decides_how_much_is_said(level: int, kinds: int) -> None:
     assert len(stream.getvalue().splitlines()) == kinds
 
 
+def test_a_line_is_one_line_whatever_is_in_it() -> None:
+    """Reasons are the words of task functions, ids those of servers: neither steers the terminal or ends the line."""
+    stream = io.StringIO()
+    Printer(stream=stream).say("task failed", "no:\n\x1b[2Jnot \ud800", server="eu")
+
+    assert stream.getvalue() == "eu: no: ?[2Jnot ?\n"
+
+
 def test_json_has_facts_and_no_empty_fields() -> None:
     """Machines get a time, a kind and the facts."""
     stream = io.StringIO()

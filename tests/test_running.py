@@ -779,6 +779,16 @@ def test_impossible_options_are_refused(options: dict[str, float]) -> None:
         RunnerConfig(**options)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("name", "error"), [("", ValueError), (" ", ValueError), ("half \ud800", ValueError), (5, TypeError)]
+)
+def test_a_worker_id_that_no_url_can_carry_is_refused(name: object, error: type[Exception]) -> None:
+    """Every poll would fail with it."""
+    with pytest.raises(error, match="worker_id"):
+        RunnerConfig(worker_id=name)  # type: ignore[arg-type]
+    assert RunnerConfig(worker_id="me").worker_id == "me"
+
+
 @given(st.sampled_from(Phase), st.sampled_from(Phase))
 def test_phases_only_go_forward(phase: Phase, to: Phase) -> None:
     """A runner's life has one direction, and what is over stays over."""

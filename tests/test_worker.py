@@ -72,16 +72,16 @@ def test_bad_threads_name_the_worker(threads: object) -> None:
     assert repr(threads) in str(caught.value)
 
 
-@pytest.mark.parametrize("options", [{"domain": ""}, {"domain": 3}, {"worker_id": " "}])
+@pytest.mark.parametrize("options", [{"domain": ""}, {"domain": 3}, {"worker_id": " "}, {"domain": "\udce4"}])
 def test_bad_names_are_refused(options: dict) -> None:
     """An empty domain or worker id is an error that says to leave it out."""
     with pytest.raises(ValueError, match="leave it out"):
         worker("charge", **options)(charge)
 
 
-@pytest.mark.parametrize("task_type", ["", "  ", None, 5])
+@pytest.mark.parametrize("task_type", ["", "  ", None, 5, "half of a character \ud800"])
 def test_bad_task_type_is_refused(task_type: object) -> None:
-    """The task type must be a name; the error says which function it is about."""
+    """The task type must be a name that a URL can carry; the error says which function it is about."""
     with pytest.raises(ValueError, match=r"charge in .*give its name"):
         worker(task_type)(charge)  # type: ignore[arg-type]
 

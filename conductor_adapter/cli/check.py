@@ -28,14 +28,15 @@ def check(
     """Ask every server, say how it is, and return the exit status: 1 if one cannot be worked with."""
     with refusing():
         settings = find_servers(servers, config)
-        asked = ask_all(settings, map(Wanted, task_types), choose(transport), TIMEOUT, v2=True)
+        wanted = [Wanted(task_type) for task_type in task_types]
+        asked = ask_all(settings, wanted, choose(transport), TIMEOUT, v2=True)
     with written():
         _tell(asked, as_json=as_json)
     return FAILED if any(health.problem for health in asked) else 0
 
 
 def _tell(asked: Sequence[Health], *, as_json: bool) -> None:
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)  # what servers say is theirs, and no layout of ours
     if as_json:
         for health in asked:
             print(json.dumps(attrs.asdict(health)))  # noqa: T201 - output of a command

@@ -7,9 +7,10 @@ from typing import TypeVar
 
 import attrs
 
+from conductor_adapter.protocol import one_line, shorten
 from conductor_adapter.server import AuthRejected, ConductorServer, Operation
 from conductor_adapter.settings import ServerSettings
-from conductor_adapter.tasks import Task, TaskResult
+from conductor_adapter.tasks import Task, TaskResult, can_be_sent
 from conductor_adapter.transports import Transport, drive
 from conductor_adapter.wire import HttpAnswer, HttpCall, TransportError
 from resilience import Failed, FanOutExecutor, ResilienceError, Undeliverable, Value
@@ -25,8 +26,13 @@ OURSELVES = "conductor-adapter-check"  # as task type and worker: no real type m
 class Wanted:
     """A task type to look at, and the domain its tasks are queued in unless the server's settings name one."""
 
-    task_type: str
+    task_type: str = attrs.field()
     domain: str | None = None
+
+    @task_type.validator
+    def _can_be_asked_for(self, _attribute: object, value: str) -> None:
+        if not can_be_sent(value):
+            raise ValueError(f"task type {value!r} holds bytes that are no text: it cannot be the name of one")
 
 
 @attrs.frozen(kw_only=True)
@@ -132,9 +138,8 @@ class _Asking:
 
     def _waiting(self, sizes: Mapping[str, int], wanted: tuple[Wanted, ...]) -> dict[str, int]:
         if not wanted:
-            return {
-                name: size for name, size in sizes.items() if not name.startswith("_")
-            }  # those are the server's own
+            others = {name: size for name, size in sizes.items() if not name.startswith("_")}  # those are its own
+            return {shorten(one_line(name)): size for name, size in others.items()}
         domains = [self._settings.domain or one.domain for one in wanted]
         names = [f"{d}:{w.task_type}" if d else w.task_type for w, d in zip(wanted, domains, strict=True)]
         return {name: sizes.get(name, 0) for name in names}

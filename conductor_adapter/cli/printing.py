@@ -14,6 +14,7 @@ from conductor_adapter.cli.lines import NORMAL, QUIET, line_of
 from conductor_adapter.cli.sampling import Sampler
 from conductor_adapter.cli.streams import give_up
 from conductor_adapter.events import RunnerEvent
+from conductor_adapter.protocol import one_line
 
 __all__ = ["Printer"]
 
@@ -79,8 +80,8 @@ class Printer:
         if self.as_json:
             row = {"at": round(self._clock(), 3), "kind": kind, "server": server, "text": text, **facts}
             text = json.dumps({name: fact for name, fact in row.items() if fact is not None})
-        elif server is not None:
-            text = f"{server}: {text}"
+        else:
+            text = one_line(text if server is None else f"{server}: {text}")
         with self._lock:
             self._write(text, style)
 

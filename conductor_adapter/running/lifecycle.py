@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from conductor_adapter.tasks import can_be_sent
 from resilience._checks import number, whole
 from resilience.breaker import BreakerConfig
 from resilience.delivery import RelayConfig
@@ -115,6 +116,13 @@ class Deliveries:
             self._failing.add(server)
 
 
+def _is_name(_instance: object, attribute: "attrs.Attribute[str]", value: object) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"{attribute.name} must be text or None, not {type(value).__name__}")
+    if not value.strip() or not can_be_sent(value):
+        raise ValueError(f"{attribute.name} is {value!r}; give a name that a URL can carry, or leave it out")
+
+
 @attrs.frozen(kw_only=True)
 class RunnerConfig:
     """How workers run. All times are seconds.
@@ -135,7 +143,7 @@ class RunnerConfig:
     """
 
     threads: int | None = attrs.field(default=None, validator=attrs.validators.optional(whole(1)))
-    worker_id: str | None = None
+    worker_id: str | None = attrs.field(default=None, validator=attrs.validators.optional(_is_name))
     transport: "str | Callable[[ServerSettings], Transport]" = "auto"
     grace: float = attrs.field(default=10.0, validator=number(0.0))
     poll: PollConfig = attrs.field(factory=PollConfig)
