@@ -11,6 +11,7 @@ __all__ = [
     "AuthRejected",
     "HttpAnswer",
     "HttpCall",
+    "OutOfDescriptors",
     "RequestRejected",
     "ServerFailed",
     "TransportError",
@@ -28,6 +29,10 @@ class AuthRejected(Throttled):
 
 class RequestRejected(Throttled):
     """The server says that the request is wrong: our doing, so it is reported and does not count."""
+
+
+class OutOfDescriptors(Throttled):
+    """This process has no file descriptor left for a connection: our doing, so there is a pause and nothing counts."""
 
 
 class TransportErrorKind(enum.Enum):

@@ -1,13 +1,17 @@
 """What only one transport does, how one is chosen, and what the environment says; the rest is the conformance suite."""
 
+import contextlib
 import logging
 import os
+import resource
 import subprocess
 import sys
 import textwrap
 import threading
 import types
 import warnings
+from pathlib import Path
+from unittest.mock import Mock
 
 import pycurl
 import pytest
@@ -16,12 +20,13 @@ import urllib3
 from http_peers import HANG_GUARD, Peer
 
 from conductor_adapter.settings import ServerSettings
-from conductor_adapter.transports import choose, curl
+from conductor_adapter.transports import choose, curl, drive
 from conductor_adapter.transports import requests as transports_requests
+from conductor_adapter.transports.base import out_of_descriptors
 from conductor_adapter.transports.curl import CurlTransport
 from conductor_adapter.transports.environment import ca_bundle, proxy_of
 from conductor_adapter.transports.requests import RequestsTransport
-from conductor_adapter.wire import HttpCall, TransportError, TransportErrorKind
+from conductor_adapter.wire import HttpCall, OutOfDescriptors, TransportError, TransportErrorKind
 from resilience.testing import ManualClock
 
 
@@ -42,6 +47,85 @@ def peer():
 def get(path="echo"):
     """A call without a body."""
     return HttpCall("GET", f"/{path}", "a=1", (("X-Authorization", "tok-1"),))
+
+
+# Descriptors.
+
+
+@pytest.fixture
+def no_files():
+    """A function after which this process may open nothing more, but for as many files as it is told."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    held = []
+
+    def take_all(but=0):
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (max(int(one.name) for one in Path("/proc/self/fd").iterdir()) + 20, hard)
+        )
+        with contextlib.suppress(OSError):
+            while True:
+                held.append(os.open(os.devnull, os.O_RDONLY))
+        for _ in range(but):
+            os.close(held.pop())
+
+    yield take_all
+    for one in held:
+        os.close(one)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("left", [0, 1, 2])
+@pytest.mark.parametrize("transport", ["curl", "requests"])
+def test_lack_of_descriptors_is_ours_and_says_how_to_get_more(peer, no_files, transport, left):
+    """A connection that this process may not open counts against no server, and costs none of what is left."""
+    connection = choose(transport)(ServerSettings("eu", peer.url))
+    no_files(left if transport == "curl" else 0)
+
+    for _ in range(3):
+        with pytest.raises(OutOfDescriptors, match=r"server 'eu': .* no file descriptor left .* \(ulimit -n\)") as told:
+            connection.send(get(), 5.0)
+
+    assert told.value.retry_after > 0
+    assert peer.requests == []
+
+
+def test_connections_that_rest_make_room_for_one_that_is_needed(peer, no_files):
+    """When descriptors run out, idle connections to any server are closed, and the call goes through."""
+    rests, needs = (CurlTransport(ServerSettings(name, peer.url)) for name in ("eu", "us"))
+    rests.send(get(), 5.0)
+    no_files(1)
+
+    assert needs.send(get(), 5.0).status == 200
+
+
+def test_connection_that_rested_for_too_long_is_closed(peer, monkeypatch):
+    """What a burst of calls opened does not stay open: libcurl would use none of it again."""
+    clock = ManualClock()
+    monkeypatch.setattr(curl.time, "monotonic", clock)
+    transport = CurlTransport(ServerSettings("eu", peer.url))
+    first, second = transport._take(), transport._take()
+    transport._rest(first)
+    clock.advance(curl.MAX_IDLE)
+    transport._rest(second)
+    assert list(transport._idle) == [first, second]
+    clock.advance(0.5)
+    transport._rest(transport._take())
+
+    assert list(transport._idle) == [second]
+
+
+def test_operation_hears_that_no_descriptor_was_left():
+    """It may clean up: a token that was to be fetched is not thought to be under way."""
+
+    def operation():
+        try:
+            yield get()
+        except OutOfDescriptors:
+            return "heard"
+
+    short = types.SimpleNamespace(bounded=True, send=Mock(side_effect=out_of_descriptors("eu")))
+
+    assert drive(operation(), short, 1.0) == "heard"
 
 
 # libcurl.

@@ -14,6 +14,7 @@ import attrs
 import pytest
 
 from conductor_adapter import Credentials, DevServer
+from conductor_adapter.cli.limits import descriptor_hint
 from conductor_adapter.cli.printing import Printer
 from conductor_adapter.cli.run import Ended, RunOptions, first_look
 from conductor_adapter.running import ServerView
@@ -459,6 +460,23 @@ def test_bad_weight_in_a_file_gets_one_line(target: Path, weight: str) -> None:
 def test_missing_target_gets_one_line(tmp_path: Path, target_name: str) -> None:
     """A file or module that is not there is named, with where it was looked for."""
     assert target_name in refused(command("run", target_name, "--server", f"eu={URL}", folder=tmp_path))
+
+
+@pytest.mark.parametrize(("limit", "said"), [(73, True), (74, False), (-1, False)])
+def test_limit_of_open_files_that_is_too_small_is_told(limit: int, said: bool) -> None:
+    """Two workers of 3 threads on two servers may have 14 connections, and 32 other files are usual."""
+    hint = descriptor_hint(limit, 2, [3, 3], 3)
+
+    assert (hint is not None) is said
+    assert hint is None or hint.startswith("this process may open 73 files at once, and 14 connections may need 74: ")
+
+
+def test_run_hints_at_a_small_limit_of_open_files(target: Path) -> None:
+    """It is told at the start, with the command that raises it; before it costs tasks."""
+    line = f"ulimit -n 40; exec {COMMAND} run {target} --server eu={URL} --threads 20 --duration 0.1 --transport curl"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=GUARD, check=False)  # noqa: S603, S607 - ours
+
+    assert "this process may open 40 files at once, and 22 connections may need 98: raise the limit" in done.stdout
 
 
 @pytest.mark.parametrize("target_name", ["x" * 5000, f"{'x' * 5000}.py", f"/{'x' * 5000}/w.py"])

@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 
 from conductor_adapter.cli.health import Health, Wanted, ask_all
+from conductor_adapter.cli.limits import descriptor_hint, open_files
 from conductor_adapter.cli.lines import NORMAL
 from conductor_adapter.cli.printing import Printer
 from conductor_adapter.cli.servers import find_servers
@@ -131,6 +132,10 @@ def run(options: RunOptions, printer: Printer) -> int:
         runner = TellingRunner(specs, servers, config=config, on_event=ended.hear)
     runner.printer = printer
     _say_start(printer, specs, servers)
+    threads = [options.threads or spec.threads for spec in specs]
+    each = getattr(choose(options.transport), "descriptors", 1)
+    if hint := descriptor_hint(open_files(), len(servers), threads, each):
+        printer.say("hint", hint, style="yellow")
     look = threading.Timer(first_look(options.duration), _look, (printer, servers, specs, options.transport))
     look.daemon = True
     look.start()

@@ -1,5 +1,7 @@
 """What every transport has in common: the promise it makes, its limits, and how an operation runs over it."""
 
+import errno
+import os
 import re
 import time
 from collections.abc import Callable
@@ -8,14 +10,27 @@ from typing import Protocol, TypeVar
 from conductor_adapter.hiding import hide
 from conductor_adapter.protocol import one_line
 from conductor_adapter.server import Operation
-from conductor_adapter.wire import HttpAnswer, HttpCall, TransportError, TransportErrorKind
+from conductor_adapter.wire import HttpAnswer, HttpCall, OutOfDescriptors, TransportError, TransportErrorKind
+from resilience.errors import ResilienceError
 
-__all__ = ["MAX_ANSWER_BYTES", "MAX_IDLE", "USER_AGENT", "Transport", "drive", "headers_of", "shown", "target_of"]
+__all__ = [
+    "MAX_ANSWER_BYTES",
+    "MAX_IDLE",
+    "USER_AGENT",
+    "Transport",
+    "drive",
+    "headers_of",
+    "lacks_descriptors",
+    "out_of_descriptors",
+    "shown",
+    "target_of",
+]
 
 T = TypeVar("T")
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024  # an answer of a batch poll is far smaller; what is larger is not read on
 MAX_IDLE = 15  # seconds a connection may rest; servers close theirs after 20 or more, and a call must not cross that
+DESCRIPTOR_PAUSE = 1.0  # seconds without descriptors; others may close theirs meanwhile
 USER_AGENT = "conductor-resilience"
 _TARGET = re.compile(r"[!-~]*")
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -44,6 +59,7 @@ class Transport(Protocol):
 
         Raises:
             TransportError: no answer, or one that is larger than the transport reads.
+            OutOfDescriptors: this process may open no more connections; nothing was sent.
         """
 
     def close(self) -> None:
@@ -79,7 +95,7 @@ def _step(operation: Operation[T], transport: Transport, call: HttpCall, timeout
     """One call and what the operation wants next."""
     try:
         answer = _send(transport, call, timeout)
-    except TransportError as error:
+    except ResilienceError as error:
         return operation.throw(error)
     return operation.send(answer)
 
@@ -88,6 +104,21 @@ def _send(transport: Transport, call: HttpCall, timeout: float) -> HttpAnswer:
     if timeout <= 0:
         raise TransportError(TransportErrorKind.TIMEOUT, "no time was left for the next call of the operation")
     return transport.send(call, timeout)
+
+
+def lacks_descriptors() -> bool:
+    """Whether this process may open nothing more: what failed to connect then is no server's fault."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        return error.errno in (errno.EMFILE, errno.ENFILE)
+    return False
+
+
+def out_of_descriptors(server: str) -> OutOfDescriptors:
+    """The error that says so."""
+    problem = "this process has no file descriptor left for a connection; raise the limit (ulimit -n) or run less in it"
+    return OutOfDescriptors(DESCRIPTOR_PAUSE, f"server {server!r}: {problem}")
 
 
 def target_of(call: HttpCall) -> str:

@@ -5,6 +5,7 @@ import ctypes
 import math
 import os
 import select
+import time
 import weakref
 from collections import deque
 from pathlib import Path
@@ -13,9 +14,18 @@ import pycurl
 from pycurl import PREREQFUNCTION  # without it, before pycurl 7.45.7 and libcurl 7.80, a poll may be sent twice
 
 from conductor_adapter.settings import ServerSettings
-from conductor_adapter.transports.base import MAX_ANSWER_BYTES, MAX_IDLE, USER_AGENT, headers_of, shown, target_of
+from conductor_adapter.transports.base import (
+    MAX_ANSWER_BYTES,
+    MAX_IDLE,
+    USER_AGENT,
+    headers_of,
+    lacks_descriptors,
+    out_of_descriptors,
+    shown,
+    target_of,
+)
 from conductor_adapter.transports.environment import ca_bundle, proxy_of
-from conductor_adapter.wire import HttpAnswer, HttpCall, TransportError, TransportErrorKind
+from conductor_adapter.wire import HttpAnswer, HttpCall, OutOfDescriptors, TransportError, TransportErrorKind
 
 __all__ = ["CurlTransport"]
 
@@ -41,12 +51,14 @@ _KINDS = {
     pycurl.E_UNSUPPORTED_PROTOCOL: TransportErrorKind.BROKEN,  # the answer is no HTTP
     pycurl.E_FTP_WEIRD_SERVER_REPLY: TransportErrorKind.BROKEN,  # the same: the name is older than the meaning
 }
+_BEFORE_SENDING = (TransportErrorKind.CONNECT, TransportErrorKind.TLS)
 
 
 class CurlTransport:
     """A ``Transport`` over libcurl; what it promises is in ``transports.base``.
 
-    A handle, and with it a connection, serves one call at a time: there are as many as calls ever ran at once.
+    A handle, and with it a connection, serves one call at a time: there are as many as calls ran at once lately. Each
+    costs `descriptors` file descriptors: libcurl gives it two to wake it up by, which no option spares.
 
     Proxies are those of the environment at the time it is made.
 
@@ -59,6 +71,7 @@ class CurlTransport:
     """
 
     bounded = True
+    descriptors = 3
 
     def __init__(self, settings: ServerSettings, *, max_answer_bytes: int = MAX_ANSWER_BYTES) -> None:
         self._settings = settings
@@ -67,20 +80,41 @@ class CurlTransport:
         self._max_answer_bytes = max_answer_bytes
         self._idle: deque[_Handle] = deque()  # append and pop are atomic; the one used last is the warmest
         self._pid = os.getpid()
+        _transports.add(self)
 
     def send(self, call: HttpCall, timeout: float) -> HttpAnswer:
         """See ``Transport.send``; the timeout is kept to the millisecond, whatever the other side does."""
-        handle = self._take()
         try:
-            return handle.send(call, timeout)
-        finally:
-            self._idle.append(handle)
+            return self._send(call, timeout)
+        except OutOfDescriptors:  # nothing was sent, and connections that rest hold some
+            for transport in list(_transports):
+                transport.close()
+            return self._send(call, timeout)
 
     def close(self) -> None:
         """Close idle connections. Not for a thread that runs tasks: an old libcurl may wait for a slow resolver."""
         self._leave_to_parent()
-        while self._idle:
-            self._idle.pop().close()
+        with contextlib.suppress(IndexError):  # others take from it at the same time
+            while True:
+                self._idle.pop().close()
+
+    def _send(self, call: HttpCall, timeout: float) -> HttpAnswer:
+        handle = self._take()
+        try:
+            return handle.send(call, timeout)
+        finally:
+            if handle.failed_here:
+                handle.close()  # it holds descriptors even without a connection
+            else:
+                self._rest(handle)
+
+    def _rest(self, handle: "_Handle") -> None:
+        """Keep a handle for the next call; close one whose connection has rested for so long that none would use it."""
+        handle.used = time.monotonic()
+        self._idle.append(handle)
+        with contextlib.suppress(IndexError):  # somebody took it
+            if handle.used - self._idle[0].used > MAX_IDLE:
+                self._idle.popleft().close()
 
     def _take(self) -> "_Handle":
         self._leave_to_parent()
@@ -113,6 +147,8 @@ class _Handle:
         self._kept: dict[str, str] = {}
         self._in_head = False
         self._tries = 0
+        self.used = 0.0  # when it last had a call, on the monotonic clock
+        self.failed_here = False
         self._curl = pycurl.Curl()
         self._set_up()
         self._set_trust(bundle)
@@ -154,6 +190,9 @@ class _Handle:
             self._curl.perform()
             return HttpAnswer(self._curl.getinfo(pycurl.RESPONSE_CODE), self._kept, b"".join(self._body))
         except pycurl.error as error:
+            if self._is_ours(*error.args):
+                self.failed_here = True
+                raise out_of_descriptors(self._name) from None
             raise self._failure(call, *error.args) from None
         finally:
             self._body = []  # an idle handle keeps no answer alive
@@ -220,6 +259,12 @@ class _Handle:
     def _keep(self, name: str, value: str) -> None:
         self._kept[name] = f"{self._kept[name]}, {value}" if name in self._kept else value
 
+    def _is_ours(self, code: int, _message: str) -> bool:
+        """Whether the call was not sent because this process may open nothing more; libcurl does not say so itself."""
+        if self._tries:
+            return False
+        return code == pycurl.E_OUT_OF_MEMORY or (_KINDS.get(code) in _BEFORE_SENDING and lacks_descriptors())
+
     def _failure(self, call: HttpCall, code: int, message: str) -> TransportError:
         kind = _KINDS.get(code, TransportErrorKind.OTHER)
         if code == pycurl.E_WRITE_ERROR and self._size > self._limit:
@@ -240,6 +285,7 @@ def _is_readable(socket: int) -> bool:
     return bool(poll.poll(0))
 
 
+_transports: "weakref.WeakSet[CurlTransport]" = weakref.WeakSet()
 _handles: "weakref.WeakSet[_Handle]" = weakref.WeakSet()
 
 

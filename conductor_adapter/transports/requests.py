@@ -14,9 +14,18 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from conductor_adapter.settings import ServerSettings
-from conductor_adapter.transports.base import MAX_ANSWER_BYTES, MAX_IDLE, USER_AGENT, headers_of, shown, target_of
+from conductor_adapter.transports.base import (
+    MAX_ANSWER_BYTES,
+    MAX_IDLE,
+    USER_AGENT,
+    headers_of,
+    lacks_descriptors,
+    out_of_descriptors,
+    shown,
+    target_of,
+)
 from conductor_adapter.transports.environment import ca_bundle, proxy_of
-from conductor_adapter.wire import HttpAnswer, HttpCall, TransportError, TransportErrorKind
+from conductor_adapter.wire import HttpAnswer, HttpCall, OutOfDescriptors, TransportError, TransportErrorKind
 
 __all__ = ["RequestsTransport"]
 
@@ -106,7 +115,9 @@ class RequestsTransport:
             raise TransportError(TransportErrorKind.BROKEN, self._text("the connection ended before the answer"))
         return b"".join(chunks)
 
-    def _failure(self, error: Exception, call: HttpCall) -> TransportError:
+    def _failure(self, error: Exception, call: HttpCall) -> TransportError | OutOfDescriptors:
+        if _kind(error) is TransportErrorKind.CONNECT and lacks_descriptors():
+            return out_of_descriptors(self._settings.name)
         reason = "" if isinstance(error, requests.exceptions.InvalidHeader) else _reason(error)  # shows a header
         return TransportError(_kind(error), self._text(f"{type(error).__name__}: {shown(reason, call)}"))
 
