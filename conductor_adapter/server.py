@@ -31,6 +31,7 @@ Refusal = Callable[[HttpAnswer, str], ResilienceError]
 TOKEN_TTL = 45 * 60.0  # seconds; Conductor's tokens live longer, so a renewal never comes too late
 RENEWAL_WAIT = 0.1  # seconds the others leave a server alone while one of them renews the token
 ASK_V2_AGAIN = 600.0  # seconds until a server that had no update-v2 is asked again: it may have been upgraded
+LOOKED_AT = 2000  # letters of a text that may quote the server; looking for secrets in megabytes would take minutes
 NOT_FOUND = 404
 
 
@@ -260,7 +261,7 @@ class ConductorServer:
         credentials = self.settings.auth
         secrets = [*self._tokens.recent, *(value for _, value in self.settings.headers)]
         secrets += [credentials.secret] if credentials else []
-        return protocol.shorten(hide(protocol.one_line(text), secrets))
+        return protocol.shorten(hide(protocol.one_line(text[:LOOKED_AT]), secrets))
 
 
 def _lacks_v2(answer: HttpAnswer) -> bool:

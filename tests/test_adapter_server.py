@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conductor_adapter import server as server_module
 from conductor_adapter.answers import PollAnswer
 from conductor_adapter.server import ConductorServer
 from conductor_adapter.settings import Credentials, ServerSettings
@@ -600,6 +601,16 @@ def test_a_secret_is_found_in_every_spelling_and_at_every_cut(quoted, status, se
     for before in range(150, 205, 3):
         error, _ = fails(poll(server), says(status, quoted("." * before + secret).encode()))
         assert not [part for part in seen if part in str(error)]
+
+
+def test_an_endless_task_id_does_not_make_its_errors_endless(monkeypatch):
+    """Texts are cut before secrets are looked for in them, which takes its time, and once more afterwards."""
+    looked_at = []
+    monkeypatch.setattr(server_module, "hide", lambda text, _secrets: looked_at.append(len(text)) or text)
+    error, _ = fails(open_server().update(TaskResult(task_id="t" * 10_000)), says(500))
+
+    assert max(looked_at) == 2000
+    assert len(str(error)) < 500
 
 
 def test_the_token_before_the_last_one_is_not_shown_either():
