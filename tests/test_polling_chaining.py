@@ -10,6 +10,9 @@ from simulation import NEVER, Simulated, Simulation
 
 from resilience.events import ItemsArrived, ItemsArrivedLate
 from resilience.polling import PollConfig, PollPlanner, PollRequest, Source
+from resilience.polling.chaining import Turn, may_go_on
+from resilience.polling.sharing import Sharing
+from resilience.polling.track import Track
 
 DOWN = OSError("down")
 
@@ -144,6 +147,7 @@ def test_p3_only_a_prompt_backlogged_source_that_can_be_polled_chains() -> None:
     slow.planner.finished("a")
     slow.plan()
     slow.answer("a", after=0.6)
+    assert slow.start() == ["a"]
     assert not slow.may("a")
 
     stopped = Desk(*sources("a"), capacity=2).fill()
@@ -248,6 +252,90 @@ def test_p8_source_that_is_owed_ends_a_chain() -> None:
     assert not desk.may("a")
 
 
+@pytest.mark.parametrize(
+    ("units", "owed", "turn"),
+    [
+        ((3, 3, 3), 0, Turn.NOBODY_ELSES),
+        ((4, 3, 2), 0, Turn.OVER),  # it has more than its share
+        ((3, 3, 2), 0, Turn.ITS),  # somebody misses one unit, and is owed no item yet
+        ((3, 5, 1), 0, Turn.OVER),  # somebody misses two
+        ((3, 3, 2), 1, Turn.OVER),  # somebody's items went back
+    ],
+)
+def test_p4_p8_whose_turn_it_is(units: tuple[int, ...], owed: int, turn: Turn) -> None:
+    """Three equals, nine units: who has how many, whether the last is owed one, and whether the first goes on."""
+    told = zip(sources("a", "b", "c"), units, strict=True)
+    tracks = [Track(source, executing=count, answered=True, full=True) for source, count in told]
+    tracks[2].owed = owed
+
+    assert may_go_on(tracks[0], tracks, tracks, Sharing(tracks), 9) is turn
+
+
+def calm() -> Desk:
+    """One source has all units, another one is caught up and rests a moment."""
+    desk = Desk(*sources("a", "b"), capacity=2).fill("b")
+    desk.now += 1
+    desk.chain("a")
+    desk.answer("b", 0)
+    desk.plan()
+    assert desk.may("a")
+    assert desk.planner.link("a", desk.now)
+    return desk
+
+
+def test_link_that_leaves_nothing_to_decide_is_counted_and_no_more() -> None:
+    """The quick way tells the same as the long one."""
+    desk = calm()
+    before = desk.planner.view()["a"]
+
+    assert desk.planner.link("a", desk.now)
+
+    after = desk.planner.view()["a"]
+    assert (after.started, after.chained) == (before.started + 1, before.chained + 1)
+    assert (after.executing, after.held, desk.planner.executing) == (2, 0, 2)
+
+
+def test_p11_no_quick_way_past_a_source_that_is_due() -> None:
+    """Whoever may be probed at the end of a task is looked at, also when that time comes in the middle of a chain."""
+    desk = calm()
+    desk.now += 0.005
+    assert not desk.planner.link("a", desk.now)
+    desk.plan()
+    assert desk.live == {}, "no unit is free, and no task has ended"
+    assert desk.may("a")
+    assert not desk.planner.link("a", desk.now)
+
+    assert desk.chain("a") == ["a"]
+    assert desk.live["b"].probe
+
+
+@pytest.mark.parametrize("news", ["finished", "deliveries", "stop", "set_weight", "pause", "set_capacity", "late"])
+def test_news_ends_the_quick_way(news: str) -> None:
+    """After anything was told there may be something to decide."""
+    desk = calm()
+    tell = {
+        "finished": lambda: desk.planner.finished("a"),
+        "deliveries": lambda: desk.planner.deliveries("b", ok=False),
+        "stop": desk.planner.stop,
+        "set_weight": lambda: desk.planner.set_weight("b", 2),
+        "pause": lambda: desk.planner.pause("a"),
+        "set_capacity": lambda: desk.planner.set_capacity(1),
+        "late": lambda: desk.planner.chained("b", [object()], desk.now, late=True),
+    }
+    tell[news]()
+
+    assert not desk.planner.link("a", desk.now)
+
+
+def test_gate_of_anybody_ends_the_quick_way() -> None:
+    """A breaker that is not closed is looked at."""
+    desk = calm()
+
+    assert not desk.planner.link("a", desk.now, {"b": desk.now + 1})
+    assert not desk.planner.link("b", desk.now)
+    assert not desk.planner.link("a", desk.now, origin=Track(Source("a", print)))
+
+
 @pytest.mark.parametrize("number", [2, 3, 8])
 def test_p11_equals_take_turns_at_capacity_one(number: int) -> None:
     """With one unit no source goes on while another one waits."""
@@ -328,7 +416,7 @@ def test_chained_item_does_not_end_the_pause_of_a_failed_source() -> None:
     desk.planner.failed(desk.live.pop("a"), DOWN, desk.now, hint=30.0)
 
     assert desk.chain("a") == ["a"]
-    desk.planner.finished("a")
+    assert desk.chain("a", 0) == []
     desk.now += 29.0
     desk.plan()
 
