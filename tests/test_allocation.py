@@ -92,15 +92,17 @@ rates = st.integers(2, 12).flatmap(lambda total: st.tuples(st.integers(1, total 
 
 
 @settings(deadline=None, max_examples=400)
-@given(rates, rates, st.integers(0, 24))
-def test_units_that_are_left_over_go_out_in_the_order_of_pd2(first, second, slot):
+@given(rates, rates, st.integers(0, 24), st.booleans())
+def test_units_that_are_left_over_go_out_in_the_order_of_pd2(first, second, slot, ahead):
     """Earliest deadline, then those with a b-bit, then the latest group deadline (Anderson and Srinivasan 2004)."""
     scale, found, wanted = math.lcm(first[1], second[1]), [], []
     for part, total in (first, second):
-        index, rate = part * slot // total + 1, part * (scale // total)
+        index, rate = part * slot // total + 1 + ahead, part * (scale // total)
         deadline, has_b, group = pd2(part, total, index)
         assume(deadline > slot + 1)  # who is at its last slot is owed a whole unit, and is served anyway
-        found.append(_urgency(rate * (slot + 1) - (index - 1) * scale, rate, scale))
+        credit = rate * (slot + 1) - (index - 1) * scale
+        assume(credit > 0)
+        found.append(_urgency(credit, rate, scale))
         wanted.append((deadline - slot - 1, not has_b, -group if has_b else 0))
 
     assert [one[:2] for one in found] == [one[:2] for one in wanted]
