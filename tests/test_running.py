@@ -437,6 +437,9 @@ def test_first_signal_stops_and_the_second_reports_what_is_left(
         pool.submit(signal_twice)
         report = run_workers([hangs], [pair[0].settings], config=QUICK)
         release.set()
+    for thread in threading.enumerate():
+        if thread.name == "stopping":  # what nobody waits for any more goes on; it must not outlive its server
+            thread.join(GUARD)
 
     assert report.unfinished == 1
 
