@@ -37,7 +37,7 @@ from conductor_adapter import (
 from conductor_adapter.answers import PollAnswer
 from conductor_adapter.declaring import spec_of
 from conductor_adapter.dev_server import DevServerProcess
-from conductor_adapter.running import lifecycle, links
+from conductor_adapter.running import lifecycle, links, signals
 from conductor_adapter.running.lifecycle import (
     Deliveries,
     DeliveryEvent,
@@ -444,9 +444,11 @@ def test_first_signal_stops_and_the_second_reports_what_is_left(
     assert report.unfinished == 1
 
 
-def test_one_signal_that_comes_twice_lets_running_tasks_finish(pair: tuple[DevServer, DevServer]) -> None:
+def test_one_signal_that_comes_twice_lets_running_tasks_finish(
+    pair: tuple[DevServer, DevServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The command ``timeout`` signals the process and then its group, so SIGTERM arrives twice: that is one wish."""
-    started = threading.Event()
+    started, stopping, seen = threading.Event(), threading.Event(), threading.Semaphore(0)
 
     @worker("takes_a_moment", threads=1)
     def takes_a_moment() -> None:
@@ -454,12 +456,17 @@ def test_one_signal_that_comes_twice_lets_running_tasks_finish(pair: tuple[DevSe
         stopping.wait(GUARD)
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGINT)
-        threading.Event().wait(0.2)  # the main thread has seen both
+        seen.acquire(timeout=GUARD)
+        seen.acquire(timeout=2)  # a main thread that has gone sees no second one
 
-    stopping = threading.Event()
+    def look(asked: float, came: float) -> bool:
+        seen.release()
+        return is_another_signal(asked, came)
+
+    monkeypatch.setattr(signals, "is_another_signal", look)
     runner = WorkerRunner([takes_a_moment], [pair[0].settings], config=QUICK)
     stop = runner.stop
-    runner.stop = lambda grace=None: (stopping.set(), stop(grace))[1]  # type: ignore[method-assign]
+    monkeypatch.setattr(runner, "stop", lambda: (stopping.set(), stop())[1])
     run = pair[0].start_task("takes_a_moment")
     with ThreadPoolExecutor(1) as pool:
         pool.submit(lambda: started.wait(GUARD) and os.kill(os.getpid(), signal.SIGTERM))
