@@ -3,7 +3,6 @@
 import logging
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -149,8 +148,6 @@ def command(arguments: Sequence[str]) -> int:
     quiet = logging.getLogger("resilience")
     quiet.addHandler(logging.NullHandler())  # what it logs are events too, and those the commands tell themselves
     quiet.propagate = False
-    with suppress(AttributeError):  # an output of a test's own
-        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # no letter ends a command
     try:
         status = int(app(list(arguments), standalone_mode=False) or 0)
         return status if flushed() else status or UNREAD
