@@ -42,6 +42,7 @@ class Link:
             self.name,
             partial(self._poll, spec, worker_id),
             give_back=self._give_back,
+            bounded=self.transport.bounded,
             weight=self._settings.weight,
             max_units=self._settings.max_units,
             reserve=self._settings.reserve,

@@ -32,6 +32,7 @@ class SessionCall(Call):
     on_late: Sink | None
     ours: bool  # on_outcome is: it returns at once and does not raise
     early: bool = False  # its breaker is asked for an early probe
+    here: bool = False  # the thread that submits it runs it
     permit: Permit | None = attrs.field(default=None, init=False)
     context: contextvars.Context = attrs.field(factory=contextvars.copy_context, init=False)
 
@@ -61,8 +62,8 @@ class Batch:
         except IndexError:
             return None
 
-    def perform(self, worker: Worker) -> bool:
-        """Run the calls in ``worker``; one whose end was told before its turn came is not run any more."""
+    def perform(self, worker: Worker | None) -> bool:
+        """Run the calls in ``worker``, or in this thread if None; a call whose end was told is not run any more."""
         session = self._session
         self.begun = True
         while (call := self.take()) is not None:
@@ -72,7 +73,7 @@ class Batch:
             del call, outcome  # an error's traceback leads to this frame: it must not lead back to the error
             if parked:
                 return True
-        return session.park(worker)
+        return worker is not None and session.park(worker)
 
 
 def _report(permit: Permit, outcome: Outcome[Any]) -> None:

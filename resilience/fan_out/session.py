@@ -53,6 +53,7 @@ class Session:
         on_outcome: Callable[[K, Outcome[T]], None] | None = None,
         on_late: Callable[[K, Outcome[T]], None] | None = None,
         early: bool = False,
+        here: bool = False,
     ) -> None:
         """Start ``call`` on a thread of ``key``; several calls of one key may run at once, each on its own thread.
 
@@ -65,6 +66,8 @@ class Session:
             on_late: told in the worker's thread what comes after ``TimedOut`` or ``Cancelled`` was told, once
                 (``Cancelled`` if the call never started); the session's ``on_late`` if not given.
             early: ask its breaker for an early probe (``CircuitBreaker.try_acquire``).
+            here: run it in this thread instead, for a call that bounds itself: `submit` returns when it has ended, and
+                its end is told at its deadline all the same, by whoever looks.
 
         Raises:
             ValueError: ``timeout`` bounds nothing (TypeError: is no number).
@@ -73,7 +76,7 @@ class Session:
         check_timeout(timeout)
         sink, ours = (self._enqueue, True) if on_outcome is None else (on_outcome, False)
         late = on_late or self._on_late
-        self.launch((SessionCall(key, timeout, self.clock() + timeout, call, sink, late, ours, early),))
+        self.launch((SessionCall(key, timeout, self.clock() + timeout, call, sink, late, ours, early, here),))
 
     def next(self, timeout: float) -> tuple[Any, Outcome[Any]] | None:
         """Return the next ``(key, outcome)`` that no ``on_outcome`` takes, or None if ``timeout`` seconds bring none.
@@ -155,7 +158,10 @@ class Session:
         if nudge:
             self._told.put(None)
         for batch, worker in orders:
-            self._hand_over(crew, batch, worker)
+            if batch.calls[0].here:
+                batch.perform(None)
+            else:
+                self._hand_over(crew, batch, worker)
 
     def rescue(self, shared: Batch) -> None:
         """Give the calls that wait behind one that is not brief after all a worker each."""
@@ -246,7 +252,7 @@ class Session:
                 continue
             batch = Batch(self)
             batch.calls.append(call)
-            orders.append((batch, crew.hire_locked(call.key)))
+            orders.append((batch, None if call.here else crew.hire_locked(call.key)))
         if shared is not None and shared.calls:
             orders.append((shared, crew.hire_locked(shared.calls[0].key)))
         return orders

@@ -144,6 +144,11 @@ class Roster:
         self._capacity = capacity
         self._settle()
 
+    def is_alone(self, source: str) -> bool:
+        """Whether ``source`` is the only one, and prompt: nobody else waits while it is being asked (rule P14)."""
+        track = self._tracks[source]
+        return len(self._tracks) == 1 and not (track.suspect or track.slow)
+
     # -- what a driver tells -----------------------------------------------------------------------------------------
 
     def answered(self, request: PollRequest, values: Sequence[object], now: float) -> None:

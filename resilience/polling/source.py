@@ -28,6 +28,8 @@ class Source(Generic[V]):
             it returns a sequence, ``None`` is empty. It runs in a thread of its own and may raise:
             `Throttled` pauses the source and counts nothing, anything else counts against it.
         give_back: ``give_back(values)`` returns values that never started. Without it they are reported as lost.
+        bounded: ``poll`` ends soon after its wait, whatever the other side does: where it is the only source, and
+            prompt, the threads of `Poller.start` poll it themselves (rule P14), and it runs in no thread of its own.
         weight: its claim to the capacity, relative to the others.
         max_batch: the most it can be asked for in one poll; None for no limit.
         max_units: the most units it may hold at once; None for no limit.
@@ -44,6 +46,7 @@ class Source(Generic[V]):
     give_back: Callable[[Sequence[V]], object] | None = attrs.field(
         default=None, kw_only=True, validator=attrs.validators.optional(function)
     )
+    bounded: bool = attrs.field(default=False, kw_only=True)
     weight: int = attrs.field(default=1, kw_only=True, validator=whole(1))
     max_batch: int | None = attrs.field(default=None, kw_only=True, validator=attrs.validators.optional(whole(1)))
     max_units: int | None = attrs.field(default=None, kw_only=True, validator=attrs.validators.optional(whole(1)))

@@ -73,7 +73,7 @@ class Poller(Changing[V]):
         self._polls = FanOutExecutor(breakers=breakers, max_abandoned=self._config.max_abandoned, clock=clock)
         self._polling = self._polls.session()
         self._returns = Returns(clock=clock, on_event=on_event, on_settled=self._returned)
-        desk = Desk(self._step, self._may_chain, self._link, self._wait_as_unit, self._given_back)
+        desk = Desk(self._step, self._ask, self._may_chain, self._link, self._wait_as_unit, self._given_back)
         self._units: Units[V] = Units(desk, on_event)
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
@@ -184,7 +184,11 @@ class Poller(Changing[V]):
 
     # -- decisions, under the lock -----------------------------------------------------------------------------------
 
-    def _step(self, tell: Tell | None, limit: int) -> list[Item[V]]:
+    def _ask(self, tell: Tell | None) -> list[Item[V]]:
+        """For a unit that has nothing else to do: the same as a step, and it may poll by itself."""
+        return self._step(tell, 1, asks=True)
+
+    def _step(self, tell: Tell | None, limit: int, *, asks: bool = False) -> list[Item[V]]:
         """Tell the planner, take what may start, and do what it decides; the one way to the planner."""
         with self._lock:
             now = self._clock()
@@ -195,15 +199,21 @@ class Poller(Changing[V]):
             started = [] if self._stopping else self._planner.start(limit)
             back = self._planner.drain() if self._stopping else self._planner.overheld(now)
             self._handing_back += len(back)
+            here = polls if asks and not started and all(map(self._may_poll_here, polls)) else []
             self._wake(limit, now, gates, early)
             events = self._planner.drain_events()
-        for source, request in polls:
+        for source, request in polls if not here else []:
             self._poll(source, request)
         if back:
             self._hand_back(back)
         for event in events:
             notify(self._on_event, event)
+        for source, request in here:
+            self._poll(source, request, here=True)
         return [Item(held.track.name, held.value, self._units, held.track) for held in started]  # type: ignore[arg-type]
+
+    def _may_poll_here(self, poll: tuple[Source[Any], PollRequest]) -> bool:
+        return poll[0].bounded and self._planner.is_alone(poll[0].name)
 
     def _may_chain(self, source: str) -> bool:
         with self._lock:
@@ -251,11 +261,11 @@ class Poller(Changing[V]):
 
     # -- polls -------------------------------------------------------------------------------------------------------
 
-    def _poll(self, source: Source[Any], request: PollRequest) -> None:
+    def _poll(self, source: Source[Any], request: PollRequest, *, here: bool = False) -> None:
         settle, timeout = partial(self._settle, request), self._config.poll_timeout
-        call = partial(called, source, request)
+        call, early = partial(called, source, request), request.early
         try:
-            self._polling.submit(source.name, call, timeout, on_outcome=settle, on_late=settle, early=request.early)
+            self._polling.submit(source.name, call, timeout, on_outcome=settle, on_late=settle, early=early, here=here)
         except RuntimeError:  # closed by a stop that could not wait: it never ran
             self._step(lambda planner, now: planner.rejected(request, None, now), 0)
 

@@ -24,6 +24,7 @@ class Desk(Generic[V]):
 
     Attributes:
         step: ``step(tell, limit)`` tells the planner, under its lock, and returns at most ``limit`` items to start.
+        ask: the same for one item and a thread that has nothing else to do, which may be made to poll.
         may_chain: whether a unit of that source may go on without a poll.
         link: lets the unit of that item go on with another one, if that leaves nothing to decide; whether it did.
         wait: waits until items may start; False once the poller has stopped.
@@ -31,6 +32,7 @@ class Desk(Generic[V]):
     """
 
     step: Callable[[Tell | None, int], list[Item[V]]]
+    ask: Callable[[Tell | None], list[Item[V]]]
     may_chain: Callable[[str], bool]
     link: Callable[[Item[V]], bool]
     wait: Callable[[], bool]
@@ -112,7 +114,7 @@ class Units(Generic[V]):
             if self._retires():
                 self._desk.step(None, 0)  # what it was woken for is another's
                 return None
-            if items := self._desk.step(None, 1):
+            if items := self._desk.ask(None):
                 return items[0]
         return None
 
@@ -123,7 +125,7 @@ class Units(Generic[V]):
             if not item.ended:
                 return item
         if item.end():
-            items = self._desk.step(partial(_finished, item.source), 1)
+            items = self._desk.ask(partial(_finished, item.source))
             return items[0] if items else self._first()
         with self._lock:
             if item.left:
