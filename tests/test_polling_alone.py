@@ -1,12 +1,14 @@
 """One source alone (rule P14): whoever asks for items polls, and nobody stands between. Real threads, no waiting."""
 
+import random
 import threading
 from collections.abc import Sequence
 
 import pytest
 from hearing import GUARD, Heard
 
-from resilience import Item, ItemsArrivedLate, PollConfig, Poller, PollTimedOut, Source
+from resilience import Item, ItemsArrivedLate, PollConfig, Poller, PollPlanner, PollTimedOut, Source
+from resilience.polling import PollRequest
 
 PATIENT = PollConfig(poll_wait=0.02, overdue_after=2.0, poll_timeout=10.0, give_up_after=20.0)
 QUICK = PollConfig(poll_wait=0.02, overdue_after=0.02, poll_timeout=0.1, give_up_after=20.0)
@@ -75,3 +77,26 @@ def test_p14_poll_that_hangs_in_a_unit_is_timed_out_and_what_it_brings_is_late()
         assert well.threads[2].startswith("fan-out")  # suspect now: units keep away
         well.thaw.set()
         heard.wait_for(ItemsArrivedLate, source="a")
+
+
+def test_p14_only_a_source_that_answers_promptly_is_polled_by_units() -> None:
+    """One that has not answered yet, is slow, failed or timed out may hold a unit for as long as it likes."""
+    planner, now = PollPlanner([Source("a", print, bounded=True)], 1, QUICK, random.Random(1)), 0.0
+
+    def poll() -> PollRequest:
+        nonlocal now
+        now += 5.0
+        (request,) = planner.plan(now)
+        return request
+
+    assert not planner.is_alone("a")
+    planner.answered(poll(), [], now)
+    assert planner.is_alone("a")
+    planner.answered(poll(), [], now + 1.0)
+    assert not planner.is_alone("a")
+    planner.answered(poll(), [], now)
+    planner.failed(poll(), OSError("down"), now)
+    assert not planner.is_alone("a")
+    planner.answered(poll(), [], now)
+    planner.timed_out(poll(), now)
+    assert not planner.is_alone("a")
