@@ -125,6 +125,31 @@ def test_long_output_that_cannot_be_written_fails(monkeypatch: pytest.MonkeyPatc
             sys.stdout.write("a line\n")
 
 
+def test_output_that_fails_at_its_end_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is still on its way out when the command is done counts."""
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        with pytest.raises(SystemExit, match="1"), streams.written():
+            sys.stdout.write("a line\n")
+
+
+def test_closed_output_of_a_check_fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nobody can have read it."""
+    monkeypatch.setattr(sys, "stdout", None)
+    streams.open_streams()
+    with sys.stdout, pytest.raises(SystemExit, match="1"), streams.written():
+        pass
+
+    assert CLOSED in capsys.readouterr().err
+
+
+def test_reader_who_went_away_is_no_news(capsys: pytest.CaptureFixture[str]) -> None:
+    """`| head` is how a command is used."""
+    streams.give_up(Broken(), BrokenPipeError())
+
+    assert capsys.readouterr().err == ""
+
+
 class Broken(io.StringIO):
     """A stream that is no file and takes nothing."""
 
@@ -156,3 +181,15 @@ def test_closed_streams_lead_nowhere_and_the_others_stay(monkeypatch: pytest.Mon
         streams.say_error("nobody hears")
     finally:
         stdout.close()
+
+
+def test_line_is_said_or_lost_and_whole_output_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream that works gets everything; one that takes nothing raises nothing."""
+    works = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", works)
+    with streams.written():
+        streams.say("a line")
+    monkeypatch.setattr(sys, "stdout", Broken())
+    streams.say("nobody hears")
+
+    assert works.getvalue() == "a line\n"
