@@ -128,7 +128,7 @@ def test_p10_source_that_takes_no_results() -> None:
     planner = planner_of("a")
     planner.deliveries("a", ok=False)
 
-    assert told(planner, "a", 0.0).reason == "not polled: its last delivery failed"
+    assert told(planner, "a", 0.0).reason == "not polled: its results do not arrive, or too slowly"
 
 
 def test_p10_abandoned_polls() -> None:

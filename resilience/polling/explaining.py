@@ -106,7 +106,7 @@ _WORDS: dict[Why, Callable[[Track, int, int, Look], str]] = {
     Why.OPEN: _open,
     Why.RESTING: _resting,
     Why.PAUSED: lambda *_: "not polled: somebody paused it",
-    Why.UNDELIVERED: lambda *_: "not polled: its last delivery failed",
+    Why.UNDELIVERED: lambda *_: "not polled: its results do not arrive, or too slowly",
     Why.ABANDONED: lambda track, *_: f"not polled: {len(track.abandoned)} abandoned polls still running",
     Why.NO_UNIT: lambda *_: "due, but no unit is free",
     Why.SHARE_USED: _share_used,
