@@ -194,6 +194,14 @@ def test_a_line_is_one_line_whatever_is_in_it() -> None:
     assert stream.getvalue() == "eu: no: ?[2Jnot ?\n"
 
 
+def test_columns_stay_where_they_are() -> None:
+    """What is aligned stays aligned."""
+    stream = io.StringIO()
+    Printer(stream=stream).say("rates", "  1.0 s  eu  33%   9/s")
+
+    assert stream.getvalue() == "  1.0 s  eu  33%   9/s\n"
+
+
 def test_json_has_facts_and_no_empty_fields() -> None:
     """Machines get a time, a kind and the facts."""
     stream = io.StringIO()

@@ -145,9 +145,10 @@ def dev_server(
 
 def command(arguments: Sequence[str]) -> int:
     """Run one command and return its exit status; bad usage is one line on standard error."""
-    quiet = logging.getLogger("resilience")
-    quiet.addHandler(logging.NullHandler())  # what it logs are events too, and those the commands tell themselves
-    quiet.propagate = False
+    for name in ("resilience", "conductor_adapter"):
+        quiet = logging.getLogger(name)
+        quiet.addHandler(logging.NullHandler())  # what they log are events too, and those the commands tell themselves
+        quiet.propagate = False
     try:
         status = int(app(list(arguments), standalone_mode=False) or 0)
         return status if flushed() else status or UNREAD

@@ -14,7 +14,6 @@ from conductor_adapter.cli.lines import NORMAL, QUIET, line_of
 from conductor_adapter.cli.sampling import Sampler
 from conductor_adapter.cli.streams import give_up
 from conductor_adapter.events import RunnerEvent
-from conductor_adapter.protocol import one_line
 
 __all__ = ["Printer"]
 
@@ -81,7 +80,7 @@ class Printer:
             row = {"at": round(self._clock(), 3), "kind": kind, "server": server, "text": text, **facts}
             text = json.dumps({name: fact for name, fact in row.items() if fact is not None})
         else:
-            text = one_line(text if server is None else f"{server}: {text}")
+            text = _shown(text if server is None else f"{server}: {text}")
         with self._lock:
             self._write(text, style)
 
@@ -108,3 +107,9 @@ class Printer:
         if not self._lost:  # one that is no file fails again and again
             self._lost = True
             give_up(self._stream, error)
+
+
+def _shown(text: str) -> str:
+    """The text in one line, its columns as they are, and nothing in it that steers a terminal."""
+    letters = (letter if letter.isprintable() else " " if letter.isspace() else "?" for letter in text)
+    return "".join(letters).rstrip()

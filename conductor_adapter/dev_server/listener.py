@@ -61,6 +61,8 @@ class Listener:
         await asyncio.gather(*calls, return_exceptions=True)
         # Not 0: aiohttp takes that for "without end".
         await self._http.shutdown(timeout=0.01)
+        self.refuse()  # who was let in meanwhile
+        await asyncio.sleep(0)  # a closed connection is gone after a turn of the loop
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         task = asyncio.current_task()

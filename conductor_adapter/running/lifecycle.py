@@ -103,8 +103,8 @@ class Deliveries:
                 self._failing.discard(server)
             case BacklogFull(server):
                 self._full.add(server)
-            case BacklogDrained(server):
-                self._full.discard(server)
+            case _:  # half of its backlog is gone
+                self._full.discard(event.destination)
 
     def _failed(self, server: str, key: str, attempt: int, waiting: int) -> None:
         often = self._often.setdefault(server, set())

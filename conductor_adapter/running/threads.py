@@ -25,6 +25,7 @@ from conductor_adapter.running.lifecycle import (
     share_of_grace,
 )
 from conductor_adapter.running.links import Link
+from conductor_adapter.running.log import Log
 from conductor_adapter.settings import ServerSettings, check_servers, servers_from_env
 from conductor_adapter.tasks import Task, TaskResult, TaskStatus
 from conductor_adapter.transports import choose
@@ -80,6 +81,7 @@ class WorkerRunner(Changing):
         self._specs = [self._adjusted(spec) for spec in collect_workers(workers)]
         self._settings = check_servers(servers_from_env() if servers is None else servers)
         self._on_event = on_event
+        self._log = Log()
         make = choose(self.config.transport)
         give_up_after = self.config.poll.give_up_after
         self._links = {settings.name: Link(settings, make, give_up_after) for settings in self._settings}
@@ -191,10 +193,13 @@ class WorkerRunner(Changing):
         self._relay.deliver(item.source, item.value.task_id, result, chain=item)
         if result.status in FAILURES:
             failed = TaskFailed(item.source, spec.task_type, item.value.task_id, result.status, result.reason)
+            self._log.task_failed(failed)
             notify(self._on_event, failed)
 
     def _breaker_changed(self, calls: str, event: BreakerChanged) -> None:
-        notify(self._on_event, attrs.evolve(event, calls=calls))
+        changed = attrs.evolve(event, calls=calls)
+        self._log.breaker_changed(changed)
+        notify(self._on_event, changed)
 
     def _heard(self, event: Event) -> None:
         if isinstance(event, (DeliveryFailed, DeliveryResumed, BacklogFull, BacklogDrained)):
