@@ -26,7 +26,8 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 _LONGEST_HOST = 253  # letters: what DNS allows for a name
 NO_SERVER = (
     "no server is configured: name one with --server NAME=http://host:8080/api, a --config file, or "
-    "CONDUCTOR_SERVER_URL (several: separated by commas)"
+    "CONDUCTOR_SERVER_URL (several: separated by commas); in Python also with "
+    "servers=[ServerSettings('eu', 'http://host:8080/api')]"
 )
 
 
@@ -229,7 +230,7 @@ class ServerSettings:
         """What looks odd about the URL though it may be right, in a sentence for people; None when nothing does."""
         if urlsplit(self.url).path.endswith("/api"):
             return None
-        return f"the URL of server {self.name!r} does not end in /api, where Conductor has its API: {self.url}/api?"
+        return f"the URL of server {self.name!r} does not end in /api; Conductor's API is usually at {self.url}/api"
 
 
 def check_servers(servers: Iterable[ServerSettings]) -> tuple[ServerSettings, ...]:

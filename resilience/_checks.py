@@ -20,7 +20,7 @@ def check_number(name: str, value: object, *, least: float, exclusive: bool = Fa
     if not isinstance(value, (int, float)):
         raise TypeError(f"{wanted}, not {value!r} of type {type(value).__name__}: convert it first")
     if not math.isfinite(value) or value < least or (exclusive and value == least):
-        raise ValueError(f"{wanted}, not {value!r}: choose a larger, finite one or leave it out for the default")
+        raise ValueError(f"{wanted}, not {value!r}: choose a larger, finite one")
 
 
 def check_whole(name: str, value: object, *, least: int) -> None:
@@ -31,7 +31,7 @@ def check_whole(name: str, value: object, *, least: int) -> None:
     if not isinstance(value, int):
         raise TypeError(f"{wanted}, not {value!r} of type {type(value).__name__}: convert it with int()")
     if value < least:
-        raise ValueError(f"{wanted}, not {value!r}: choose a larger one or leave it out for the default")
+        raise ValueError(f"{wanted}, not {value!r}: choose a larger one")
 
 
 def text(_: object, attribute: "Attribute[Any]", value: object) -> None:

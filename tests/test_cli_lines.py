@@ -42,6 +42,7 @@ SENTENCES: list[tuple[RunnerEvent, str]] = [
     (PollFailed("eu", ValueError()), "poll failed: ValueError"),
     (PollTimedOut("eu", 5.0), "no answer to a poll within 5 s"),
     (PollOverdue("eu", 3), "its 3 units work for others"),
+    (PollOverdue("eu", 1), "its unit works for others"),
     (ItemsArrivedLate("eu", 1), "1 task arrived late"),
     (ItemsArrivedLate("eu", 2), "2 tasks arrived late"),
     (DeliveryFailed("eu", "t1", 2, DOWN), "result of task t1 not taken (attempt 2), it is sent again: down"),

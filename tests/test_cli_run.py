@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import attrs
@@ -179,9 +180,9 @@ def test_run_exits_with_1_when_results_were_left(pair: tuple[DevServer, DevServe
     done = command("run", target, "--server", f"eu={pair[0].url}", "--duration", "0.6", "--grace", "0.3")
 
     assert done.returncode == 1
-    assert "stopped; left: 1 results not delivered" in done.stdout
+    assert "stopped; left: 1 result not delivered" in done.stdout
     assert "eu: result of task" in done.stdout
-    assert "eu: 1 tasks started, 0 results delivered" in done.stdout
+    assert "eu: 1 task started, 0 results delivered" in done.stdout
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -421,6 +422,7 @@ def test_target_that_does_not_import_shows_the_users_own_traceback(tmp_path: Pat
         (["--server", f"eu={URL}", "--threads", "9" * 5000], "must be a whole number, 1 to 10000"),
         (["--server", f"eu={URL}", "--transport", "ftp"], "transport 'ftp' is not known"),
         (["--sever", f"eu={URL}"], "No such option: --sever"),
+        (["--no-such-option"], "; see conductor-adapter run --help\n"),
     ],
 )
 def test_bad_options_get_one_line_that_names_the_value(target: Path, options: list[str], expected: str) -> None:
@@ -505,6 +507,22 @@ def test_endless_file_gets_one_line(target: Path, text: str, expected: str) -> N
 
     assert expected in line
     assert len(line) < 600
+
+
+def test_version_is_told() -> None:
+    """The name and the version of the distribution, and nothing else."""
+    done = command("--version")
+
+    assert (done.stdout, done.stderr, done.returncode) == (
+        f"conductor-adapter {version('conductor-resilience')}\n",
+        "",
+        0,
+    )
+
+
+def test_unknown_command_is_one_line_that_names_the_help_of_the_whole() -> None:
+    """There is no such command to ask for help."""
+    assert "'bogus'; see conductor-adapter --help" in refused(command("bogus"))
 
 
 def test_no_command_shows_the_help() -> None:

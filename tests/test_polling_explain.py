@@ -156,13 +156,13 @@ def test_p10_source_that_has_its_share() -> None:
     planner = planner_of("a", capacity=2, max_units=1)
     answer_all(planner, "a")
     assert planner.start(1)
-    assert told(planner, "a", 1.0).reason == "backlogged: has 1 units already, its max_units of 1"
+    assert told(planner, "a", 1.0).reason == "backlogged: has 1 unit already, its max_units of 1"
 
     planner = planner_of("a", "b", capacity=2)
     answer_all(planner, "a", "b")
     assert len(planner.start(2)) == 2
     planner.finished("a")
-    assert told(planner, "b", 0.0).reason == "backlogged: has 1 units already, its share of 1"
+    assert told(planner, "b", 0.0).reason == "backlogged: has 1 unit already, its share of 1"
 
     planner = planner_of("a", "b", capacity=1)
     answer_all(planner, "a")

@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Annotated
 
@@ -14,16 +15,16 @@ from conductor_adapter.cli.lines import NORMAL
 from conductor_adapter.cli.printing import Printer
 from conductor_adapter.cli.run import RunOptions
 from conductor_adapter.cli.run import run as run_workers
-from conductor_adapter.cli.streams import UNREAD, UNWRITABLE, flushed, give_up, say_error
+from conductor_adapter.cli.streams import UNREAD, UNWRITABLE, flushed, give_up, say_error, written
 from conductor_adapter.cli.usage import BAD_USAGE, count, grace_length, refusing, seconds, story_length, timeout
 
 __all__ = ["app", "command"]
 
 INTERRUPTED = 130
+NAME = "conductor-adapter"
 
 app = typer.Typer(
-    name="conductor-adapter",
-    help="One worker, several Conductor servers.",
+    name=NAME,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -42,6 +43,22 @@ Config = Annotated[
 ]
 Transport = Annotated[str, typer.Option(metavar="auto|requests|curl", help="The HTTP library.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+
+
+def _say_version(asked: bool) -> None:  # noqa: FBT001 - typer calls it with the option
+    if asked:
+        with refusing(), written():
+            print(NAME, version_of("conductor-resilience"))  # noqa: T201 - output of a command
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[  # noqa: FBT002 - a switch of the command line
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say which version this is.")
+    ] = False,
+) -> None:
+    """One worker, several Conductor servers."""
 
 
 @app.command()
@@ -150,7 +167,7 @@ def command(arguments: Sequence[str]) -> int:
         quiet.addHandler(logging.NullHandler())  # what they log are events too, and those the commands tell themselves
         quiet.propagate = False
     try:
-        status = int(app(list(arguments), standalone_mode=False) or 0)
+        status = int(app(list(arguments), prog_name=NAME, standalone_mode=False) or 0)
         return status if flushed() else status or UNREAD
     except OSError as error:
         if error.errno not in UNWRITABLE:
@@ -165,5 +182,6 @@ def command(arguments: Sequence[str]) -> int:
         if told is None:
             raise
         if text := told().strip():
-            say_error(f"{text.rstrip('.')}; see conductor-adapter --help")
+            whose = getattr(getattr(error, "ctx", None), "command_path", NAME)
+            say_error(f"{text.rstrip('.')}; see {whose} --help")
         return BAD_USAGE

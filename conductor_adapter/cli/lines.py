@@ -22,7 +22,7 @@ from resilience import (
     Undelivered,
 )
 
-__all__ = ["NORMAL", "QUIET", "VERBOSE", "Line", "line_of"]
+__all__ = ["NORMAL", "QUIET", "VERBOSE", "Line", "counted", "line_of"]
 
 QUIET, NORMAL, VERBOSE = 0, 1, 2
 _ENDS = {
@@ -70,7 +70,8 @@ def _of_polls(event: RunnerEvent) -> Line | None:
             text = f"no answer to a poll within {timeout:g} s; a late one is taken in"
             return Line("poll timed out", source, text, style="red")
         case PollOverdue(source, granted):
-            return Line("poll overdue", source, f"a poll is overdue; its {granted} units work for others", VERBOSE)
+            units = "unit works" if granted == 1 else f"{granted} units work"
+            return Line("poll overdue", source, f"a poll is overdue; its {units} for others", VERBOSE)
     return None
 
 
@@ -117,11 +118,11 @@ def _of_backlog(event: RunnerEvent) -> Line | None:
 def _of_tasks(event: RunnerEvent) -> Line | None:
     match event:
         case ItemsArrivedLate(source, count) if count:
-            return Line("late tasks", source, f"{_tasks(count)} arrived late, taken in", style="cyan")
+            return Line("late tasks", source, f"{counted(count, 'task')} arrived late, taken in", style="cyan")
         case GaveBack(source, count, reason):
-            return Line("gave back", source, f"{_tasks(count)} given back un-started ({reason})", style="cyan")
+            return Line("gave back", source, f"{counted(count, 'task')} given back un-started ({reason})", style="cyan")
         case GiveBackFailed(source, count, error):
-            text = f"{_tasks(count)} could not be given back, the server times them out: {_text(error)}"
+            text = f"{counted(count, 'task')} could not be given back, the server times them out: {_text(error)}"
             return Line("give-back failed", source, text, style="red")
         case HandlerFailed(source, error):
             return Line("task lost", source, f"a task could not be handled: {_text(error)}", QUIET, style="bold red")
@@ -131,8 +132,9 @@ def _of_tasks(event: RunnerEvent) -> Line | None:
     return None
 
 
-def _tasks(count: int) -> str:
-    return "1 task" if count == 1 else f"{count} tasks"
+def counted(count: int, what: str) -> str:
+    """``count`` of ``what``, in the plural unless it is one."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _text(error: BaseException) -> str:

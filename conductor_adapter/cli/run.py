@@ -10,7 +10,7 @@ import attrs
 
 from conductor_adapter.cli.health import Health, Wanted, ask_all
 from conductor_adapter.cli.limits import descriptor_hint, open_files
-from conductor_adapter.cli.lines import NORMAL
+from conductor_adapter.cli.lines import NORMAL, counted
 from conductor_adapter.cli.printing import Printer
 from conductor_adapter.cli.servers import find_servers
 from conductor_adapter.cli.streams import say_error
@@ -186,13 +186,14 @@ def _say_end(printer: Printer, views: dict[str, ServerView], ended: Ended, repor
     for name, delivered in ended.delivered(views).items():
         started, failed = views[name].started, ended.failed(name)
         of_them = f" ({failed} failed)" if failed else ""
-        text = f"{started} tasks started{of_them}, {delivered} results delivered"
+        text = f"{counted(started, 'task')} started{of_them}, {counted(delivered, 'result')} delivered"
         printer.say("ran", text, server=name, started=started, failed=failed, delivered=delivered)
     if report.clean:
         printer.say("stopped", "stopped; nothing was left", style="green", **attrs.asdict(report))
         return
     text = (
-        f"stopped; left: {report.left} results not delivered, {report.unfinished} tasks still running, "
-        f"{report.kept} un-started tasks not given back; their servers time them out and run them again"
+        f"stopped; left: {counted(report.left, 'result')} not delivered, {counted(report.unfinished, 'task')} still "
+        f"running, {counted(report.kept, 'un-started task')} not given back; their servers time them out and run them "
+        "again"
     )
     printer.say("stopped", text, style="bold red", **attrs.asdict(report))

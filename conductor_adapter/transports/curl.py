@@ -270,7 +270,7 @@ class _Handle:
         if code == pycurl.E_WRITE_ERROR and self._size > self._limit:
             kind, message = TransportErrorKind.TOO_LARGE, f"the answer is larger than {self._limit} bytes"
         elif code == pycurl.E_ABORTED_BY_CALLBACK:
-            kind, message = TransportErrorKind.BROKEN, "the connection ended before the answer; not sent again"
+            kind, message = TransportErrorKind.BROKEN, "the connection ended before the answer"
         elif self._curl.getinfo(pycurl.HTTP_CONNECTCODE) >= _REDIRECTS:
             kind = TransportErrorKind.CONNECT  # a proxy refused to make a tunnel
         return TransportError(kind, f"server {self._name!r}: {shown(message, call)}")

@@ -87,7 +87,7 @@ def _resting(track: Track, _units: int, _share: int, look: Look) -> str:
 
 def _share_used(track: Track, units: int, share: int, _: Look) -> str:
     what = f"its max_units of {share}" if share == track.source.max_units else f"its share of {share}"
-    return f"{track.state}: has {units} units already, {what}"
+    return f"{track.state}: has {units} {'unit' if units == 1 else 'units'} already, {what}"
 
 
 def _lingering(track: Track, units: int, share: int, look: Look) -> str:
