@@ -31,9 +31,11 @@ __all__ = [
     "servers_from_env",
     "servers_from_options",
     "servers_from_toml",
+    "unread_credentials",
 ]
 
 URL, KEY, SECRET, NAME = "CONDUCTOR_SERVER_URL", "CONDUCTOR_AUTH_KEY", "CONDUCTOR_AUTH_SECRET", "CONDUCTOR_SERVER_NAME"
+_CREDENTIAL = re.compile(rf"(?:{KEY}|{SECRET})(?:_\w+)?", re.ASCII)
 _TOML_KEYS = ("name", "url", "key", "secret", "weight", "domain", "max_units", "reserve", "verify", "headers")
 
 
@@ -141,6 +143,26 @@ def _named_credentials(name: str, environ: Mapping[str, str]) -> Credentials | N
 
 def _suffix(name: str) -> str:
     return re.sub(r"[^A-Z0-9]", "_", name.upper())
+
+
+def unread_credentials(servers: Iterable[ServerSettings], environ: Mapping[str, str] = os.environ) -> str | None:
+    """Say which variables look like credentials of one of ``servers`` that has none, and what that server reads.
+
+    Args:
+        servers: as they were named by options or in a file.
+        environ: the variables; their values are never told.
+    """
+    servers = tuple(servers)
+    read = {f"{variable}_{_suffix(server.name)}" for server in servers for variable in (KEY, SECRET)}
+    unread = sorted(name for name in environ if _CREDENTIAL.fullmatch(name) and name not in read and environ[name])
+    bare = [server.name for server in servers if server.auth is None]
+    if not unread or not bare:
+        return None
+    name = max(bare, key=lambda name: difflib.SequenceMatcher(None, unread[0], f"{KEY}_{_suffix(name)}").ratio())
+    return (
+        f"the environment has {', '.join(unread)}, which no server here reads: server {name!r} reads "
+        f"{KEY}_{_suffix(name)} and {SECRET}_{_suffix(name)}"
+    )
 
 
 # A file: one [[servers]] table each.

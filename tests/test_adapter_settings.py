@@ -14,6 +14,7 @@ from conductor_adapter.settings import (
     servers_from_env,
     servers_from_options,
     servers_from_toml,
+    unread_credentials,
 )
 
 SECRET = "s3cr3t-value"  # noqa: S105 - what must never be shown
@@ -403,6 +404,42 @@ def test_any_environment_gives_servers_or_one_value_error(environ):
 
 
 # The command line.
+
+
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [
+        (["KEY", "SECRET"], "has CONDUCTOR_AUTH_KEY, CONDUCTOR_AUTH_SECRET, which no server here reads: server "),
+        (["KEY_UE"], "_KEY_UE, which no server here reads: server 'eu' reads"),
+        (["SECRET_USA"], ": server 'us-1' reads"),
+        (["KEY_us_1"], " server 'us-1' reads CONDUCTOR_AUTH_KEY_US_1 and CONDUCTOR_AUTH_SECRET_US_1"),
+        (["KEY_OPEN", "KEY"], "has CONDUCTOR_AUTH_KEY, which"),
+    ],
+)  # fmt: skip
+def test_credentials_that_no_server_reads_are_told(variables, says):
+    """The variable and the right one of the likeliest server without credentials are named, no value is."""
+    servers = [
+        ServerSettings("open", "http://a/api", auth=Credentials("k", SECRET)),
+        ServerSettings("eu", "http://eu/api"),
+        ServerSettings("us-1", "http://us/api"),
+    ]
+    hint = unread_credentials(servers, {f"CONDUCTOR_AUTH_{name}": SECRET for name in variables})
+
+    assert says in hint
+    assert SECRET not in hint
+
+
+@pytest.mark.parametrize(
+    ("auth", "environ"),
+    [
+        (None, {"CONDUCTOR_SERVER_URL": "x", "CONDUCTOR_AUTH_KEYS": "x", "MY_CONDUCTOR_AUTH_KEY": "x", "PATH": "x"}),
+        (None, {"CONDUCTOR_AUTH_KEY": "", "CONDUCTOR_AUTH_KEY_EU": ""}),
+        (Credentials("k", SECRET), {"CONDUCTOR_AUTH_KEY": "x", "CONDUCTOR_AUTH_KEY_UE": "x"}),
+    ],
+)  # fmt: skip
+def test_nothing_is_told_of_other_variables_or_when_nothing_lacks_credentials(auth, environ):
+    """A shared environment may hold more than these servers need."""
+    assert unread_credentials([ServerSettings("eu", "http://eu/api", auth=auth)], environ) is None
 
 
 def test_an_option_is_name_and_url():

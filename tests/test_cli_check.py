@@ -304,6 +304,15 @@ def test_check_without_servers_is_one_line() -> None:
     assert "no server is configured" in refused(command("check"))
 
 
+def test_check_names_credentials_that_no_server_reads(server: DevServer) -> None:
+    """A variable of another name is one line on standard error, without its value; what servers say is as always."""
+    done = command("check", "--server", f"eu={server.url}", CONDUCTOR_AUTH_KEY_UE="s3cret")
+
+    assert "CONDUCTOR_AUTH_KEY_UE, which no server here reads: server 'eu' reads CONDUCTOR_AUTH_KEY_EU" in done.stderr
+    assert (done.returncode, done.stderr.count("\n"), done.stdout.count("\n")) == (0, 1, 1)
+    assert "s3cret" not in done.stdout + done.stderr
+
+
 def test_dev_server_serves_until_it_is_told_to_stop() -> None:
     """The command alone is a Conductor-compatible server with work on it."""
     arguments = [COMMAND, "dev-server", "--port", "0", "--seed-tasks", "greet=3"]

@@ -165,6 +165,16 @@ def test_run_hints_at_a_missing_api(pair: tuple[DevServer, DevServer], target: P
     assert "does not end in /api" in done.stdout
 
 
+def test_run_names_credentials_that_no_server_reads(pair: tuple[DevServer, DevServer], target: Path) -> None:
+    """Those of servers from the environment are not those of servers from options, and that is said."""
+    options = ("--server", f"eu={pair[0].url}", "--duration", "0.3", "-q")
+
+    done = command("run", target, *options, CONDUCTOR_AUTH_KEY="k", CONDUCTOR_AUTH_SECRET="s3cret")  # noqa: S106 - made up
+
+    assert "the environment has CONDUCTOR_AUTH_KEY, CONDUCTOR_AUTH_SECRET, which no server here reads" in done.stdout
+    assert "s3cret" not in done.stdout + done.stderr
+
+
 def test_run_says_that_a_task_type_is_unknown(pair: tuple[DevServer, DevServer], target: Path) -> None:
     """A task type that no server knows may be a typing error."""
     done = command("run", target, "--server", f"eu={pair[0].url}", "--duration", "1")

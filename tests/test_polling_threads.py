@@ -594,6 +594,12 @@ def test_source_with_impossible_numbers_is_refused(options: dict[str, int]) -> N
         Queue().source(**options)
 
 
+def test_poller_without_capacity_is_refused_with_advice_that_can_be_followed() -> None:
+    """There is no default to fall back to."""
+    with pytest.raises(ValueError, match=r"capacity must be a whole number of at least 1, not 0: choose a larger one$"):
+        Poller([Queue().source()], capacity=0)
+
+
 def test_empty_answer_after_the_stop_is_no_loss() -> None:
     """A poll that was abandoned at the stop and brings nothing is not reported."""
     events, queue = Heard(), Queue()

@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from conductor_adapter.cli.health import Health, Wanted, ask_all
-from conductor_adapter.cli.servers import find_servers
-from conductor_adapter.cli.streams import written
+from conductor_adapter.cli.servers import credentials_hint, find_servers
+from conductor_adapter.cli.streams import say_error, written
 from conductor_adapter.cli.usage import refusing
 from conductor_adapter.transports import choose
 
@@ -29,6 +29,8 @@ def check(
     with refusing():
         settings = find_servers(servers, config)
         wanted = [Wanted(task_type) for task_type in task_types]
+        if hint := credentials_hint(servers, config, settings):
+            say_error(hint)  # standard output is for what servers say
         asked = ask_all(settings, wanted, choose(transport), TIMEOUT, v2=True)
     with written():
         _tell(asked, as_json=as_json)

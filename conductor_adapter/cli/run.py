@@ -12,7 +12,7 @@ from conductor_adapter.cli.health import Health, Wanted, ask_all
 from conductor_adapter.cli.limits import descriptor_hint, open_files
 from conductor_adapter.cli.lines import NORMAL, counted
 from conductor_adapter.cli.printing import Printer
-from conductor_adapter.cli.servers import find_servers
+from conductor_adapter.cli.servers import credentials_hint, find_servers
 from conductor_adapter.cli.streams import say_error
 from conductor_adapter.cli.usage import refusing
 from conductor_adapter.declaring import WorkerSpec
@@ -132,6 +132,8 @@ def run(options: RunOptions, printer: Printer) -> int:
         runner = TellingRunner(specs, servers, config=config, on_event=ended.hear)
     runner.printer = printer
     _say_start(printer, specs, servers)
+    if hint := credentials_hint(options.servers, options.config, servers):
+        printer.say("hint", hint, style="yellow")
     threads = [options.threads or spec.threads for spec in specs]
     each = getattr(choose(options.transport), "descriptors", 1)
     if hint := descriptor_hint(open_files(), len(servers), threads, each):

@@ -3,9 +3,15 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from conductor_adapter.settings import ServerSettings, servers_from_env, servers_from_options, servers_from_toml
+from conductor_adapter.settings import (
+    ServerSettings,
+    servers_from_env,
+    servers_from_options,
+    servers_from_toml,
+    unread_credentials,
+)
 
-__all__ = ["find_servers"]
+__all__ = ["credentials_hint", "find_servers"]
 
 
 def find_servers(options: Sequence[str], config: Path | None) -> tuple[ServerSettings, ...]:
@@ -21,3 +27,8 @@ def find_servers(options: Sequence[str], config: Path | None) -> tuple[ServerSet
     if config is not None:
         return servers_from_toml(config)
     return servers_from_env()
+
+
+def credentials_hint(options: Sequence[str], config: Path | None, servers: Sequence[ServerSettings]) -> str | None:
+    """Which credentials in the environment are read for none of these servers, if one of them could be meant."""
+    return unread_credentials(servers) if options or config is not None else None
