@@ -243,7 +243,7 @@ def test_second_signal_ends_run_at_once(
         told, errors = process.communicate(timeout=GUARD)
 
     assert (process.returncode, errors) == (1, "")
-    assert "1 tasks still running" in told
+    assert "1 task still running" in told
 
 
 NO_THREADS = """
