@@ -6,7 +6,9 @@ import statistics
 import pytest
 from simulation import NEVER, Simulated, Simulation
 
-from resilience.polling import PollConfig, PollPlanner, Source
+from resilience.polling import PollConfig, PollPlanner, PollRequest, Source
+from resilience.polling.reserving import fitting, kept_free, missing, settle_caps
+from resilience.polling.track import Flight, Track
 
 CONFIG = PollConfig()
 
@@ -167,3 +169,63 @@ def test_p4_urgent_work_beside_hour_long_tasks_starts_at_once_at_a_tenth_of_the_
     assert statistics.median(world.started_at["b"][0] - 100.0 for world in worlds) <= 0.1
     assert all(world.busy["a"] == pytest.approx(9 * 110.0, rel=0.001) for world in worlds)
     assert "b" not in hour_long_tasks(0, 0).started_at
+
+
+def tracks_of(capacity: int, **reserves: int) -> list[Track]:
+    """Sources that reserve so many units, for which the units are kept."""
+    tracks = [Track(Source(name, print, reserve=reserve), answered=True) for name, reserve in reserves.items()]
+    settle_caps(tracks, capacity)
+    return tracks
+
+
+def test_p4_units_are_kept_free_until_the_source_has_them() -> None:
+    """What executes, was granted or is held has its unit; for what starts now, the held items still need theirs."""
+    (track, other) = tracks_of(20, urgent=6, other=3)
+    track.executing, track.held = 1, 2
+    track.live = Flight(PollRequest("urgent", 1, 0.0, probe=False, number=1), 0.0, 0.5)
+
+    assert (missing(track, held=True), missing(track, held=False)) == (2, 4)
+    assert kept_free([track, other]) == 2 + 3
+    track.executing = 9
+    assert (missing(track, held=True), missing(track, held=False), kept_free([track, other])) == (0, 0, 3)
+
+
+@pytest.mark.parametrize(
+    ("wanting", "free", "may"),
+    [
+        ("xx", 4, [True, False]),  # three are kept for the others
+        ("aaa", 3, [True, True, False]),  # two are kept for it, one for b
+        ("aax", 3, [True, True, False]),
+        ("bx", 3, [True, False]),
+        ("bb", 1, [False, False]),  # fewer are free than are kept for a
+        ("aaaa", 4, [True, True, True, False]),
+        ("bab", 3, [True, True, False]),
+        ("xaab", 4, [True, True, True, True]),
+        ("rx", 4, [True, False]),  # r is removed: nothing is kept for it
+        ("rb", 3, [False, True]),
+    ],
+)
+def test_p4_items_start_in_turn_beside_what_is_kept_for_others(wanting: str, free: int, may: list[bool]) -> None:
+    """Two units are kept for a and one for b; each that starts takes its own kept unit first, then what is left."""
+    tracks = {track.name: track for track in tracks_of(8, a=2, b=1, x=0)}
+    removed = Track(Source("r", print, reserve=1), answered=True)
+
+    assert fitting([tracks.get(name, removed) for name in wanting], list(tracks.values()), free) == may
+
+
+def test_p4_paused_source_keeps_no_units_and_caps_stay_in_force() -> None:
+    """Each may have what is not kept for others, and never more than its own limit."""
+    tracks = [
+        Track(Source("a", print, reserve=2)),
+        Track(Source("b", print, reserve=3, max_units=4)),
+        Track(Source("c", print, max_units=9)),
+        Track(Source("d", print)),
+    ]
+
+    settle_caps(iter(tracks), 10)
+    assert [track.cap for track in tracks] == [7, 4, 5, 5]
+    assert {track.all_kept for track in tracks} == {5}
+    tracks[1].paused = True
+    settle_caps(iter(tracks), 10)
+    assert [track.cap for track in tracks] == [None, 4, 8, 8]
+    assert [track.kept for track in tracks] == [2, 0, 0, 0]

@@ -10,6 +10,7 @@ from simulation import NEVER, Simulated, Simulation
 from resilience.polling import PollConfig, PollPlanner, PollRequest, Source
 from resilience.polling.holding import reserved
 from resilience.polling.pausing import Pausing
+from resilience.polling.probing import probes
 from resilience.polling.reasons import Why
 from resilience.polling.sharing import Room, Sharing, share_of
 from resilience.polling.track import Flight, Track
@@ -374,3 +375,41 @@ def test_p10_items_that_started_are_counted_for_good() -> None:
     run_all(planner)
 
     assert planner.view()["a"].started == 5
+
+
+def test_p11_source_that_was_removed_is_not_waited_for() -> None:
+    """Who waits for a unit waits for as many starts as those that are left may have, from the removal on."""
+    first, second, gone = track_of("a", executing=1), track_of("b"), track_of("c")
+    sharing = Sharing([first, second, gone])
+    sharing.contend([first, second, gone])
+
+    sharing.remove(gone)
+    sharing.received(1)
+    assert not sharing.starves([second])
+    sharing.received(1)
+
+    assert sharing.starves([second])
+
+
+def test_p11_items_that_came_the_quick_way_are_waited_for_one_by_one() -> None:
+    """However many items a chain brought before anybody looked, each counts as one start for who has no unit."""
+    busy, waiting = track_of("a", executing=1), track_of("b", weight=2)
+    sharing = Sharing([busy, waiting])
+    sharing.contend([busy, waiting])
+
+    for _ in range(3):
+        sharing.linked(busy)
+    sharing.settle()
+    assert waiting.waited_for == 3
+    sharing.settle()
+
+    assert waiting.waited_for == 3
+
+
+def test_p2_every_probe_there_is_no_room_for_says_so() -> None:
+    """Suspect sources beyond the room are told apart from the one that is probed."""
+    held, capacity = 7, 4
+    suspects = [Track(Source(name, print), polled_at=float(at)) for at, name in enumerate("abc")]
+
+    assert probes([suspects[2], suspects[0], suspects[1]], suspects, held, capacity) == [suspects[0]]
+    assert [track.why for track in suspects[1:]] == [Why.CROWDED, Why.CROWDED]
