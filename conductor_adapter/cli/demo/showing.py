@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from conductor_adapter.cli.lines import NORMAL, Line, line_of
+from conductor_adapter.cli.lines import NORMAL, Line, counted, line_of
 from conductor_adapter.cli.printing import Printer
 from conductor_adapter.cli.sampling import Sampler
 from conductor_adapter.events import RunnerEvent
@@ -120,7 +120,7 @@ def _trouble(view: ServerView) -> str:
         f"{what} {state}" for what, state in (("polls", view.polls), ("updates", view.updates)) if state != "closed"
     ]
     if view.waiting:
-        parts.append(f"{view.waiting} results waiting")
+        parts.append(f"{counted(view.waiting, 'result')} waiting")
     return f" [{', '.join(parts)}]" if parts else ""
 
 
