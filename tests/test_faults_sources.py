@@ -13,9 +13,10 @@ from hearing import GUARD, Heard
 from resilience import BreakerConfig, BreakerRegistry, GiveBackFailed, PollConfig, Poller, PollTimedOut
 
 
-def test_forty_sources_most_of_them_ill() -> None:
-    """Ten hang, ten fail and ten are idle; the rest is served meanwhile, and all when they are well."""
-    queues = [Queue(f"q{number}", 0 if number % 4 == 3 else 40) for number in range(40)]
+@pytest.mark.parametrize("count", [40, 200])
+def test_many_sources_most_of_them_ill(count: int) -> None:
+    """A quarter hangs, one fails and one is idle; the rest is served meanwhile, and all when they are well."""
+    queues = [Queue(f"q{number}", 0 if number % 4 == 3 else 40) for number in range(count)]
     for number, queue in enumerate(queues):
         queue.ill = {0: "hung", 1: "down"}.get(number % 4)
     healthy, idle = queues[2::4], queues[3::4]

@@ -107,7 +107,7 @@ def test_frozen_server_costs_the_other_nothing_and_no_task(real: RealServers, tm
 
 
 def test_killed_server_comes_back_and_is_drained(real: RealServers, tmp_path: Path, running: Running) -> None:
-    """SIGKILL and a restart: the other server is drained meanwhile, and what was in flight is delivered or retried."""
+    """SIGKILL and a restart, twice: the other one is drained meanwhile, what was in flight is delivered or retried."""
     job = Job.new(tmp_path, threads=4, seconds=0.05, steps=2)
     started = [job.backlog(server, 80, responseTimeoutSeconds=5) for server in real]
 
@@ -116,11 +116,20 @@ def test_killed_server_comes_back_and_is_drained(real: RealServers, tmp_path: Pa
         real.kill(1)
         drained(job, [real[0]])
         real.restart(1)
+        before = served(job, NAMES[1])
+        wait_until(lambda: served(job, NAMES[1]) > before, 60, "the server that is back is not served")
+        real.kill(1)
+        real.restart(1)
         drained(job, real)
 
     for server, name, workflows in zip(real, NAMES, started, strict=True):
         check_work(job, server, name, workflows, crashed=server is real[1])
     check_nothing_lost(real[0], started[0])
+
+
+def served(job: Job, server: str) -> int:
+    """Executions of one server's tasks so far."""
+    return sum(execution.server == server for execution in job.executions())
 
 
 def rate(job: Job, begin: float, end: float, server: str | None = None) -> float:
