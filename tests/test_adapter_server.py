@@ -498,6 +498,16 @@ def test_a_server_without_a_token_endpoint_has_no_auth_until_it_says_otherwise()
     assert script.sent[-1][1] == "tok-1"
 
 
+def test_a_server_without_a_token_endpoint_is_quoted_like_any_other():
+    """There is no token to hide in what it says, and nothing else changes in its errors."""
+    server = locked_server()
+    run(poll(server), says(404, b"<html>"), EMPTY)
+    error, _ = fails(poll(server), says(500, b"the queue is broken"))
+
+    assert isinstance(error, ServerFailed)
+    assert "the queue is broken" in str(error)
+
+
 def test_a_token_is_renewed_before_it_expires():
     """After 45 minutes one call renews it; the others go on with the old one meanwhile."""
     clock = ManualClock()
