@@ -271,6 +271,18 @@ def test_p4_p8_whose_turn_it_is(units: tuple[int, ...], owed: int, turn: Turn) -
     assert may_go_on(tracks[0], tracks, tracks, Sharing(tracks), 9) is turn
 
 
+@pytest.mark.parametrize(("waited_for", "turn"), [(0, Turn.ITS), (3, Turn.ITS), (4, Turn.OVER)])
+def test_p11_who_has_no_unit_ends_a_chain_when_it_has_waited_for_long_enough(waited_for: int, turn: Turn) -> None:
+    """A source of weight 3 has two of its two and a quarter units; one of weight 1 may wait for four starts."""
+    heavy = Track(Source("heavy", print, weight=3), executing=2, answered=True, full=True)
+    light = Track(Source("light", print), answered=True, full=True)
+    sharing = Sharing([heavy, light])
+    sharing.contend([heavy, light])
+    light.waited_for = waited_for
+
+    assert may_go_on(heavy, [heavy, light], [heavy, light], sharing, 3) is turn
+
+
 def calm() -> Desk:
     """One source has all units, another one is caught up and rests a moment."""
     desk = Desk(*sources("a", "b"), capacity=2).fill("b")
@@ -395,6 +407,17 @@ def test_chained_item_makes_a_caught_up_source_backlogged_again() -> None:
 
     assert desk.planner.view()["a"].state == "backlogged"
     assert desk.may("a")
+
+
+def test_p6_chained_item_ends_the_pause_after_an_empty_answer() -> None:
+    """What came with a result shows that there is work: the next poll need not wait."""
+    desk = Desk(*sources("a"), capacity=3).fill()
+    desk.chain("a", 0)
+    assert desk.live == {}
+
+    desk.chain("a")
+
+    assert desk.live["a"].count == 1  # for the unit that had heard of nothing
 
 
 def test_empty_answer_clears_the_debt() -> None:
