@@ -8,6 +8,7 @@ from simulation import NEVER, Simulated, Simulation
 
 from resilience.polling import PollConfig, PollPlanner, PollRequest, Source
 from resilience.polling.reserving import fitting, kept_free, missing, settle_caps
+from resilience.polling.sharing import Room, Sharing
 from resilience.polling.track import Flight, Track
 
 CONFIG = PollConfig()
@@ -229,3 +230,24 @@ def test_p4_paused_source_keeps_no_units_and_caps_stay_in_force() -> None:
     settle_caps(iter(tracks), 10)
     assert [track.cap for track in tracks] == [None, 4, 8, 8]
     assert [track.kept for track in tracks] == [2, 0, 0, 0]
+
+
+def test_p4_source_that_has_its_kept_units_leaves_the_others_the_rest() -> None:
+    """What it is granted of its own reserve is kept no longer: the next one has all that is left."""
+    (reserving, other) = tracks_of(8, a=2, x=0)
+    sharing = Sharing([reserving, other])
+    sharing.contend([reserving, other])
+    room = Room(capacity=8, free=8, lent=0, kept=2)
+
+    assert sharing.grants([reserving, other], [reserving, other], room, 0.0) == [(reserving, 4), (other, 4)]
+
+
+def test_p2_reserving_source_is_granted_no_more_than_is_free() -> None:
+    """An item that it holds has one of its kept units: that one is not counted as free for it again."""
+    (reserving, other) = tracks_of(8, a=3, x=0)
+    reserving.held = 1
+    sharing = Sharing([reserving, other])
+    sharing.contend([reserving, other])
+    room = Room(capacity=8, free=2, lent=0, kept=2)
+
+    assert sharing.grants([reserving, other], [reserving, other], room, 0.0) == [(reserving, 2)]
