@@ -348,6 +348,72 @@ def test_gate_of_anybody_ends_the_quick_way() -> None:
     assert not desk.planner.link("a", desk.now, origin=Track(Source("a", print)))
 
 
+def test_quick_way_and_long_way_say_the_same() -> None:
+    """While nothing is to be decided a unit may go on, but not past the source's own gate."""
+    desk = calm()
+    assert desk.may("a")
+
+    desk.gates = {"a": desk.now + 1}
+
+    assert not desk.may("a")
+
+
+def test_p3_quick_way_ends_when_an_open_breaker_is_to_be_looked_at() -> None:
+    """Others may have closed it by then, and nobody tells: so it does not end only when the gate would open."""
+    desk = calm()
+    desk.now += 0.5
+    desk.planner.finished("a")  # news: what was calm is over
+    desk.gates = {"b": desk.now + 60}
+    desk.plan()
+    desk.answer("a")
+    assert desk.start() == ["a"]
+    desk.plan()
+    assert desk.may("a")
+    desk.gates = {}
+    assert desk.planner.link("a", desk.now)
+
+    desk.now += 1.1
+
+    assert not desk.planner.link("a", desk.now)
+
+
+def test_p8_source_that_is_owed_but_open_ends_no_chain() -> None:
+    """It cannot be polled now: the unit would stand idle."""
+    desk = Desk(*sources("a", "b"), capacity=1).fill("b")
+    desk.now += 1
+    desk.chain("a")
+    desk.answer("b")
+    desk.now += 6
+    desk.planner.overheld(desk.now)
+    assert not desk.may("a")
+
+    desk.gates = {"b": desk.now + 10}
+
+    assert desk.may("a")
+
+
+@pytest.mark.parametrize("reserve", [0, 1])
+def test_p7_no_chain_takes_a_unit_that_there_is_no_longer_or_that_is_kept(reserve: int) -> None:
+    """With one unit less each has no more than its share, and yet too many run: one unit is given up."""
+    kept = Source("r", print, reserve=reserve)
+    desk = Desk(*sources("a", "b"), kept, capacity=4 + reserve)
+    while desk.planner.executing < 4:
+        desk.plan()
+        for name in list(desk.live):
+            desk.answer(name, 0 if name == "r" else None)
+        desk.start()
+    assert desk.units() == {"a": 2, "b": 2, "r": 0}
+    desk.planner.pause("r")
+    desk.planner.resume("r")
+    assert desk.may("a")
+
+    desk.planner.set_capacity(3 + reserve)
+
+    assert not desk.may("a")
+    desk.planner.finished("b")
+    assert desk.may("a")
+
+
 @pytest.mark.parametrize("number", [2, 3, 8])
 def test_p11_equals_take_turns_at_capacity_one(number: int) -> None:
     """With one unit no source goes on while another one waits."""

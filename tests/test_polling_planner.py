@@ -72,6 +72,14 @@ def test_p1_source_has_one_live_poll() -> None:
     assert list(desk.plan(6.0)) == ["a"]
 
 
+def test_p1_polls_wait_as_long_as_the_config_says() -> None:
+    """The options are the caller's, and without any they are those of the documents."""
+    patient = PollPlanner([Source("a", print)], 1, PollConfig(poll_wait=3.0))
+
+    assert patient.plan(0.0)[0].wait == 3.0
+    assert PollPlanner([Source("a", print)], 1).plan(0.0)[0].wait == PollConfig().poll_wait
+
+
 def test_p1_abandoned_poll_does_not_count_as_live() -> None:
     """A source is polled again beside a poll that was abandoned, until too many of those still run."""
     desk = Desk("a")
@@ -825,6 +833,35 @@ def test_p8_item_that_was_owed_a_unit_has_it() -> None:
     assert desk.start() == ["b"]
 
 
+def test_p8_slow_source_that_is_owed_waits_like_those_that_divide_the_capacity() -> None:
+    """What the others receive meanwhile is counted, so that its wait has a bound."""
+    desk = Desk("a", "b", capacity=1)
+    desk.backlogged("a", "b")
+    desk.planner.pause("b")
+    desk.answer(desk.plan(1.0)["a"])
+    assert desk.start() == ["a"]
+    waiting = desk.planner._tracks["b"]
+    waiting.slow, waiting.owed = True, 1
+    desk.planner.resume("b")
+    assert desk.plan(1.1) == {}
+
+    for received in range(1, 4):
+        desk.planner.chained("a", [object()], 1.2)
+        assert waiting.waited_for == received
+
+
+def test_p8_unit_of_a_source_that_is_owed_is_found_beside_polls_in_time() -> None:
+    """Only units of overdue polls are lent, and not for it: those of a poll on its way leave the others free."""
+    desk = Desk(capacity=4, sources=(Source("a", print, max_units=2), Source("b", print)))
+    desk.backlogged("a", "b")
+    desk.planner.pause("b")
+    assert desk.plan(1.0)["a"].count == 2
+    desk.planner.resume("b")
+    desk.planner._tracks["b"].owed = 1
+
+    assert desk.plan(1.1)["b"].count == 1
+
+
 def test_p8_plan_does_not_count_on_what_goes_back() -> None:
     """What has been held for too long makes room at the same plan, though the driver fetches it afterwards."""
     desk = Desk("a", "b", capacity=1)
@@ -851,6 +888,17 @@ def test_p9_what_falls_due_between_two_questions_is_not_forgotten() -> None:
     assert due is not None
 
     assert desk.planner.next_wakeup(due + 0.5) == due + 0.5
+
+
+def test_p9_end_of_the_rest_of_a_paused_source_is_no_time() -> None:
+    """Nothing would be done then: it is not polled before it is resumed."""
+    desk = Desk("a")
+    desk.backlogged()
+    assert desk.wakeup() is not None
+
+    desk.planner.pause("a")
+
+    assert desk.wakeup() is None
 
 
 def test_p9_nothing_to_do_is_no_time() -> None:
@@ -1033,6 +1081,52 @@ def test_p12_stopped_planner_probes_nobody() -> None:
 
     assert desk.plan(20.0) == {}
     assert desk.wakeup() is None
+
+
+def test_p12_stopped_planner_waits_for_no_early_probe() -> None:
+    """Also when its time is still to come."""
+    desk = Desk("a")
+    desk.backlogged()
+    lost(desk, a=1.0)
+    desk.planner.stop()
+    desk.plan(2.0)
+
+    assert desk.wakeup() is None
+
+
+def test_p12_early_probe_is_sent_at_the_moment_that_was_named() -> None:
+    """Until then breakers are looked at every second, as ever: others may have closed them."""
+    desk = Desk("a")
+    desk.backlogged()
+    lost(desk, a=1.0)
+    assert desk.plan(1.5) == {}
+    looks = 0
+    while (at := desk.wakeup()) == desk.now + 1.0:
+        assert desk.plan(at) == {}
+        looks += 1
+
+    assert 4 <= looks <= 7
+    assert at is not None
+    assert desk.plan(at)["a"].early
+
+
+def test_p12_no_early_probe_is_waited_for_while_somebody_is_closed() -> None:
+    """One is open and the other one answers: the next look is that at the breaker."""
+    desk = Desk("a", "b")
+    desk.backlogged("a")
+    lost(desk, b=1.0)
+    desk.plan(2.0)
+
+    assert desk.wakeup() in (2.5, 3.0)  # what a is asked for may be overdue before
+
+
+def test_p12_early_probe_has_its_time_before_anything_was_planned() -> None:
+    """Breakers that are shared may all be open when a poller begins."""
+    desk = Desk("a")
+    lost(desk, a=1.0)
+    desk.now = 2.0
+
+    assert 6.0 <= (desk.wakeup() or 0.0) <= 8.5
 
 
 # -- P13: deliveries -------------------------------------------------------------------------------------------------

@@ -112,6 +112,18 @@ def test_p4_granted_units_of_the_reserve_are_not_lent() -> None:
     assert start(planner) == ["urgent"]
 
 
+def test_p2_no_more_start_than_the_driver_has_room_for() -> None:
+    """Also where units are kept free; the others start when it asks again."""
+    planner = planner_of(Source("a", print), Source("urgent", print, reserve=1), capacity=4)
+    answer(planner, 0.0, "a")
+    finish_all(planner)
+    answer(planner, 1.0, "a")
+    assert planner.held == 3
+
+    assert [held.track.name for held in planner.start(2)] == ["a", "a"]
+    assert planner.held == 1
+
+
 def test_p4_reserve_is_also_a_share() -> None:
     """A light source may use the units that are kept for it, whatever its weight."""
     heavy = [Source(name, print, weight=100) for name in "ab"]
