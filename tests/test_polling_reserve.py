@@ -7,6 +7,7 @@ import pytest
 from simulation import NEVER, Simulated, Simulation
 
 from resilience.polling import PollConfig, PollPlanner, PollRequest, Source
+from resilience.polling.probing import sharers
 from resilience.polling.reserving import fitting, kept_free, missing, settle_caps
 from resilience.polling.sharing import Room, Sharing
 from resilience.polling.track import Flight, Track
@@ -263,3 +264,13 @@ def test_p2_reserving_source_is_granted_no_more_than_is_free() -> None:
     room = Room(capacity=8, free=2, lent=0, kept=2)
 
     assert sharing.grants([reserving, other], [reserving, other], room, 0.0) == [(reserving, 2)]
+
+
+@pytest.mark.parametrize(("limit", "together"), [(5, True), (7, True), (8, False)])
+def test_p3_slow_source_uses_what_a_prompt_one_with_kept_units_leaves(limit: int, *, together: bool) -> None:
+    """What is kept for the prompt source it may use itself: a slow one shares only where its limit leaves units."""
+    prompt = Track(Source("p", print, reserve=2, max_units=limit), answered=True, full=True)
+    slow = Track(Source("s", print), answered=True, full=True, slow=True)
+    settle_caps([prompt, slow], 8)
+
+    assert sharers([prompt, slow], 8, kept=2) == ([prompt, slow] if together else [prompt])
