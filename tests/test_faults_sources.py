@@ -16,7 +16,8 @@ from resilience import BreakerConfig, BreakerRegistry, GiveBackFailed, PollConfi
 @pytest.mark.parametrize("count", [40, 200])
 def test_many_sources_most_of_them_ill(count: int) -> None:
     """A quarter hangs, one fails and one is idle; the rest is served meanwhile, and all when they are well."""
-    queues = [Queue(f"q{number}", 0 if number % 4 == 3 else 40) for number in range(count)]
+    values = 1600 // count
+    queues = [Queue(f"q{number}", 0 if number % 4 == 3 else values) for number in range(count)]
     for number, queue in enumerate(queues):
         queue.ill = {0: "hung", 1: "down"}.get(number % 4)
     healthy, idle = queues[2::4], queues[3::4]
@@ -25,13 +26,13 @@ def test_many_sources_most_of_them_ill(count: int) -> None:
     sources = [queue.source() for queue in queues]
     with Poller(sources, capacity=10, config=TIMES, breakers=breakers, on_event=heard) as poller:
         poller.start(done)
-        check(healthy, done, 40)
+        check(healthy, done, values)
         until(lambda: _most_timeouts(heard) >= TIMES.max_abandoned, "one is not asked any more")
         idle[0].values.append((idle[0].name, 0))
         check(idle[:1], done, 1)
         for queue in queues:
             queue.heal()
-        check(queues[0::4] + queues[1::4] + healthy, done, 40)
+        check(queues[0::4] + queues[1::4] + healthy, done, values)
 
     assert done.most <= 10
     assert max(queue.most for queue in queues) <= 1 + TIMES.max_abandoned
