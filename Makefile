@@ -5,7 +5,7 @@ VENV ?= .venv
 COV_MIN ?= 100
 COVERAGE ?= --cov --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=$(COV_MIN)
 # most tests wait for something: two processes halve the time, also on two cores; empty: one
-PARALLEL ?= -n 2 --dist loadgroup
+PARALLEL ?= -n 2 --dist loadfile
 # more arguments for pytest, e.g. ARGS="-k breaker -x"
 ARGS ?=
 

@@ -16,7 +16,7 @@ from simulation.random_worlds import random_world
 from simulation.survey import Outcome, outcome, part
 from simulation.watch import Watch
 
-pytestmark = [pytest.mark.no_cover, pytest.mark.xdist_group("worlds")]  # in one process: they are looked at twice
+pytestmark = pytest.mark.no_cover
 NUMBER = int(os.environ.get("WORLDS", "1849"))
 CHUNK = 100
 CHUNKS = [range(first, min(first + CHUNK, NUMBER)) for first in range(0, NUMBER, CHUNK)]
