@@ -161,6 +161,33 @@ class TaskResult:
         output = self._output if isinstance(self._output, JsonText) else encode(dict(self._output))
         return f'{encode(self._head())[:-1]},"outputData":{output}}}'
 
+    @classmethod
+    def from_json(cls, text: str) -> "TaskResult":
+        """Read back what ``to_json`` wrote; what a server would be sent of both is the same.
+
+        Raises:
+            ValueError: it is not such a text.
+        """
+        try:
+            wire = json.loads(text)
+            return cls(
+                task_id=wire["taskId"],
+                workflow_id=wire["workflowInstanceId"],
+                status=TaskStatus(wire["status"]),
+                output=JsonText(encode(wire["outputData"])),
+                reason=wire.get("reasonForIncompletion"),
+                callback_after=wire.get("callbackAfterSeconds", 0.0),
+                logs=tuple((line["createdTime"] / 1000, line["log"]) for line in wire.get("logs", ())),
+                worker_id=wire.get("workerId"),
+            )
+        except (KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(f"no task result as it is written down: {error!r}") from None
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the task is at its end: what only says how it goes on is stale when it comes late."""
+        return self.status is not TaskStatus.IN_PROGRESS
+
     def _head(self) -> dict[str, Any]:
         """All of an update but the output."""
         wire: dict[str, Any] = {
@@ -175,7 +202,7 @@ class TaskResult:
         if self.status is TaskStatus.IN_PROGRESS:
             wire["callbackAfterSeconds"] = math.ceil(self.callback_after)  # whole seconds: never sooner than asked for
         if self.logs:
-            wire["logs"] = [{"log": text, "createdTime": int(created * 1000)} for created, text in self.logs]
+            wire["logs"] = [{"log": text, "createdTime": round(created * 1000)} for created, text in self.logs]
         return wire
 
 

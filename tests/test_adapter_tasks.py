@@ -137,3 +137,37 @@ def test_a_callback_comes_never_sooner_than_asked_for(asked, sent):
     wire = TaskResult(task_id="t", status=TaskStatus.IN_PROGRESS, callback_after=asked).to_wire()
 
     assert wire["callbackAfterSeconds"] == sent
+
+
+RESULTS = st.builds(
+    TaskResult,
+    task_id=TEXT,
+    workflow_id=TEXT,
+    status=st.sampled_from(TaskStatus),
+    output=st.dictionaries(TEXT, JSON, max_size=3),
+    reason=st.none() | TEXT,
+    callback_after=st.integers(0, 10**6).map(float) | st.floats(0, 1e6),
+    logs=st.lists(st.tuples(st.floats(0, 4e9), TEXT), max_size=3).map(tuple),
+    worker_id=st.none() | TEXT,
+)
+
+
+@given(RESULTS)
+def test_d2_a_result_that_was_written_down_is_the_same_when_it_is_read(result):
+    """What the server is sent after a restart is, byte for byte, what it would have been sent before."""
+    assert TaskResult.from_json(result.to_json()).to_json() == result.to_json()
+
+
+NEW = {"taskId": "t", "workflowInstanceId": "w", "status": "NEW", "outputData": {}}
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "1", "null", "{}", "[" * 100_000, json.dumps(NEW)])
+def test_what_is_no_written_result_is_refused(text):
+    """A damaged row says what it is not, and is never taken for a result."""
+    with pytest.raises(ValueError, match=r"no task result|Expecting|TaskStatus"):
+        TaskResult.from_json(text)
+
+
+def test_only_what_is_in_progress_is_not_final():
+    """A heartbeat or a callback is stale when it comes late; every other result ends its task."""
+    assert [status for status in TaskStatus if not TaskResult(status=status).is_final] == [TaskStatus.IN_PROGRESS]
