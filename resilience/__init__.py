@@ -3,7 +3,7 @@
 The floors, from the bottom up; each knows only those below it:
 
 * values: `errors`, `outcomes`, `events`
-* decisions: `allocation` (exact shares), `backoff`, `breaker`, `registry`
+* decisions: `allocation` (exact shares), `backoff`, `leases`, `breaker`, `registry`
 * `fan_out`: many calls, one deadline
 * `polling`: many sources, one capacity; `delivery`: results that must arrive
 
@@ -29,6 +29,7 @@ from resilience.events import (
     HandlerFailed,
     ItemsArrived,
     ItemsArrivedLate,
+    LeaseLost,
     Listener,
     PollFailed,
     PollOverdue,
@@ -78,6 +79,7 @@ __all__ = [
     "Item",
     "ItemsArrived",
     "ItemsArrivedLate",
+    "LeaseLost",
     "Listener",
     "MemoryStore",
     "Outcome",

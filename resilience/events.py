@@ -24,6 +24,7 @@ __all__ = [
     "HandlerFailed",
     "ItemsArrived",
     "ItemsArrivedLate",
+    "LeaseLost",
     "Listener",
     "PollFailed",
     "PollOverdue",
@@ -132,6 +133,23 @@ class GiveBackFailed:
 
 
 @attrs.frozen
+class LeaseLost:
+    """The lease of an item of ``source`` is over, and it could not be extended; somebody else may be given the item.
+
+    Nothing is done about the item itself: it runs on.
+
+    Attributes:
+        source: where the item came from.
+        value: the item's value; not shown.
+        error: what came of the last attempt to extend its lease.
+    """
+
+    source: str
+    value: object = attrs.field(repr=False)
+    error: BaseException
+
+
+@attrs.frozen
 class HandlerFailed:
     """The handler raised ``error`` for an item of ``source``; the item is done, and its unit is free."""
 
@@ -204,6 +222,7 @@ Event = Union[  # noqa: UP007 - one name for all, also in annotations of user co
     PollTimedOut,
     GaveBack,
     GiveBackFailed,
+    LeaseLost,
     HandlerFailed,
     DeliveryFailed,
     DeliveryResumed,

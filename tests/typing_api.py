@@ -65,6 +65,7 @@ from resilience import (
     Item,
     ItemsArrived,
     ItemsArrivedLate,
+    LeaseLost,
     Listener,
     MemoryStore,
     Outcome,
@@ -203,6 +204,8 @@ def jobs(name: str, redis: Redis) -> Source[bytes]:
         name,
         lambda count, _wait: redis.lpop("jobs", count),
         give_back=lambda values: redis.lpush("jobs", *reversed(values)),
+        extend=lambda value, timeout: redis.lpush(value.decode(), timeout.hex().encode()),
+        lease=lambda value: None if value else 30.0,
         weight=2,
         max_batch=10,
         max_units=None,
@@ -294,7 +297,7 @@ def tell(event: Event) -> str:
         return f"{event.name}: {event.before.value} -> {event.after.value}"
     if isinstance(event, (ItemsArrived, ItemsArrivedLate, GaveBack)):
         return f"{event.source}: {event.count}"
-    if isinstance(event, (PollFailed, GiveBackFailed, HandlerFailed)):
+    if isinstance(event, (PollFailed, GiveBackFailed, HandlerFailed, LeaseLost)):
         return f"{event.source}: {event.error!r}"
     if isinstance(event, (PollOverdue, PollTimedOut)):
         return event.source

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
+from resilience.leases import Lease
+
 __all__ = ["Holder", "Item"]
 
 V = TypeVar("V")
@@ -37,15 +39,26 @@ class Item(Generic[V]):
         source: the name of the source it came from.
         follower: what its unit goes on with.
         left: whether its handler is held up and has no unit any more; for the poller.
+        lease: what keeps it from being handed to somebody else, until it ends; for the poller.
+        asked_at: when it was asked whether its unit may chain; for the poller.
         origin: the account of the source it came from, whose name may be another's by now; for the poller.
     """
 
-    __slots__ = ("_holder", "_open", "follower", "left", "origin", "source", "value")
+    __slots__ = ("_holder", "_open", "asked_at", "follower", "lease", "left", "origin", "source", "value")
 
-    def __init__(self, source: str, value: V, holder: Holder, origin: Any = None) -> None:  # noqa: ANN401 - opaque
+    def __init__(
+        self,
+        source: str,
+        value: V,
+        holder: Holder,
+        origin: Any = None,  # noqa: ANN401 - opaque
+        lease: Lease | None = None,
+    ) -> None:
         self.source = source
         self.value = value
         self.origin = origin
+        self.lease = lease
+        self.asked_at: float | None = None
         self.follower: Item[V] | None = None
         self.left = False
         self._holder = holder
@@ -65,6 +78,8 @@ class Item(Generic[V]):
             del self._open  # one step, so that of two threads only one ends it
         except AttributeError:
             return False
+        if self.lease is not None:
+            self.lease.end()
         return True
 
     def done(self) -> None:

@@ -8,7 +8,7 @@ from resilience.outcomes import Failed, Outcome, Rejected, TimedOut, Value
 from resilience.polling.planner import PollPlanner
 from resilience.polling.source import PollRequest, Source, checked
 
-__all__ = ["called", "report"]
+__all__ = ["brought", "called", "report"]
 
 V = TypeVar("V")
 
@@ -22,10 +22,24 @@ def called(source: Source[V], request: PollRequest) -> Sequence[V]:
     return values
 
 
-def report(request: PollRequest, outcome: Outcome[Sequence[object]], planner: PollPlanner, now: float) -> None:
-    """Tell the planner what a poll came to."""
+def brought(outcome: Outcome[Sequence[V]]) -> Sequence[V]:
+    """The values that a poll brought."""
     if isinstance(outcome, Value):
-        planner.answered(request, outcome.value, now)
+        return outcome.value
+    error = outcome.error if isinstance(outcome, Failed) else None
+    return error.values if isinstance(error, Incomplete) else ()
+
+
+def report(
+    request: PollRequest,
+    outcome: Outcome[Sequence[object]],
+    values: Sequence[object],
+    planner: PollPlanner,
+    now: float,
+) -> None:
+    """Tell the planner what a poll came to, and which ``values`` it brought."""
+    if isinstance(outcome, Value):
+        planner.answered(request, values, now)
     elif isinstance(outcome, TimedOut):
         planner.timed_out(request, now)
     elif isinstance(outcome, Rejected):
@@ -33,5 +47,4 @@ def report(request: PollRequest, outcome: Outcome[Sequence[object]], planner: Po
     else:
         error = outcome.error if isinstance(outcome, Failed) else RuntimeError("the poll was cancelled")
         hint = error.retry_after if isinstance(error, Throttled) else 0.0
-        values = error.values if isinstance(error, Incomplete) else ()
         planner.failed(request, error, now, hint=hint, values=values)

@@ -28,6 +28,10 @@ class Source(Generic[V]):
             it returns a sequence, ``None`` is empty. It runs in a thread of its own and may raise:
             `Throttled` pauses the source and counts nothing, anything else counts against it.
         give_back: ``give_back(values)`` returns values that never started. Without it they are reported as lost.
+        extend: ``extend(value, timeout)`` prolongs the lease of a value that is held or runs, by its whole length from
+            now on; within ``timeout`` seconds, or its answer is worth nothing. It runs in a thread of its own, may
+            raise (it is tried again then; not after `Undeliverable`), and may be called a moment after the value's end.
+        lease: ``lease(value)`` tells how many seconds ``value`` is lent without an ``extend``; None for ever.
         bounded: ``poll`` ends soon after its wait, whatever the other side does: where it is the only source, and
             prompt, the threads of `Poller.start` poll it themselves (rule P14), and it runs in no thread of its own.
         weight: its claim to the capacity, relative to the others.
@@ -37,13 +41,20 @@ class Source(Generic[V]):
             idle; for urgent work beside tasks that take an hour.
 
     Raises:
-        ValueError: a number below 1 (``reserve``: below 0, or above ``max_units``).
+        ValueError: a number below 1 (``reserve``: below 0, or above ``max_units``); one of ``extend`` and ``lease``
+            without the other.
         TypeError: a name that is no text, something that cannot be called, or no whole number.
     """
 
     name: str = attrs.field(validator=text)
     poll: Callable[[int, float], Sequence[V] | None] = attrs.field(validator=function)
     give_back: Callable[[Sequence[V]], object] | None = attrs.field(
+        default=None, kw_only=True, validator=attrs.validators.optional(function)
+    )
+    extend: Callable[[V, float], object] | None = attrs.field(
+        default=None, kw_only=True, validator=attrs.validators.optional(function)
+    )
+    lease: Callable[[V], float | None] | None = attrs.field(
         default=None, kw_only=True, validator=attrs.validators.optional(function)
     )
     bounded: bool = attrs.field(default=False, kw_only=True)
@@ -57,6 +68,12 @@ class Source(Generic[V]):
             raise ValueError(
                 f"source {self.name!r} reserves {self.reserve} units and may hold {self.max_units} at once (max_units):"
                 " reserve no more than it may hold"
+            )
+        if (self.extend is None) != (self.lease is None):
+            given, missing = ("lease", "extend") if self.extend is None else ("extend", "lease")
+            raise ValueError(
+                f"source {self.name!r} has {given} and no {missing}: give both, how long its values are lent and how"
+                " that is prolonged, or neither"
             )
 
     def __deepcopy__(self, _: object) -> "Source[V]":

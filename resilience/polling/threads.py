@@ -15,11 +15,12 @@ from resilience.events import Listener, notify
 from resilience.fan_out import FanOutExecutor
 from resilience.outcomes import Outcome
 from resilience.polling.changes import Changing
+from resilience.polling.heartbeats import Heartbeats, bare, parted
 from resilience.polling.holding import Held
 from resilience.polling.items import Item
 from resilience.polling.planner import NO_GATES, PollPlanner
 from resilience.polling.reasons import Explanation
-from resilience.polling.reports import called, report
+from resilience.polling.reports import brought, called, report
 from resilience.polling.returns import Returns
 from resilience.polling.source import PollConfig, PollRequest, Source, SourceView
 from resilience.polling.units import Desk, Tell, Units
@@ -73,7 +74,10 @@ class Poller(Changing[V]):
         self._polls = FanOutExecutor(breakers=breakers, max_abandoned=self._config.max_abandoned, clock=clock)
         self._polling = self._polls.session()
         self._returns = Returns(clock=clock, on_event=on_event, on_settled=self._returned)
-        desk = Desk(self._step, self._ask, self._may_chain, self._link, self._wait_as_unit, self._given_back)
+        self._beats = Heartbeats(clock=clock, on_event=on_event, on_change=self._hurry)
+        desk = Desk(
+            self._step, self._ask, self._may_chain, self._leased, self._link, self._wait_as_unit, self._given_back
+        )
         self._units: Units[V] = Units(desk, on_event)
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
@@ -169,7 +173,7 @@ class Poller(Changing[V]):
             clean = not self._is_busy() and self._returns.lost == lost_before
             self._closed.set()
             self._earlier.notify_all()
-        for executor in (self._polls, self._returns):
+        for executor in (self._polls, self._returns, self._beats):
             executor.close()
         return clean
 
@@ -210,19 +214,27 @@ class Poller(Changing[V]):
             notify(self._on_event, event)
         for source, request in here:
             self._poll(source, request, here=True)
-        return [Item(held.track.name, held.value, self._units, held.track) for held in started]  # type: ignore[arg-type]
+        return [self._item(held) for held in started]
+
+    def _item(self, held: Held) -> Item[V]:
+        value, lease = parted(held.value)
+        return Item(held.track.name, value, self._units, held.track, lease)
 
     def _may_poll_here(self, poll: tuple[Source[Any], PollRequest]) -> bool:
         return poll[0].bounded and self._planner.is_alone(poll[0].name)
 
-    def _may_chain(self, source: str) -> bool:
+    def _may_chain(self, item: Item[V]) -> bool:
         with self._lock:
-            return not self._stopping and self._planner.may_chain(source, self._clock(), self._gates()[0])
+            item.asked_at = now = self._clock()
+            return not self._stopping and self._planner.may_chain(item.source, now, self._gates()[0])
+
+    def _leased(self, item: Item[V], values: Sequence[V]) -> Sequence[Any]:
+        return self._beats.leased(item.origin.source, values, item.asked_at)
 
     def _link(self, item: Item[V]) -> bool:
         with self._lock:
-            gates = self._gates()[0]
-            return self._planner.link(item.source, self._clock(), gates, origin=item.origin)
+            self._hurry_locked()
+            return self._planner.link(item.source, self._clock(), self._gates()[0], origin=item.origin)
 
     def _wake(self, limit: int, now: float, gates: Gates, early: Gates) -> None:
         if self._stopping:
@@ -234,7 +246,8 @@ class Poller(Changing[V]):
 
     def _next_wakeup(self, now: float, gates: Gates, early: Gates) -> float:
         wakeup = self._planner.next_wakeup(now, gates, early)
-        return float("inf") if wakeup is None else wakeup
+        heartbeat = self._beats.next_at()
+        return heartbeat if wakeup is None else min(heartbeat, wakeup)
 
     def _gates(self) -> tuple[Gates, Gates]:
         """For sources whose breaker is not closed, from when they may be probed, and from when early."""
@@ -262,19 +275,22 @@ class Poller(Changing[V]):
     # -- polls -------------------------------------------------------------------------------------------------------
 
     def _poll(self, source: Source[Any], request: PollRequest, *, here: bool = False) -> None:
-        settle, timeout = partial(self._settle, request), self._config.poll_timeout
+        settle, timeout = partial(self._settle, source, request, self._clock()), self._config.poll_timeout
         call, early = partial(called, source, request), request.early
         try:
             self._polling.submit(source.name, call, timeout, on_outcome=settle, on_late=settle, early=early, here=here)
         except RuntimeError:  # closed by a stop that could not wait: it never ran
             self._step(lambda planner, now: planner.rejected(request, None, now), 0)
 
-    def _settle(self, request: PollRequest, _: str, outcome: Outcome[Sequence[V]]) -> None:
-        self._step(partial(report, request, outcome), 0)
+    def _settle(
+        self, source: Source[Any], request: PollRequest, asked: float, _: str, outcome: Outcome[Sequence[V]]
+    ) -> None:
+        values = self._beats.leased(source, brought(outcome), asked)
+        self._step(partial(report, request, outcome, values), 0)
 
     def _hand_back(self, back: Sequence[Held]) -> None:
         for reason in dict.fromkeys(map(self._reason, back)):
-            some = [(held.track.source, held.value) for held in back if self._reason(held) == reason]
+            some = [(held.track.source, bare(held.value)) for held in back if self._reason(held) == reason]
             self._returns.send(some, reason)
         with self._lock:
             self._handing_back -= len(back)
@@ -309,9 +325,19 @@ class Poller(Changing[V]):
     def _watch(self) -> None:
         resting = True
         while resting:
-            deadlines = [at for at in (self._polling.expire(), self._returns.expire()) if at is not None]
+            looked = self._polling.expire(), self._returns.expire(), self._beats.beat()
+            deadlines = [at for at in looked if at is not None]
             self._step(None, 0)
             resting = self._rest(deadlines)
+
+    def _hurry(self) -> None:
+        with self._lock:
+            self._hurry_locked()
+
+    def _hurry_locked(self) -> None:
+        """A heartbeat may be due earlier than whoever keeps the time knows."""
+        if self._beats.next_at() < self._wake_at:
+            self._earlier.notify()
 
     def _rest(self, deadlines: Iterable[float]) -> bool:
         """Wait until something is due, or somebody says that it is due earlier; False once the poller is closed."""

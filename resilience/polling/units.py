@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 import attrs
 
 from resilience.events import HandlerFailed, Listener, notify
+from resilience.polling.heartbeats import parted
 from resilience.polling.items import Item
 from resilience.polling.planner import PollPlanner
 from resilience.polling.source import checked
@@ -25,7 +26,8 @@ class Desk(Generic[V]):
     Attributes:
         step: ``step(tell, limit)`` tells the planner, under its lock, and returns at most ``limit`` items to start.
         ask: the same for one item and a thread that has nothing else to do, which may be made to poll.
-        may_chain: whether a unit of that source may go on without a poll.
+        may_chain: whether the unit of that item may go on without a poll.
+        leased: the values that came with the answer to that item's result, with their leases.
         link: lets the unit of that item go on with another one, if that leaves nothing to decide; whether it did.
         wait: waits until items may start; False once the poller has stopped.
         give_back: returns the value of an item to its source.
@@ -33,7 +35,8 @@ class Desk(Generic[V]):
 
     step: Callable[[Tell | None, int], list[Item[V]]]
     ask: Callable[[Tell | None], list[Item[V]]]
-    may_chain: Callable[[str], bool]
+    may_chain: Callable[[Item[V]], bool]
+    leased: Callable[[Item[V], Sequence[V]], Sequence[Any]]
     link: Callable[[Item[V]], bool]
     wait: Callable[[], bool]
     give_back: Callable[[Item[V]], None]
@@ -144,16 +147,17 @@ class Units(Generic[V]):
 
     def may_chain(self, item: Item[Any]) -> bool:
         """Whether the unit may go on without a poll."""
-        return not item.ended and self._desk.may_chain(item.source)
+        return not item.ended and self._desk.may_chain(item)
 
     def chain(self, item: Item[Any], values: Sequence[Any] | None) -> Item[Any] | None:
         """End the item and let its unit go on with ``values``, or with what has been held for longer."""
-        came = checked(values, item.source, "chain() takes")
+        came = self._desk.leased(item, checked(values, item.source, "chain() takes"))
         if not item.end():
             self._desk.step(partial(_chained, item, came, late=True), 0)
             return None
         if len(came) == 1 and self._desk.link(item):
-            item.follower = Item(item.source, came[0], self, item.origin)
+            value, lease = parted(came[0])
+            item.follower = Item(item.source, value, self, item.origin, lease)
             return item.follower
         items = self._desk.step(partial(_chained, item, came), 1)
         item.follower = items[0] if items else None
