@@ -250,10 +250,16 @@ def test_a_source_with_half_of_a_lease_is_refused(half: str) -> None:
         Source("a", lambda *_: None, **{half: lambda *_: 1.0})
 
 
+@pytest.fixture
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leases of 10 s are extended every 0.1 s, so that no test depends on how busy the machine is."""
+    monkeypatch.setattr("resilience.leases.FIRST_AT", 0.01)
+
+
 class Lender:
     """A source whose values are lent for a moment; it counts the heartbeats of each and takes values back."""
 
-    def __init__(self, *values: object, seconds: float = 0.3) -> None:
+    def __init__(self, *values: object, seconds: float = 10.0) -> None:
         self.values = list(values)
         self.back: list[object] = []
         self.seconds = seconds
@@ -305,6 +311,7 @@ def at_rest(poller: Poller[object]) -> bool:
     return poller._beats.next_at() == float("inf")
 
 
+@pytest.mark.usefixtures("quickly")
 @pytest.mark.parametrize("how", ["done", "give_back"])
 def test_a_running_item_is_extended_until_it_ends(how: str) -> None:
     """However it ends."""
@@ -317,6 +324,7 @@ def test_a_running_item_is_extended_until_it_ends(how: str) -> None:
         assert at_rest(poller)
 
 
+@pytest.mark.usefixtures("quickly")
 def test_items_are_what_they_were() -> None:
     """Nobody sees the lease that travels with a value."""
     lender, heard = Lender("v", "w"), Heard()
@@ -328,6 +336,7 @@ def test_items_are_what_they_were() -> None:
     assert poller.view()["a"].started == 2
 
 
+@pytest.mark.usefixtures("quickly")
 def test_a_held_item_is_extended_and_no_more_once_it_goes_back() -> None:
     """From arrival on: its source counts from when it handed it out."""
     lender, other = Lender("held"), Lender("runs", seconds=1000.0)
@@ -355,6 +364,7 @@ def test_a_held_item_is_extended_and_no_more_once_it_goes_back() -> None:
     assert lender.back == ["held"]
 
 
+@pytest.mark.usefixtures("quickly")
 def test_an_item_that_came_with_an_answer_is_extended_too() -> None:
     """By chain, be it by the quick way or by the planner's."""
     lender = Lender("v")
@@ -372,6 +382,7 @@ def test_an_item_that_came_with_an_answer_is_extended_too() -> None:
         assert at_rest(poller)
 
 
+@pytest.mark.usefixtures("quickly")
 def test_heartbeats_go_on_while_the_poller_stops() -> None:
     """Until the grace ends, running items are worth waiting for."""
     lender = Lender("v")
@@ -386,6 +397,7 @@ def test_heartbeats_go_on_while_the_poller_stops() -> None:
     assert not stopping.is_alive()
 
 
+@pytest.mark.usefixtures("quickly")
 def test_a_removed_sources_running_item_is_extended() -> None:
     """Nothing new comes from it, and what runs must not be lost."""
     lender = Lender("v")
@@ -396,13 +408,14 @@ def test_a_removed_sources_running_item_is_extended() -> None:
         item.done()
 
 
+@pytest.mark.usefixtures("quickly")
 def test_keeping_time_does_not_wait_for_what_comes_first() -> None:
     """A short lease that begins while the poller rests until a long one is due, comes first."""
     lender = Lender("long", seconds=1000.0)
     with Poller([lender.source()], capacity=1, config=QUICK) as poller:
         (item,) = taken(poller, 1)
         poller.pause("a")
-        lender.seconds = 0.3
+        lender.seconds = 10.0
         follower = item.chain(["short"])
         assert follower is not None
         lender.wait("short")
