@@ -47,6 +47,7 @@ from resilience.polling import (
     PollRequest,
     Source,
     SourceView,
+    Tally,
     Why,
 )
 from resilience.registry import BreakerRegistry
@@ -100,6 +101,7 @@ __all__ = [
     "Source",
     "SourceView",
     "Store",
+    "Tally",
     "Throttled",
     "TimedOut",
     "Undeliverable",

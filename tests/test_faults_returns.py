@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from fault_kit import until
 from fault_sources import TIMES, Queue
 from hearing import GUARD, Heard
 
@@ -14,7 +15,9 @@ from conductor_adapter.running.links import Link
 from conductor_adapter.wire import HttpAnswer, HttpCall
 from conductor_adapter.worker import WorkerSpec
 from resilience import GaveBack, GiveBackFailed, Incomplete, Poller, PollFailed, Source
+from resilience.polling.holding import Held
 from resilience.polling.returns import Returns
+from resilience.polling.track import Track
 
 
 def test_value_given_back_after_the_stop_goes_home() -> None:
@@ -39,12 +42,15 @@ def test_partly_refused_give_back_counts_what_is_back() -> None:
         raise Incomplete("one is gone", values[:-1])
 
     source = Source("q", lambda count, _: list(range(count)), give_back=refuse_last)
-    returns = Returns(clock=time.monotonic, on_event=heard, on_settled=lambda: None)
-    returns.send([(source, value) for value in "abc"], "a test")
+    settled: collections.deque[tuple[Track, int, int]] = collections.deque()
+    returns = Returns(clock=time.monotonic, on_event=heard, on_settled=lambda *told: settled.append(told))
+    track = Track(source)
+    returns.send([Held(track, value, 0.0) for value in "abc"], "a test")
 
     assert heard.wait_for(GaveBack) == GaveBack("q", 2, "a test")
     assert heard.wait_for(GiveBackFailed).count == 1
-    assert returns.lost == 1
+    until(lambda: settled, "it is told after the events")
+    assert list(settled) == [(track, 2, 1)]
     returns.close()
 
 

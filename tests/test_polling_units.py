@@ -295,6 +295,7 @@ def test_no_chain_while_stopping_and_what_came_goes_back() -> None:
         until(lambda: poller._stopping)
         thaw.set()
         stopper.join(GUARD)
+        until(lambda: len(answers) == 3)
         view = poller.view()["a"]
 
     assert answers == [True, False, None]

@@ -86,6 +86,7 @@ from resilience import (
     Source,
     SourceView,
     Store,
+    Tally,
     Throttled,
     TimedOut,
     Undeliverable,
@@ -229,6 +230,8 @@ def poll(sources: Sequence[Source[bytes]], listener: Listener) -> None:
                 assert_type(same.value, bytes)
         assert_type(poller.take(timeout=1.0), list[Item[bytes]])
         assert_type(poller.view(), dict[str, SourceView])
+        assert_type(poller.total(), Tally)
+        assert_type(poller.view()["eu"].kept, int)
         poller.add(sources[0])
         poller.pause("eu")
         poller.resume("eu")

@@ -8,9 +8,10 @@ import attrs
 from resilience.polling.source import PollRequest
 from resilience.polling.track import Flight, Track
 
-__all__ = ["Held", "Holding", "lend", "reserved", "settle_debt"]
+__all__ = ["HELD_TOO_LONG", "Held", "Holding", "lend", "reserved", "settle_debt"]
 
 LONGEST_DEBT = 64
+HELD_TOO_LONG = "held too long"
 
 
 @attrs.frozen
@@ -20,7 +21,7 @@ class Held:
     track: Track
     value: object
     since: float
-    reason: str = "held too long"
+    reason: str = HELD_TOO_LONG
 
 
 class Holding:
@@ -57,6 +58,7 @@ class Holding:
         items = [item for item in self if item.track is track]
         self._take_out(items)
         track.held = 0
+        track.counts.leave(len(items))
         return items
 
     def _take_out(self, items: Sequence[Held]) -> None:
@@ -68,7 +70,7 @@ class Holding:
         for item in started:
             item.track.held -= 1
             item.track.executing += 1
-            item.track.started += 1
+            item.track.counts.started += 1
         return started
 
     def oldest(self) -> float | None:
@@ -85,6 +87,7 @@ class Holding:
                 given.append(items.popleft())
         for item in given:
             item.track.held -= 1
+            item.track.counts.leave(1)
         for track in dict.fromkeys(item.track for item in given):
             track.debt = min(track.debt * 2 or 1, LONGEST_DEBT)
             track.owed = track.debt

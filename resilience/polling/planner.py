@@ -148,7 +148,10 @@ class PollPlanner(Roster):
         if origin not in (None, track):
             return False
         track.chained += 1
-        track.started += 1
+        counts = track.counts
+        counts.received += 1
+        counts.started += 1
+        counts.finished += 1
         self._sharing.linked(track)
         return True
 

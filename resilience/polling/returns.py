@@ -1,15 +1,15 @@
 """Giving back: un-started values go home to their own source, bounded in time, with a word about how it went."""
 
-import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 from resilience.errors import Incomplete
 from resilience.events import GaveBack, GiveBackFailed, Listener, notify
 from resilience.fan_out import FanOutExecutor
 from resilience.outcomes import Failed, Outcome, Value
-from resilience.polling.source import Source
+from resilience.polling.heartbeats import bare
+from resilience.polling.holding import Held
+from resilience.polling.track import Track
 
 __all__ = ["Returns"]
 
@@ -23,7 +23,7 @@ class Returns:
     Args:
         clock: monotonic seconds.
         on_event: told `GaveBack` or `GiveBackFailed` for every give-back.
-        on_settled: called after each, for whoever waits until none is under way.
+        on_settled: told of each last: whose values they were, how many are back, and how many were not taken.
     """
 
     def __init__(
@@ -31,28 +31,21 @@ class Returns:
         *,
         clock: Callable[[], float],
         on_event: Listener | None,
-        on_settled: Callable[[], None],
+        on_settled: Callable[[Track, int, int], None],
     ) -> None:
         self._on_event = on_event
         self._on_settled = on_settled
         self._clock = clock
         self._executor = FanOutExecutor(clock=clock)
         self._session = self._executor.session()
-        self._lock = threading.Lock()
-        self.pending = 0
-        self.lost = 0
 
-    def send(self, items: Iterable[tuple[Source[Any], object]], reason: str) -> None:
-        """Give back ``items``, pairs of source and value; returns at once."""
-        by_source: dict[int, tuple[Source[Any], list[object]]] = {}
-        for source, value in items:
-            by_source.setdefault(id(source), (source, []))[1].append(value)
-        with self._lock:
-            self.pending += len(by_source)
-        for source, values in by_source.values():
-            settled = partial(self._settled, len(values), reason)
+    def send(self, items: Sequence[Held], reason: str) -> None:
+        """Give back ``items``; returns at once."""
+        for track in {id(held.track): held.track for held in items}.values():
+            values = [bare(held.value) for held in items if held.track is track]
+            settled = partial(self._settled, track, len(values), reason)
             timeout = TIMEOUT * -(-len(values) // AT_ONCE)
-            self._start(source.name, partial(source.give_back or _refuse, values), settled, timeout)
+            self._start(track.name, partial(track.source.give_back or _refuse, values), settled, timeout)
 
     def expire(self) -> float | None:
         """Settle those whose time is over; returns the clock time of the next deadline."""
@@ -71,16 +64,15 @@ class Returns:
             with FanOutExecutor(clock=self._clock) as last:
                 last.session().submit(name, call, timeout, on_outcome=settled)
 
-    def _settled(self, count: int, reason: str, source: str, outcome: Outcome[object]) -> None:
+    def _settled(self, track: Track, count: int, reason: str, source: str, outcome: Outcome[object]) -> None:
         back, error = _what_came_of(outcome, count)
-        with self._lock:
-            self.pending -= 1
-            self.lost += count - back
-        if back:
-            notify(self._on_event, GaveBack(source, back, reason))
-        if error is not None:
-            notify(self._on_event, GiveBackFailed(source, count - back, error))
-        self._on_settled()
+        try:
+            if back:
+                notify(self._on_event, GaveBack(source, back, reason))
+            if error is not None:
+                notify(self._on_event, GiveBackFailed(source, count - back, error))
+        finally:
+            self._on_settled(track, back, count - back)
 
 
 def _what_came_of(outcome: Outcome[object], count: int) -> tuple[int, BaseException | None]:
@@ -88,7 +80,7 @@ def _what_came_of(outcome: Outcome[object], count: int) -> tuple[int, BaseExcept
     if isinstance(outcome, Value):
         return count, None
     error = outcome.error if isinstance(outcome, Failed) else TimeoutError(f"not taken back: {outcome}")
-    return len(error.values) if isinstance(error, Incomplete) else 0, error
+    return min(len(error.values), count) if isinstance(error, Incomplete) else 0, error
 
 
 def _refuse(values: Sequence[object]) -> None:

@@ -12,14 +12,17 @@ import attrs
 
 from resilience.events import Event, ItemsArrived, ItemsArrivedLate, PollFailed, PollTimedOut
 from resilience.polling.chaining import note_answer
-from resilience.polling.holding import Held, Holding, settle_debt
+from resilience.polling.holding import HELD_TOO_LONG, Held, Holding, settle_debt
 from resilience.polling.pausing import Pausing
 from resilience.polling.reserving import check_reserves, settle_caps
 from resilience.polling.sharing import Sharing
 from resilience.polling.source import PollConfig, PollRequest, Source, SourceView, check_capacity, check_sources
+from resilience.polling.tally import Counts, Tally, total
 from resilience.polling.track import Flight, Track
 
-__all__ = ["Roster"]
+__all__ = ["GIVEN_BACK", "Roster"]
+
+GIVEN_BACK = "given back by its holder"
 
 
 class Roster:
@@ -29,6 +32,7 @@ class Roster:
         self._tracks = {source.name: Track(source) for source in check_sources(sources)}
         self._departed: dict[str, Track] = {}  # removed sources, items of which still run
         self._gone: dict[int, tuple[Track, Flight]] = {}  # their polls that have not come back
+        self._past = Counts()  # of those that are gone
         self._capacity = check_capacity(capacity)
         self._config = config
         check_reserves((t.source for t in self._tracks.values()), capacity)
@@ -45,6 +49,11 @@ class Roster:
     def view(self) -> dict[str, SourceView]:
         """How each source stands, by name."""
         return {name: track.view() for name, track in {**self._departed, **self._tracks}.items()}
+
+    def total(self) -> Tally:
+        """What became of everything that came, from sources that were removed as well."""
+        known = [*self._tracks.values(), *self._departed.values()]
+        return total([self._past, *(track.counts for track in known)], held=self.held, executing=self._executing)
 
     @property
     def executing(self) -> int:
@@ -77,8 +86,10 @@ class Roster:
             )
         check_reserves([*(t.source for t in self._tracks.values()), source], self._capacity)
         track, before = Track(source), self._departed.pop(source.name, None)
-        if before is not None:
-            track.executing, track.started = before.executing, before.started
+        if before is not None:  # what still runs is its own from now on, whose units it takes
+            track.executing = before.executing
+            before.counts.move(before.executing, track.counts)
+            self._fold(before)
         self._tracks[source.name] = track
         self._sharing.add(track)
         self._settle()
@@ -102,6 +113,8 @@ class Roster:
             self._gone[track.live.request.number] = track, track.live
         if track.executing:
             self._departed[name] = track
+        else:
+            self._fold(track)
         track.live, track.abandoned = None, {}
         self._settle()
 
@@ -158,7 +171,7 @@ class Roster:
         track, flight, late = self._land(request)
         self._receive(track, values, now, owed=not (late or flight.lendable))
         if late:
-            self._events += [ItemsArrivedLate(track.name, len(values))] if values else []
+            self._came_late(track, len(values))
             return
         waited = now - flight.sent_at
         track.answered, track.failed = True, False
@@ -187,19 +200,23 @@ class Roster:
             return
         track, _, late = self._land(request)
         self._receive(track, values[: request.count], now, owed=False)
-        self._overheld += [Held(track, value, now, "more than was asked for") for value in values[request.count :]]
+        self._refuse(track, values[request.count :], now, "more than was asked for")
         self._events.append(PollFailed(track.name, error))
-        if not late:
+        if late:
+            track.counts.late += len(values)
+        else:
             track.failed = True
             self._pausing.after_failure(track, now, hint)
 
     def timed_out(self, request: PollRequest, now: float) -> None:
         """A poll was abandoned: it is still running, and its answer will be late."""
         if request.number in self._gone:
-            self._gone[request.number][1].overdue = True
+            flight = self._gone[request.number][1]
+            flight.overdue = flight.abandoned = True
             return
         track, flight, _ = self._land(request)
         track.abandoned[request.number] = flight
+        flight.abandoned = True
         track.failed = True
         self._pausing.after_failure(track, now, 0.0)
         self._events.append(PollTimedOut(track.name, self._config.poll_timeout))
@@ -212,14 +229,23 @@ class Roster:
         self._pausing.after_rejection(track, now, retry_after)
 
     def finished(self, source: str) -> None:
-        """An executing item of ``source`` has ended, or was given back."""
+        """An executing item of ``source`` has ended."""
         track = self._tracks.get(source) or self._departed[source]
-        track.executing -= 1
-        self._executing -= 1
-        self._task_ended = True
-        self._calm_until = -math.inf
-        if track.removed and not track.executing:
-            del self._departed[source]
+        track.counts.finished += 1
+        self._free_unit(track)
+
+    def gave_up(self, source: str, value: object, now: float, *, origin: Track | None = None) -> None:
+        """An executing item of ``source`` is to go back, as if it had never started; ``origin`` as for `chained`."""
+        track = self._tracks.get(source) or self._departed[source]
+        home = origin or track
+        track.counts.move(1, home.counts)
+        self._free_unit(track)
+        home.counts.leave(1)
+        self._overheld.append(Held(home, value, now, GIVEN_BACK))
+
+    def returned(self, track: Track, back: int, kept: int) -> None:
+        """Of the items of ``track`` that were to be given back ``back`` were taken, and ``kept`` were not."""
+        track.counts.returned(back, kept)
 
     def chained(
         self, source: str, values: Sequence[object], now: float, *, late: bool = False, origin: Track | None = None
@@ -233,7 +259,8 @@ class Roster:
         if not late:
             self.finished(source)
         if track.removed:
-            self._overheld += [Held(track, value, now) for value in values]
+            track.counts.late += late and len(values)
+            self._refuse(track, values, now)
         else:
             self._continue(track, values, now, late=late)
 
@@ -253,8 +280,32 @@ class Roster:
         self._receive(track, values, now, owed=False)
         if not late:
             note_answer(track, len(values), self._pausing, now)
-        elif values:
-            self._events.append(ItemsArrivedLate(track.name, len(values)))
+        else:
+            self._came_late(track, len(values))
+
+    def _came_late(self, track: Track, count: int) -> None:
+        track.counts.late += count
+        self._events += [ItemsArrivedLate(track.name, count)] if count else []
+
+    def _refuse(self, track: Track, values: Sequence[object], now: float, reason: str = HELD_TOO_LONG) -> None:
+        """These values of ``track`` go back without having been held."""
+        track.counts.received += len(values)
+        track.counts.leave(len(values))
+        self._overheld += [Held(track, value, now, reason) for value in values]
+
+    def _free_unit(self, track: Track) -> None:
+        track.executing -= 1
+        self._executing -= 1
+        self._task_ended = True
+        self._calm_until = -math.inf
+        if track.removed and not track.executing:
+            del self._departed[track.name]
+            self._fold(track)
+
+    def _fold(self, track: Track) -> None:
+        """Nobody asks for the counts of ``track`` by its name any more: they are part of the past from now on."""
+        self._past.add(track.counts)
+        track.counts = self._past
 
     def _known(self, name: str) -> Track:
         if name not in self._tracks:
@@ -272,9 +323,12 @@ class Roster:
     def _is_gone(self, request: PollRequest, values: Sequence[object], now: float) -> bool:
         """Whether the source of a poll was removed while it was in flight: then what it brought goes back."""
         gone = self._gone.pop(request.number, None)
-        if gone is not None:
-            self._overheld += [Held(gone[0], value, now) for value in values]
-        return gone is not None
+        if gone is None:
+            return False
+        track, flight = gone
+        track.counts.late += flight.abandoned and len(values)
+        self._refuse(track, values, now)
+        return True
 
     def _land(self, request: PollRequest) -> tuple[Track, Flight, bool]:
         self._calm_until = -math.inf
@@ -290,5 +344,6 @@ class Roster:
     def _receive(self, track: Track, values: Sequence[object], now: float, *, owed: bool) -> None:
         self._calm_until = -math.inf
         if values:
+            track.counts.received += len(values)
             self._holding.add(track, values, now, owed=owed)
             self._sharing.received(len(values))

@@ -6,6 +6,7 @@ from typing import Any, Generic, TypeVar
 import attrs
 
 from resilience._checks import check_whole, function, number, text, whole
+from resilience.polling.tally import Tally
 
 __all__ = ["PollConfig", "PollRequest", "Source", "SourceView"]
 
@@ -139,23 +140,17 @@ class PollRequest:
 
 
 @attrs.frozen(kw_only=True)
-class SourceView:
-    """How a source stands.
+class SourceView(Tally):
+    """How a source stands, and what became of all that it brought so far (`Tally`).
 
     Attributes:
         state: ``suspect``, ``slow``, ``backlogged`` or ``caught up``; ``removed`` while items of it still run.
-        executing: items that have started and not finished.
-        held: items that have arrived and not started.
         in_flight: what its live poll was asked for; 0 without one.
-        started: items that have started so far.
         chained: items that came with the answer to a result and not by a poll, so far.
     """
 
     state: str
-    executing: int
-    held: int
     in_flight: int
-    started: int
     chained: int = 0
 
 

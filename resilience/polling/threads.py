@@ -15,14 +15,17 @@ from resilience.events import Listener, notify
 from resilience.fan_out import FanOutExecutor
 from resilience.outcomes import Outcome
 from resilience.polling.changes import Changing
-from resilience.polling.heartbeats import Heartbeats, bare, parted
+from resilience.polling.heartbeats import Heartbeats, parted
 from resilience.polling.holding import Held
 from resilience.polling.items import Item
 from resilience.polling.planner import NO_GATES, PollPlanner
 from resilience.polling.reasons import Explanation
 from resilience.polling.reports import brought, called, report
 from resilience.polling.returns import Returns
+from resilience.polling.roster import GIVEN_BACK
 from resilience.polling.source import PollConfig, PollRequest, Source, SourceView
+from resilience.polling.tally import Tally
+from resilience.polling.track import Track
 from resilience.polling.units import Desk, Tell, Units
 from resilience.registry import BreakerRegistry
 
@@ -75,16 +78,13 @@ class Poller(Changing[V]):
         self._polling = self._polls.session()
         self._returns = Returns(clock=clock, on_event=on_event, on_settled=self._returned)
         self._beats = Heartbeats(clock=clock, on_event=on_event, on_change=self._hurry)
-        desk = Desk(
-            self._step, self._ask, self._may_chain, self._leased, self._link, self._wait_as_unit, self._given_back
-        )
+        desk = Desk(self._step, self._ask, self._may_chain, self._leased, self._link, self._wait_as_unit)
         self._units: Units[V] = Units(desk, on_event)
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._earlier = threading.Condition(self._lock)
         self._wake_at = float("-inf")
         self._keeper: threading.Thread | None = None
-        self._handing_back = 0  # items that have left the planner and not yet begun to go back
         self._stopping = False
         self._closed = threading.Event()
 
@@ -92,6 +92,11 @@ class Poller(Changing[V]):
         """How each source stands, by name."""
         with self._lock:
             return self._planner.view()
+
+    def total(self) -> Tally:
+        """What became of everything that came, from sources that were removed as well."""
+        with self._lock:
+            return self._planner.total()
 
     def explain(self) -> dict[str, Explanation]:
         """What each source is granted now, and why, in words and as values; by name."""
@@ -163,14 +168,14 @@ class Poller(Changing[V]):
         deadline = self._clock() + grace
         with self._lock:
             self._stopping = True
-            lost_before = self._returns.lost
+            kept_before = self._planner.total().kept
             self._planner.stop()
             self._changed.notify_all()
         self._step(None, 0)
         with self._lock:
             while self._is_busy() and (remaining := deadline - self._clock()) > 0:
                 self._changed.wait(remaining)
-            clean = not self._is_busy() and self._returns.lost == lost_before
+            clean = not self._is_busy() and self._planner.total().kept == kept_before
             self._closed.set()
             self._earlier.notify_all()
         for executor in (self._polls, self._returns, self._beats):
@@ -202,7 +207,6 @@ class Poller(Changing[V]):
             polls = [(self._sources[r.source], r) for r in self._planner.plan(now, gates, early)]
             started = [] if self._stopping else self._planner.start(limit)
             back = self._planner.drain() if self._stopping else self._planner.overheld(now)
-            self._handing_back += len(back)
             here = polls if asks and not started and all(map(self._may_poll_here, polls)) else []
             self._wake(limit, now, gates, early)
             events = self._planner.drain_events()
@@ -259,7 +263,7 @@ class Poller(Changing[V]):
         return gates, {name: at for name in gates if (at := self._breakers.get(name).early_at) is not None}
 
     def _is_busy(self) -> bool:
-        return bool(self._planner.executing or self._planner.awaited or self._handing_back or self._returns.pending)
+        return bool(self._planner.executing or self._planner.awaited or self._planner.total().giving_back)
 
     def _wait_as_unit(self) -> bool:
         return self._wait_for_items(None, as_unit=True)
@@ -290,18 +294,14 @@ class Poller(Changing[V]):
 
     def _hand_back(self, back: Sequence[Held]) -> None:
         for reason in dict.fromkeys(map(self._reason, back)):
-            some = [(held.track.source, bare(held.value)) for held in back if self._reason(held) == reason]
-            self._returns.send(some, reason)
-        with self._lock:
-            self._handing_back -= len(back)
+            self._returns.send([held for held in back if self._reason(held) == reason], reason)
 
     def _reason(self, held: Held) -> str:
+        if held.reason == GIVEN_BACK:
+            return held.reason
         if held.track.removed:
             return "its source was removed"
         return "stopping" if self._stopping else held.reason
-
-    def _given_back(self, item: Item[V]) -> None:
-        self._returns.send([(item.origin.source, item.value)], "given back by its holder")
 
     def _resized(self) -> None:
         """The threads of the units follow the capacity."""
@@ -309,8 +309,9 @@ class Poller(Changing[V]):
         with self._lock:
             self._changed.notify_all()  # idle threads that are too many end
 
-    def _returned(self) -> None:
+    def _returned(self, track: Track, back: int, kept: int) -> None:
         with self._lock:
+            self._planner.returned(track, back, kept)
             self._changed.notify_all()
 
     # -- time --------------------------------------------------------------------------------------------------------

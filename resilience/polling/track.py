@@ -7,6 +7,7 @@ import attrs
 
 from resilience.polling.reasons import Why
 from resilience.polling.source import PollRequest, Source, SourceView
+from resilience.polling.tally import Counts
 
 __all__ = ["Flight", "Track"]
 
@@ -20,6 +21,7 @@ class Flight:
     overdue_at: float
     lendable: bool = True
     overdue: bool = False
+    abandoned: bool = False
 
     @property
     def granted(self) -> int:
@@ -40,7 +42,7 @@ class Track:
     name: str = attrs.field(init=False)  # the source's
     executing: int = 0
     held: int = 0
-    started: int = 0
+    counts: Counts = attrs.field(factory=Counts)
     chained: int = 0
     live: Flight | None = None
     abandoned: dict[int, Flight] = attrs.field(factory=dict)
@@ -93,11 +95,11 @@ class Track:
     def view(self) -> SourceView:
         """What others may see of it."""
         return SourceView(
+            **attrs.asdict(self.counts),
             state=self.state,
             executing=self.executing,
             held=self.held,
             in_flight=self.live.request.count if self.live is not None else 0,
-            started=self.started,
             chained=self.chained,
         )
 

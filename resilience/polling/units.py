@@ -30,7 +30,6 @@ class Desk(Generic[V]):
         leased: the values that came with the answer to that item's result, with their leases.
         link: lets the unit of that item go on with another one, if that leaves nothing to decide; whether it did.
         wait: waits until items may start; False once the poller has stopped.
-        give_back: returns the value of an item to its source.
     """
 
     step: Callable[[Tell | None, int], list[Item[V]]]
@@ -39,7 +38,6 @@ class Desk(Generic[V]):
     leased: Callable[[Item[V], Sequence[V]], Sequence[Any]]
     link: Callable[[Item[V]], bool]
     wait: Callable[[], bool]
-    give_back: Callable[[Item[V]], None]
 
 
 class Units(Generic[V]):
@@ -141,9 +139,7 @@ class Units(Generic[V]):
         """Free the unit, once."""
         if not item.end():
             return
-        if give_back:
-            self._desk.give_back(item)
-        self._desk.step(partial(_finished, item.source), 0)
+        self._desk.step(partial(_gave_up, item) if give_back else partial(_finished, item.source), 0)
 
     def may_chain(self, item: Item[Any]) -> bool:
         """Whether the unit may go on without a poll."""
@@ -181,6 +177,10 @@ class Units(Generic[V]):
 
 def _finished(source: str, planner: PollPlanner, _: float) -> None:
     planner.finished(source)
+
+
+def _gave_up(item: Item[Any], planner: PollPlanner, now: float) -> None:
+    planner.gave_up(item.source, item.value, now, origin=item.origin)
 
 
 def _chained(
