@@ -13,8 +13,20 @@ Each folder has one pure core that decides and thin drivers that do. Import from
 from resilience.allocation import CapacityAllocator, allocate
 from resilience.backoff import Backoff
 from resilience.breaker import BreakerConfig, CircuitBreaker, Permit
-from resilience.delivery import DeadLetter, Destination, MemoryStore, Relay, RelayConfig, Row, Store
-from resilience.errors import BreakerOpenError, Incomplete, ResilienceError, Throttled, Undeliverable
+from resilience.delivery import (
+    Claimed,
+    DeadLetter,
+    Destination,
+    DestinationView,
+    MemoryStore,
+    Outbox,
+    Relay,
+    RelayConfig,
+    Row,
+    Stock,
+    Store,
+)
+from resilience.errors import BreakerOpenError, Incomplete, OutboxError, ResilienceError, Throttled, Undeliverable
 from resilience.events import (
     BacklogDrained,
     BacklogFull,
@@ -31,9 +43,12 @@ from resilience.events import (
     ItemsArrivedLate,
     LeaseLost,
     Listener,
+    OutboxFailed,
+    OutboxResumed,
     PollFailed,
     PollOverdue,
     PollTimedOut,
+    RowsKept,
     Undelivered,
 )
 from resilience.fan_out import FanOutExecutor, Session
@@ -64,11 +79,13 @@ __all__ = [
     "Cancelled",
     "CapacityAllocator",
     "CircuitBreaker",
+    "Claimed",
     "DeadLetter",
     "DeadLettered",
     "DeliveryFailed",
     "DeliveryResumed",
     "Destination",
+    "DestinationView",
     "Event",
     "Explanation",
     "Failed",
@@ -83,6 +100,10 @@ __all__ = [
     "LeaseLost",
     "Listener",
     "MemoryStore",
+    "Outbox",
+    "OutboxError",
+    "OutboxFailed",
+    "OutboxResumed",
     "Outcome",
     "Permit",
     "PollConfig",
@@ -97,9 +118,11 @@ __all__ = [
     "RelayConfig",
     "ResilienceError",
     "Row",
+    "RowsKept",
     "Session",
     "Source",
     "SourceView",
+    "Stock",
     "Store",
     "Tally",
     "Throttled",

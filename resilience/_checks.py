@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from attrs import Attribute
 
-__all__ = ["check_number", "check_whole", "function", "number", "text", "whole"]
+__all__ = ["check_number", "check_whole", "function", "number", "text", "truth", "whole"]
 
 Validator = Callable[[Any, "Attribute[Any]", Any], None]
 
@@ -38,6 +38,12 @@ def text(_: object, attribute: "Attribute[Any]", value: object) -> None:
     """An attrs validator: the field it stands at must be a text."""
     if not isinstance(value, str):
         raise TypeError(f"{attribute.name} must be a text, not {value!r}: convert it with str()")
+
+
+def truth(_: object, attribute: "Attribute[Any]", value: object) -> None:
+    """An attrs validator: the field it stands at must be True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{attribute.name} must be True or False, not {value!r}")
 
 
 def function(_: object, attribute: "Attribute[Any]", value: object) -> None:

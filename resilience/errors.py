@@ -1,9 +1,10 @@
 """What can go wrong, and whose doing it is: one root and its few children."""
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["BreakerOpenError", "Incomplete", "ResilienceError", "Throttled", "Undeliverable"]
+__all__ = ["BreakerOpenError", "Incomplete", "OutboxError", "ResilienceError", "Throttled", "Undeliverable"]
 
 
 class ResilienceError(Exception):
@@ -44,6 +45,18 @@ class Incomplete(ResilienceError):  # noqa: N818 - says what the answer was
     def __init__(self, message: str, values: Sequence[Any] = ()) -> None:
         super().__init__(message)
         self.values = values
+
+
+class OutboxError(ResilienceError):
+    """An outbox cannot be used, or what was to be written was not; the text says why and what to do.
+
+    Attributes:
+        path: the file.
+    """
+
+    def __init__(self, message: str, path: os.PathLike[str]) -> None:
+        super().__init__(message)
+        self.path = path
 
 
 class Throttled(ResilienceError):  # noqa: N818 - the design's name: it is a request to wait, not a fault

@@ -26,9 +26,12 @@ __all__ = [
     "ItemsArrivedLate",
     "LeaseLost",
     "Listener",
+    "OutboxFailed",
+    "OutboxResumed",
     "PollFailed",
     "PollOverdue",
     "PollTimedOut",
+    "RowsKept",
     "Undelivered",
     "notify",
 ]
@@ -206,8 +209,38 @@ class BacklogDrained:
 
 
 @attrs.frozen
+class OutboxFailed:
+    """Results for ``destination`` cannot be written down because of ``error``: they are kept in memory and sent.
+
+    It should have no more work until ``OutboxResumed``: what that brings would be lost with the process.
+    """
+
+    destination: str
+    error: Exception
+
+
+@attrs.frozen
+class OutboxResumed:
+    """No result for ``destination`` is unwritten any more: written down after all, or delivered."""
+
+    destination: str
+
+
+@attrs.frozen
+class RowsKept:
+    """``count`` results of a former process wait for a ``destination`` with an ``identity`` that is not served here.
+
+    They are kept until it is, by whatever process.
+    """
+
+    destination: str
+    identity: str
+    count: int
+
+
+@attrs.frozen
 class Undelivered:
-    """The last attempts are over, and ``destination`` has not taken the result called ``key``."""
+    """The last attempts are over, ``destination`` has not taken the result called ``key``, and it is in no outbox."""
 
     destination: str
     key: str
@@ -229,6 +262,9 @@ Event = Union[  # noqa: UP007 - one name for all, also in annotations of user co
     DeadLettered,
     BacklogFull,
     BacklogDrained,
+    OutboxFailed,
+    OutboxResumed,
+    RowsKept,
     Undelivered,
 ]
 Listener = Callable[[Event], None]

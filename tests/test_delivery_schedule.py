@@ -10,9 +10,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from resilience.delivery.config import RelayConfig
 from resilience.delivery.health import Health
-from resilience.delivery.outbox import MemoryStore, Row
 from resilience.delivery.parcel import Parcel, Report
 from resilience.delivery.schedule import Lane
+from resilience.delivery.store import DeadLetter, MemoryStore, Row, Stock
 from resilience.errors import Throttled, Undeliverable
 from resilience.events import BacklogDrained, BacklogFull, DeadLettered, DeliveryFailed, DeliveryResumed, Event
 
@@ -632,24 +632,28 @@ def row(number: int, destination: str = "eu") -> Row:
 def test_the_memory_store_keeps_rows_until_they_are_taken():
     """Put and removed; removing what is not there is no error."""
     store = MemoryStore()
-    store.put(row(1))
-    store.put(row(2))
-    store.remove(row(1))
-    store.remove(row(1))
+    first, second = store.put(row(1)), store.put(row(2))
+    store.remove(first)
+    store.remove(first)
 
+    assert second.id != first.id
     assert len(store) == 1
 
 
 def test_d6_dead_letters_are_visible_and_can_be_revived():
     """A dead letter has its reason, and becomes a row again, of one destination or of all."""
-    store = MemoryStore()
-    store.put(row(1))
-    store.bury(row(1), "no")
+    store = MemoryStore(clock=lambda: 7.0)
+    first = store.put(row(1))
+    store.bury(first, "no")
     store.bury(row(1, "us"), "never")
-    assert [(d.row, d.reason) for d in store.dead_letters()] == [(row(1), "no"), (row(1, "us"), "never")]
+    (letter,), (other,) = store.dead_letters("eu"), [letter.row for letter in store.dead_letters("us")]
+    assert letter == DeadLetter(first, "no", 7.0)
 
-    assert store.revive("us") == (row(1, "us"),)
-    assert store.revive() == (row(1),)
+    assert store.revive("us") == 1
+    assert store.claim({"us": "http://eu", "eu": "http://other"}).rows == (other,)
+    assert store.revive() == 1
+    assert store.stock() == (Stock("eu", "http://eu", 1, 0, 1), Stock("us", "http://eu", 1, 0, 0))
+    assert store.claim({"eu": "http://eu"}).rows == (first,)
     assert (store.dead_letters(), len(store)) == ((), 2)
 
 

@@ -63,7 +63,7 @@ class CountingStore(MemoryStore):
     def put(self, row):
         """Keep and count."""
         self.puts += 1
-        super().put(row)
+        return super().put(row)
 
 
 def until(reached):
@@ -549,7 +549,7 @@ def test_an_interrupted_unit_does_not_lose_its_result(monkeypatch):
         def wait(self, timeout=None):
             raise KeyboardInterrupt(timeout)
 
-    monkeypatch.setattr("resilience.delivery.threads.Told", Interrupted)
+    monkeypatch.setattr("resilience.delivery.units.Told", Interrupted)
     with pytest.raises(KeyboardInterrupt):
         relay.deliver("eu", "k", 1)
     assert relay.pending() == 1
@@ -564,10 +564,6 @@ class BrokenStore(MemoryStore):
         """Fail."""
         raise OSError(28, "no space left", row.key)
 
-    def remove(self, row):
-        """Fail."""
-        raise OSError(28, "no space left", row.key)
-
 
 def test_a_store_that_fails_does_not_lose_what_memory_has(caplog):
     """The failure is in the log; the result is sent all the same."""
@@ -577,6 +573,19 @@ def test_a_store_that_fails_does_not_lose_what_memory_has(caplog):
         until_idle(relay)
 
     assert "could not be written down" in caplog.text
+
+
+def test_a_row_that_cannot_be_crossed_out_is_in_the_log(caplog):
+    """The result was taken all the same."""
+
+    class StickyStore(MemoryStore):
+        def remove(self, row):
+            raise OSError(28, "no space left", row.key)
+
+    with Relay([bounded("eu", ScriptedCall(BOOM, None))], config=QUICK, store=StickyStore()) as relay:
+        assert not relay.deliver("eu", "k", 1)
+        until_idle(relay)
+
     assert "could not be crossed out" in caplog.text
 
 
@@ -588,7 +597,7 @@ def test_a_result_taken_while_it_is_written_down_is_crossed_out():
         def put(self, row):
             send.release()
             until(lambda: relay._routes["eu"].lane.idle)
-            super().put(row)
+            return super().put(row)
 
     store = SlowStore()
     relay = Relay([Destination("eu", send)], config=QUICK, store=store)
@@ -683,7 +692,7 @@ def test_a_relay_that_starts_afresh_has_nothing_waiting():
     """What the fork hook does, seen from within one process."""
     relay = Relay([bounded("eu", ScriptedCall(BOOM))], store=MemoryStore())
     relay.deliver("eu", "k", 1)
-    old = relay._ledger
+    old = relay._keeper
 
     _after_fork()
 

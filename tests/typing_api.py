@@ -8,7 +8,7 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from typing_extensions import assert_type
@@ -49,11 +49,13 @@ from resilience import (
     Cancelled,
     CapacityAllocator,
     CircuitBreaker,
+    Claimed,
     DeadLetter,
     DeadLettered,
     DeliveryFailed,
     DeliveryResumed,
     Destination,
+    DestinationView,
     Event,
     Explanation,
     Failed,
@@ -68,6 +70,9 @@ from resilience import (
     LeaseLost,
     Listener,
     MemoryStore,
+    Outbox,
+    OutboxFailed,
+    OutboxResumed,
     Outcome,
     Permit,
     PollConfig,
@@ -82,9 +87,11 @@ from resilience import (
     RelayConfig,
     ResilienceError,
     Row,
+    RowsKept,
     Session,
     Source,
     SourceView,
+    Stock,
     Store,
     Tally,
     Throttled,
@@ -259,14 +266,27 @@ def own_driver(source: Source[bytes]) -> list[object]:
 class FileStore:
     """A store of one's own."""
 
-    def put(self, row: Row) -> None: ...
+    durable = True
+    claim_for = 30.0
+
+    def put(self, row: Row) -> Row:
+        return row
+
     def remove(self, row: Row) -> None: ...
     def bury(self, row: Row, reason: str) -> None: ...
 
-    def dead_letters(self) -> tuple[DeadLetter, ...]:
+    def claim(self, destinations: Mapping[str, str]) -> Claimed:
+        raise NotImplementedError(destinations)
+
+    def release(self, rows: Collection[Row]) -> None: ...
+
+    def stock(self) -> tuple[Stock, ...]:
         return ()
 
-    def revive(self, destination: str | None = None) -> tuple[Row, ...]:
+    def dead_letters(self, destination: str | None = None) -> tuple[DeadLetter, ...]:
+        raise NotImplementedError(destination)
+
+    def revive(self, destination: str | None = None) -> int:
         raise NotImplementedError(destination)
 
 
@@ -274,12 +294,16 @@ def deliver(listener: Listener) -> int:
     def send(_payload: bytes, _timeout: float) -> None:
         raise Undeliverable("nobody wants it", attempts=3)
 
-    stores: list[Store] = [MemoryStore(max_dead_letters=10), FileStore()]
+    outbox = Outbox("outbox.db", dump=bytes.hex, load=bytes.fromhex, claim_for=10.0)
+    Outbox("outbox.db", dump=repr, load=str, claim_for="10 s")  # type: ignore[arg-type] # seconds
+    assert_type(outbox.purge("eu", ids=[1]), int)
+    stores: list[Store] = [MemoryStore(max_dead_letters=10), FileStore(), outbox]
     destination = Destination("eu", send, identity="http://eu", bounded=True)
     with Relay([destination], config=RelayConfig(), store=stores[0], on_event=listener) as relay:
         assert_type(relay.deliver("eu", "task-1", b"done"), bool)
         relay.hand_over("eu", "task-1", b"done")
         assert_type(relay.dead_letters(), tuple[DeadLetter, ...])
+        assert_type(relay.view(), dict[str, DestinationView])
         relay.deliver(destination, "task-1", b"done")  # type: ignore[arg-type] # by name
         return relay.close(timeout=1.0)
 
@@ -304,7 +328,19 @@ def tell(event: Event) -> str:
         return f"{event.source}: {event.error!r}"
     if isinstance(event, (PollOverdue, PollTimedOut)):
         return event.source
-    assert_type(event, DeliveryFailed | DeliveryResumed | DeadLettered | BacklogFull | BacklogDrained | Undelivered)
+    if isinstance(event, OutboxFailed):
+        return str(event.error)
+    assert_type(
+        event,
+        DeliveryFailed
+        | DeliveryResumed
+        | DeadLettered
+        | BacklogFull
+        | BacklogDrained
+        | OutboxResumed
+        | RowsKept
+        | Undelivered,
+    )
     return event.destination
 
 

@@ -2,7 +2,7 @@
 
 import attrs
 
-from resilience._checks import number, whole
+from resilience._checks import number, truth, whole
 
 __all__ = ["RelayConfig"]
 
@@ -22,6 +22,9 @@ class RelayConfig:
             ``Relay.has_room`` says no. They are sent ``max_in_flight`` at a time: what waits behind many of them may
             come too late.
         close_timeout: how long leaving the context manager may take to deliver what waits.
+        write_first: write every result down before it is sent for the first time, if the store is durable: one that was
+            sent or on its way when the process died is sent again, and its work is not repeated. It costs two commits
+            for each result.
 
     Raises:
         ValueError: for a number out of range or two in the wrong order.
@@ -36,6 +39,7 @@ class RelayConfig:
     retry_maximum: float = attrs.field(default=5.0, validator=number(0, exclusive=True))
     max_backlog: int = attrs.field(default=50, validator=whole(1))
     close_timeout: float = attrs.field(default=10.0, validator=number(0))
+    write_first: bool = attrs.field(default=False, validator=truth)
 
     def __attrs_post_init__(self) -> None:
         for less, more in (("inline_timeout", "send_timeout"), ("retry_initial", "retry_maximum")):

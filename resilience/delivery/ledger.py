@@ -1,24 +1,22 @@
 """The accounts of a relay on threads: which result is where, kept under one lock, and what follows from a change.
 
-No send, store, breaker, listener or clock is used under that lock. Whatever happens to a result goes through here:
-it is written down (``keep``), its attempt ends (``settle``) or did not come about (``bar``), it is left (``leave``).
+No send, store, breaker, listener or clock is used under that lock. Whatever happens to an attempt goes through here:
+its result is taken in (``admit``), it ends (``settle``) or did not come about (``bar``). Rows are the ``keeper``'s.
 """
 
-import logging
 import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 
+from resilience.delivery.archive import Archive
 from resilience.delivery.attempt import Attempt, Chain
-from resilience.delivery.outbox import Row, Store
 from resilience.delivery.parcel import Parcel, Report, Settled
 from resilience.delivery.routes import Announcer, Route, report
+from resilience.delivery.tally import DestinationView
+from resilience.delivery.unwritten import Unwritten
 from resilience.delivery.watch import Watch
-from resilience.events import Undelivered
 
 __all__ = ["Ledger"]
-
-log = logging.getLogger("resilience.delivery")
 
 _LONGEST_SLEEP = 3600.0  # seconds; locks refuse to wait for ever so long
 
@@ -28,44 +26,51 @@ class Ledger:
 
     Attributes:
         routes: the destinations, by name.
+        lock: guards all of it; ``changed`` is notified under it.
+        unwritten: what should be on the disk and is not.
+        announcer: is told of events under the lock, and tells them without it.
         end: clock time of the last attempts; ``inf`` while the relay is open.
         closed: nothing is sent any more.
     """
 
     def __init__(
-        self, routes: Mapping[str, Route], store: Store, announcer: Announcer, clock: Callable[[], float]
+        self, routes: Mapping[str, Route], archive: Archive, announcer: Announcer, clock: Callable[[], float]
     ) -> None:
         self.routes = routes
+        self.lock = threading.Lock()
+        self.changed = threading.Condition(self.lock)
+        self.unwritten = Unwritten()
+        self.announcer = announcer
         self.end = math.inf
         self.closed = False
-        self._store = store
-        self._announcer = announcer
+        self._archive = archive
         self._clock = clock
-        self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
         self._watch = Watch()
         self._crossing = 0  # settled results whose rows are being crossed out
 
-    def admit(self, route: Route, key: str, payload: object, *, inline: bool, chain: Chain | None = None) -> Attempt:
+    def admit(  # noqa: PLR0913 - a result and its options, by keyword
+        self, route: Route, key: str, payload: object, *, inline: bool, chain: Chain | None = None, final: bool = True
+    ) -> Attempt:
         """Take a result in; its unit may send it if ``attempt.parcel.inline`` says so.
 
         With a ``chain`` its answer may bring the next value, and somebody is to look after it: see `Watch`.
         """
         now = self._clock()
-        with self._lock:
+        with self.lock:
             asks = chain is not None and not route.lane.silent(now)  # else there may be no value, or no answer
             parcel = route.lane.admit(key, payload, now, inline=inline and not self.closed)
+            parcel.final = final
             attempt = Attempt(route, parcel, chain=chain if asks else None)
             if asks and parcel.inline:
                 parcel.grace = route.destination.exchange_wait
                 if self._watch.set(attempt, now + parcel.timeout + parcel.grace):
-                    self._changed.notify_all()
+                    self.changed.notify_all()
         return attempt
 
     def overstayed(self, inline_timeout: float) -> tuple[list[Attempt], list[Attempt]]:
         """Exchanges that their units are to leave, which the relay has from now on; and left ones that have failed."""
         now = self._clock()
-        with self._lock:
+        with self.lock:
             due = self._watch.due(now)
             failed = [attempt for attempt in due if attempt.left]
             for attempt in (leaving := [attempt for attempt in due if not attempt.left]):
@@ -79,7 +84,7 @@ class Ledger:
         """The results that the relay is to send now."""
         now = self._clock()
         due = []
-        with self._lock:
+        with self.lock:
             for route in self.routes.values():
                 while (parcel := route.lane.start(now)) is not None:
                     due.append((route, parcel))
@@ -87,53 +92,31 @@ class Ledger:
 
     def detach(self, attempt: Attempt) -> bool:
         """The unit leaves ``attempt``; False if that has just been settled."""
-        with self._lock:
+        with self.lock:
             return attempt.route.lane.detach(attempt.parcel)
 
     def prompt(self, route: Route) -> bool:
         """Whether a unit may send by itself now."""
         now = self._clock()
-        with self._lock:
+        with self.lock:
             return route.lane.prompt(now)
 
     def pending(self, name: str | None) -> int:
         """How many results the relay has, for one destination or in all."""
-        with self._lock:
+        with self.lock:
             return sum(route.lane.pending for route in self.routes.values() if name in (None, route.destination.name))
-
-    def keep(self, route: Route, parcel: Parcel) -> None:
-        """Write ``parcel`` down, then let the relay send it."""
-        row = route.row(parcel)
-        try:
-            self._store.put(row)
-        except Exception:  # a full disk must not lose what memory still has
-            log.exception("a result for %r could not be written down; it is kept in memory", row.destination)
-        self.written(route, parcel, row)
-
-    def written(self, route: Route, parcel: Parcel, row: Row) -> None:
-        """``row`` is what was written down of ``parcel``: the relay may send it."""
-        with self._lock:
-            parcel.row = row
-            gone, closed = parcel.gone, self.closed
-            if not gone:
-                route.lane.release(parcel)
-                self._changed.notify_all()
-            self._announcer.add(route.lane.backlog())
-        if gone:
-            self._store.remove(row)  # its attempt succeeded meanwhile
-        elif closed:
-            self._lament({row.destination: [parcel]})
-        self._announcer.tell()
 
     def bar(self, attempt: Attempt, pause: float | None) -> None:
         """The attempt did not run, or says nothing: look again after ``pause`` seconds (None: soon)."""
         report(attempt.permit, Report.NEUTRAL, None)
         lane, now = attempt.route.lane, self._clock()
-        with self._lock:
+        with self.lock:
             self._forget(attempt)
             lane.health.barred(pause, now)
             lane.postpone(attempt.parcel, now)
-            self._changed.notify_all()
+            free = lane.resting(attempt.parcel.key) if self.closed else ()
+            self.changed.notify_all()
+        self._release(free)
         _finish(attempt, Settled(kept=True))
 
     def settle(self, attempt: Attempt, error: BaseException | None, waited: float = 0.0) -> Settled:
@@ -143,17 +126,22 @@ class Ledger:
         """
         lane, parcel, now = attempt.route.lane, attempt.parcel, self._clock()
         self._report(attempt, error, now)
-        with self._lock:
+        with self.lock:
             self._forget(attempt)
             settled = lane.settle(parcel, error, now, waited)
             told = self._note(attempt, settled)
-            written = settled.dead is not None or (parcel.gone and parcel.row is not None)
+            written = parcel.gone and (parcel.row is not None or (parcel.final and settled.dead is not None))
             self._crossing += written
+            free = lane.resting(parcel.key) if self.closed else ()
         if written:
-            self._cross_out(attempt, settled)
+            self._archive.cross_out(parcel.row or attempt.route.row(parcel), settled.dead)
+            with self.lock:
+                self._crossing -= 1
+                self.changed.notify_all()
+        self._release(free)
         _finish(attempt, settled)
         if told:
-            self._announcer.tell()
+            self.announcer.tell()
         return settled
 
     def time_out(self, attempt: Attempt, timeout: float) -> None:
@@ -161,48 +149,51 @@ class Ledger:
         error = TimeoutError(f"no answer within {timeout:.3g} s")
         now = self._clock()
         self._report(attempt, error, now)
-        with self._lock:
+        with self.lock:
             if not attempt.left or attempt in self._watch:
                 self._watch.remove(attempt)
                 self._note(attempt, attempt.route.lane.time_out(attempt.parcel, error, now))
-        self._announcer.tell()
+        self.announcer.tell()
 
-    def sleep(self, deadline: float | None) -> None:
+    def sleep(self, deadline: float) -> None:
         """Wait until something is due, ``deadline`` has come, or something changed."""
         now = self._clock()
-        with self._lock:
+        with self.lock:
             wake_at = min(route.lane.wake_at(now) for route in self.routes.values())
-            wake_at = min(wake_at, self._watch.next_at(), math.inf if deadline is None else deadline)
+            wake_at = min(wake_at, self._watch.next_at(), self.unwritten.retry_at, deadline)
             if wake_at > now and not self.closed:
                 self._watch.wake_at = wake_at
-                self._changed.wait(min(wake_at - now, _LONGEST_SLEEP))
+                self.changed.wait(min(wake_at - now, _LONGEST_SLEEP))
                 self._watch.wake_at = -math.inf
 
     def drain(self, timeout: float) -> None:
         """Give every waiting result a try; wait until all are settled or the time is over. Once closed, do nothing."""
         now = self._clock()
-        with self._lock:
+        with self.lock:
             if self.closed:
                 return
             self.end = end = now + timeout
             for route in self.routes.values():
                 route.lane.hurry(now)
-            self._changed.notify_all()
+            self.changed.notify_all()
         while (seconds := end - self._clock()) > 0:
-            with self._lock:
+            with self.lock:
                 if not self._crossing and all(route.lane.idle for route in self.routes.values()):
                     return
-                self._changed.wait(min(seconds, _LONGEST_SLEEP))
+                self.changed.wait(min(seconds, _LONGEST_SLEEP))
 
-    def leave(self) -> int:
-        """Send nothing more; report what is left, once, and return how many results that is."""
-        with self._lock:
-            again, self.closed = self.closed, True
-            left = {name: route.lane.leftovers() for name, route in self.routes.items()}
-            self._changed.notify_all()
-        if not again:
-            self._lament(left)
-        return sum(map(len, left.values()))
+    def view(self) -> dict[str, DestinationView]:
+        """What is known of every destination."""
+        with self.lock:
+            return {
+                name: route.tally.view(route.lane.pending, self.unwritten.count(name))
+                for name, route in self.routes.items()
+            }
+
+    def _release(self, parcels: Collection[Parcel]) -> None:
+        """Its attempt outlived the end: now other processes may have these."""
+        if parcels:
+            self._archive.release([parcel.row for parcel in parcels if parcel.row is not None])
 
     def _forget(self, attempt: Attempt) -> None:
         """An exchange has ended; any other attempt is not known here."""
@@ -216,34 +207,18 @@ class Ledger:
 
     def _note(self, attempt: Attempt, settled: Settled) -> bool:
         """Wake who waits for this; returns whether there is something to tell."""
-        events = settled.events + attempt.route.lane.backlog()
+        route = attempt.route
+        events = settled.events + route.lane.backlog()
+        if not settled.kept:
+            route.tally.delivered += settled.taken
+            route.tally.dead += settled.dead is not None
+            if self.unwritten:  # it was not written down, and need not be any more
+                events += self.unwritten.remove(route.lane.name, attempt.parcel)
         if events:
-            self._announcer.add(events)
-        if attempt.route.lane.waits or self.end < math.inf:
-            self._changed.notify_all()
+            self.announcer.add(events)
+        if route.lane.waits or self.end < math.inf:
+            self.changed.notify_all()
         return bool(events)
-
-    def _cross_out(self, attempt: Attempt, settled: Settled) -> None:
-        route, parcel = attempt.route, attempt.parcel
-        row = parcel.row or route.row(parcel)
-        try:
-            if settled.dead is None:
-                self._store.remove(row)
-            else:
-                self._store.bury(row, settled.dead)
-        except Exception:  # the result is settled all the same; at worst it is sent once more after a restart
-            log.exception("a settled result of %r could not be crossed out", row.destination)
-        with self._lock:
-            self._crossing -= 1
-            self._changed.notify_all()
-
-    def _lament(self, left: Mapping[str, Sequence[Parcel]]) -> None:
-        counts = ", ".join(f"{name} {len(parcels)}" for name, parcels in left.items() if parcels)
-        if not counts:
-            return
-        log.error("results left undelivered: %s", counts)
-        self._announcer.add(Undelivered(name, parcel.key) for name, parcels in left.items() for parcel in parcels)
-        self._announcer.tell()
 
 
 def _finish(attempt: Attempt, settled: Settled) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import attrs
 
-from resilience.delivery.outbox import Row
+from resilience.delivery.store import Row
 from resilience.events import Event
 
 __all__ = ["Parcel", "Report", "Settled"]
@@ -29,11 +29,18 @@ class Settled:
         kept: the result is still to be delivered.
         dead: why it never will be, if so.
         events: what to tell, in order.
+        passed: it is another process's to deliver by now.
     """
 
     kept: bool
     dead: str | None = None
     events: tuple[Event, ...] = ()
+    passed: bool = False
+
+    @property
+    def taken(self) -> bool:
+        """Whether the destination has it."""
+        return not (self.kept or self.passed) and self.dead is None
 
 
 @attrs.define(eq=False)
@@ -56,7 +63,9 @@ class Parcel:
         attempts: how many attempts failed.
         throttles: how many ended in ``Throttled``.
         refusals: how many attempts ended in ``Undeliverable``.
+        final: it is the last word of its key, and must arrive; else it is never written down.
         row: what was written down.
+        passed: another process has taken its row over, while an attempt was running.
     """
 
     number: int
@@ -75,4 +84,6 @@ class Parcel:
     attempts: int = 0
     throttles: int = 0
     refusals: int = 0
+    final: bool = True
     row: Row | None = None
+    passed: bool = False

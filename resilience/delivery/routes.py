@@ -1,5 +1,6 @@
 """Destinations and the lanes that lead to them; what is told and logged of a delivery. Shared by the drivers."""
 
+import itertools
 import logging
 import random
 import threading
@@ -10,18 +11,31 @@ import attrs
 
 from resilience._checks import number
 from resilience.delivery.config import RelayConfig
-from resilience.delivery.outbox import Row
 from resilience.delivery.parcel import Parcel, Report
 from resilience.delivery.schedule import Lane
-from resilience.events import DeadLettered, DeliveryFailed, DeliveryResumed, Event, Listener, notify
+from resilience.delivery.store import Row
+from resilience.delivery.tally import Tally
+from resilience.events import (
+    DeadLettered,
+    DeliveryFailed,
+    DeliveryResumed,
+    Event,
+    Listener,
+    OutboxResumed,
+    RowsKept,
+    notify,
+)
 
 if TYPE_CHECKING:
     from resilience.breaker import CircuitBreaker, Permit
     from resilience.registry import BreakerRegistry
 
-__all__ = ["Announcer", "Destination", "Route", "report", "routes"]
+__all__ = ["Announcer", "Destination", "Exchange", "Route", "report", "routes"]
 
 log = logging.getLogger("resilience.delivery")
+
+Exchange = Callable[[Any, float], Sequence[Any] | None]
+_numbers = itertools.count(1)  # of a process: its rows keep their order also if one relay follows another
 
 
 @attrs.frozen
@@ -49,7 +63,7 @@ class Destination:
     send: Callable[[Any, float], None]
     identity: str = ""
     bounded: bool = False
-    exchange: Callable[[Any, float], Sequence[Any] | None] | None = attrs.field(
+    exchange: Exchange | None = attrs.field(
         default=None, kw_only=True, validator=attrs.validators.optional(attrs.validators.is_callable())
     )
     exchange_wait: float = attrs.field(default=0.0, kw_only=True, validator=number(0.0))
@@ -67,13 +81,14 @@ class Destination:
 class Route:
     """A destination, the lane of its results, and its breaker, if it has one.
 
-    ``astray`` counts the exchanges that go on without their unit; the ledger's lock guards it.
+    ``astray`` counts the exchanges that go on without their unit; the ledger's lock guards it and the ``tally``.
     """
 
     destination: Destination
     lane: Lane
     breaker: "CircuitBreaker | None"
     astray: int = 0
+    tally: Tally = attrs.field(factory=Tally)
 
     def row(self, parcel: Parcel) -> Row:
         """What is written down of ``parcel``."""
@@ -93,7 +108,8 @@ def routes(
         name = destination.name
         if name in made:
             raise ValueError(f"two destinations are called {name!r}: give each its own name")
-        made[name] = Route(destination, Lane(name, config, rng), None if breakers is None else breakers.get(name))
+        lane = Lane(name, config, rng, numbers=_numbers)
+        made[name] = Route(destination, lane, None if breakers is None else breakers.get(name))
     if not made:
         raise ValueError("destinations must not be empty: a relay needs at least one Destination to deliver to")
     return made
@@ -158,3 +174,12 @@ class Announcer:
             log.info("%s takes results again", event.destination)
         elif isinstance(event, DeadLettered):
             log.error("%s refused a result for good: %s", event.destination, event.reason)
+        elif isinstance(event, RowsKept):
+            log.warning(
+                "%d results wait for %s (%s), which is not among the destinations: they are kept until it is",
+                event.count,
+                event.destination,
+                event.identity,
+            )
+        elif isinstance(event, OutboxResumed):
+            log.info("all results of %s that wait are written down again", event.destination)

@@ -11,6 +11,7 @@ import itertools
 import math
 import random
 from collections import deque
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from resilience.delivery.config import RelayConfig
@@ -33,13 +34,16 @@ class Lane:
         name: the destination's, for events.
         config: the policy.
         rng: where jitter is drawn from.
+        numbers: for its results; shared by the lanes of a process.
     """
 
-    def __init__(self, name: str, config: RelayConfig, rng: random.Random) -> None:
+    def __init__(
+        self, name: str, config: RelayConfig, rng: random.Random, *, numbers: Iterator[int] | None = None
+    ) -> None:
         self.name = name
         self.health = Health(config, rng)
         self._config = config
-        self._numbers = itertools.count(1)
+        self._numbers = itertools.count(1) if numbers is None else numbers
         self._size = 0
         self._inline = 0
         self._lines: dict[str, deque[Parcel]] = {}
@@ -112,6 +116,32 @@ class Lane:
         if not (parcel.away or parcel.gone):
             self._line_up(parcel)
 
+    def begin(self, parcel: Parcel, now: float) -> None:
+        """The attempt of a unit starts only now: its result was written down before."""
+        if parcel.away:
+            del self._flying[parcel.number]
+            self._launch(parcel, now)
+
+    def lose(self, ids: Collection[int]) -> int:
+        """Rows with these ``ids`` are another process's: theirs are not sent, what is being sent is its last try.
+
+        Returns:
+            How many there were.
+        """
+        lost = [p for line in self._lines.values() for p in line if p.row is not None and p.row.id in ids]
+        for parcel in lost:
+            parcel.passed = True
+        for parcel in [parcel for parcel in lost if not parcel.away]:
+            self._let_go(parcel)
+        self._waiting = [entry for entry in self._waiting if not entry[2].gone]
+        heapq.heapify(self._waiting)
+        return len(lost)
+
+    def resting(self, key: str | None = None) -> list[Parcel]:
+        """The results of lines (or of one) of which none is being sent: another process may have them, in order."""
+        lines = self._lines.values() if key is None else [self._lines[key]] if key in self._lines else []
+        return [parcel for line in lines if not line[0].away for parcel in line]
+
     def detach(self, parcel: Parcel) -> bool:
         """The unit stops waiting for ``parcel``; the attempt goes on.
 
@@ -152,6 +182,9 @@ class Lane:
     def postpone(self, parcel: Parcel, now: float) -> None:
         """The attempt never ran, or was cancelled: nothing is known."""
         self._land(parcel)
+        if parcel.passed:
+            self._let_go(parcel)
+            return
         parcel.due = now
         self._line_up(parcel)
 
@@ -185,14 +218,18 @@ class Lane:
             return Settled(kept=False, events=events) if events else _TAKEN
         if isinstance(error, Undeliverable):
             return self._refuse(parcel, error, now)
+        settled = self._failed(parcel, error, now, told=told or cut)
+        if not parcel.passed:
+            self._line_up(parcel)
+            return settled
+        self._let_go(parcel)
+        return Settled(kept=False, events=settled.events, passed=True)
+
+    def _failed(self, parcel: Parcel, error: BaseException, now: float, *, told: bool) -> Settled:
+        """``told``: it was when it timed out; or it was ended by ourselves before it could fail."""
         if isinstance(error, Throttled):
-            settled = self._throttle(parcel, error, now)
-        elif told or cut:
-            settled = Settled(kept=True)  # told when it timed out; or ended by ourselves before it could fail
-        else:
-            settled = self._fail(parcel, error, now)
-        self._line_up(parcel)
-        return settled
+            return self._throttle(parcel, error, now)
+        return Settled(kept=True) if told else self._fail(parcel, error, now)
 
     def _fail(self, parcel: Parcel, error: BaseException, now: float) -> Settled:
         parcel.attempts += 1
@@ -257,12 +294,18 @@ class Lane:
         if parcel.released and self._lines[parcel.key][0] is parcel:
             heapq.heappush(self._waiting, (parcel.due, parcel.number, parcel))
 
+    def _let_go(self, parcel: Parcel) -> None:
+        """Another process has it: nothing here may touch its row."""
+        parcel.row = None
+        self._drop(parcel)
+
     def _drop(self, parcel: Parcel) -> None:
         parcel.gone = True
         self._size -= 1
         line = self._lines[parcel.key]
-        line.popleft()
-        if line:
-            self._line_up(line[0])
-        else:
+        first = line[0] is parcel
+        line.remove(parcel)
+        if not line:
             del self._lines[parcel.key]
+        elif first:
+            self._line_up(line[0])

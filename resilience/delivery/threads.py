@@ -1,7 +1,8 @@
 """Results go to their destinations, on threads: from the unit that has one if that is quick, else by the relay.
 
 One daemon thread, started when there is something to wait for, starts attempts when they are due; they run on the
-threads of a fan-out session. Which result is where is the ``ledger``'s.
+threads of a fan-out session. Which result is where is the ``ledger``'s; sends for which a unit waits are in ``units``;
+what a durable store wants is the ``keeper``'s.
 """
 
 import logging
@@ -11,17 +12,21 @@ import random
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, final
 
+from resilience.delivery.archive import Archive
 from resilience.delivery.attempt import Attempt, Chain
 from resilience.delivery.config import RelayConfig
+from resilience.delivery.keeper import Keeper
 from resilience.delivery.ledger import Ledger
-from resilience.delivery.outbox import DeadLetter, MemoryStore, Store
 from resilience.delivery.parcel import Parcel
 from resilience.delivery.routes import Announcer, Destination, Route, routes
 from resilience.delivery.sends import Sends
+from resilience.delivery.store import DeadLetter, MemoryStore, Store
+from resilience.delivery.tally import DestinationView
+from resilience.delivery.units import Units
 from resilience.events import Listener
 from resilience.outcomes import Rejected
 
@@ -36,8 +41,6 @@ log = logging.getLogger("resilience.delivery")
 
 log = logging.getLogger("resilience.delivery")
 
-Told = threading.Event
-Exchange = Callable[[Any, float], Sequence[Any] | None]
 _LEAST_TIMEOUT = 0.001  # seconds; what an attempt gets that starts at the very end
 
 
@@ -50,17 +53,20 @@ class Relay:
 
     A result goes out from the thread that brings it while its destination is prompt; otherwise, or if that fails, it
     is written down and sent by the relay, again and again. Results of one destination and key arrive in their order;
-    nothing else waits for anything. Leaving the context manager closes it with ``config.close_timeout``.
+    nothing else waits for anything. Entering the context manager starts it, leaving it closes it with
+    ``config.close_timeout``.
 
     Args:
         destinations: all there are; a result for any other name is refused.
         config: the policy.
         breakers: the destinations' circuit breakers, by name; none if None.
-        store: where results that wait are written down; by default in memory.
+        store: where results that wait are written down; by default in memory. An `Outbox` outlives the process. It is
+            not closed with the relay.
         clock: monotonic seconds.
         rng: where jitter is drawn from.
-        on_event: hears ``DeliveryFailed``, ``DeliveryResumed``, ``DeadLettered`` and ``Undelivered``, in the order in
-            which they came about. Every ``DeliveryFailed`` is followed by another one or by a ``DeliveryResumed``.
+        on_event: hears ``DeliveryFailed``, ``DeliveryResumed``, ``DeadLettered``, ``BacklogFull``, ``BacklogDrained``,
+            ``OutboxFailed``, ``OutboxResumed``, ``RowsKept`` and ``Undelivered``, in the order in which they came
+            about. Every ``DeliveryFailed`` is followed by another one or by a ``DeliveryResumed``.
 
     Raises:
         ValueError: for two destinations of one name, or none at all.
@@ -86,6 +92,15 @@ class Relay:
         self._start_afresh()
         _relays.add(self)
 
+    def start(self) -> None:
+        """Take in what former processes left in a durable store, and send it; done by entering the context manager.
+
+        Without it that happens once a result waits, beside that one. May be called again.
+        """
+        if self._store.durable and self._driver is None and not self._ledger.closed:
+            self._keeper.look()
+            self._start_driver()
+
     def deliver(
         self,
         destination: str,
@@ -93,6 +108,7 @@ class Relay:
         payload: Any,  # noqa: ANN401 - opaque here
         *,
         chain: Chain | None = None,
+        final: bool = True,
     ) -> bool:
         """Deliver ``payload``; returns soon, at the latest after about ``config.inline_timeout`` seconds.
 
@@ -101,6 +117,8 @@ class Relay:
             key: results of one key arrive one after another, in the order they were brought.
             payload: what the destination's ``send`` understands.
             chain: goes on with the next value, if the destination has an ``exchange``: mostly the item itself.
+            final: it must arrive. One that does not matter later, such as a word on how far the work has got, is sent
+                again as long as the process lives, but never written down, and no dead letter.
 
         Returns:
             True if the destination took it; False if the relay has it (or if it became a dead letter at once).
@@ -110,24 +128,25 @@ class Relay:
         """
         route = self._route(destination)
         exchange = route.destination.exchange
-        if chain is not None and not (exchange and self._may_exchange(route) and chain.may_chain()):
+        if chain is not None and not (exchange and self._units.may_exchange(route) and chain.may_chain()):
             chain = None
-        attempt = self._ledger.admit(route, key, payload, inline=True, chain=chain)
+        attempt = self._ledger.admit(route, key, payload, inline=True, chain=chain, final=final)
         if not attempt.parcel.inline:
-            return self._keep(route, attempt.parcel)
+            return self._units.keep(attempt)
         permit = None if route.breaker is None else route.breaker.try_acquire()
         if isinstance(permit, Rejected):
             self._ledger.bar(attempt, permit.retry_after)
-            return self._keep(route, attempt.parcel)
+            return self._units.keep(attempt)
         attempt.permit = permit
+        if self._writes_first and final:
+            self._keeper.write_first(attempt)
         if exchange is not None and attempt.chain is not None:
-            return self._exchange(attempt, exchange, attempt.chain)
-        return self._send_here(attempt) if route.destination.bounded else self._send_apart(attempt)
+            return self._units.exchange(attempt, exchange, attempt.chain)
+        return self._units.send_here(attempt) if route.destination.bounded else self._units.send_apart(attempt)
 
-    def hand_over(self, destination: str, key: str, payload: Any) -> None:  # noqa: ANN401 - opaque here
+    def hand_over(self, destination: str, key: str, payload: Any, *, final: bool = True) -> None:  # noqa: ANN401 - opaque
         """Give ``payload`` to the relay, which sends it at once if it can; arguments and errors as for ``deliver``."""
-        route = self._route(destination)
-        self._keep(route, self._ledger.admit(route, key, payload, inline=False).parcel)
+        self._units.keep(self._ledger.admit(self._route(destination), key, payload, inline=False, final=final))
 
     def is_prompt(self, destination: str) -> bool:
         """Whether ``deliver`` would send to ``destination`` itself now.
@@ -154,31 +173,40 @@ class Relay:
         """
         return self.pending(destination) < self._config.max_backlog
 
+    def view(self) -> dict[str, DestinationView]:
+        """What became of the results so far, by destination."""
+        return self._ledger.view()
+
     def dead_letters(self, destination: str | None = None) -> tuple[DeadLetter, ...]:
-        """The results that were refused for good, for ``destination`` or in all, oldest first."""
-        letters = self._store.dead_letters()
-        return tuple(letter for letter in letters if destination in (None, letter.row.destination))
+        """The results that were refused for good, for ``destination`` or in all, oldest first.
+
+        Raises:
+            OutboxError: the store cannot be read.
+        """
+        return self._store.dead_letters(destination)
 
     def send_again(self, destination: str | None = None) -> int:
         """Try the dead letters (of ``destination``, or all) again.
 
         Returns:
             How many there were.
+
+        Raises:
+            OutboxError: the store cannot be written.
         """
-        rows = self._store.revive(destination)
-        for row in rows:
-            route = self._route(row.destination)
-            self._ledger.written(route, self._ledger.admit(route, row.key, row.payload, inline=False).parcel, row)
+        count = self._store.revive(destination)
+        self._keeper.claim()
         self._start_driver()
-        return len(rows)
+        return count
 
     def close(self, timeout: float) -> int:
         """Send what waits, to all destinations at once, then stop; may be called again.
 
         Every waiting result gets a try, also where an open breaker would not let it through: there is no later. What
-        is left after that is reported: an ``Undelivered`` each, and an error in the log. Results that are brought
-        while it closes are accepted; those that come later are written down and reported like the rest. Called again,
-        it only counts.
+        is left after that stays in a durable store for whoever opens it next, and is in the log. What is not written
+        there is reported: an ``Undelivered`` each, and an error in the log; ``view`` has the counts of both. Results
+        that are brought while it closes are accepted; those that come later are written down and reported like the
+        rest. Called again, it only counts.
 
         Args:
             timeout: seconds that may take.
@@ -187,11 +215,14 @@ class Relay:
             How many results were left.
         """
         self._ledger.drain(timeout)
-        left = self._ledger.leave()
+        if not self._ledger.closed:
+            self._keeper.rewrite(at_once=True)
+        left = self._keeper.leave()
         self._sends.close()
         return left
 
     def __enter__(self) -> "Relay":
+        self.start()
         return self
 
     def __exit__(
@@ -203,8 +234,12 @@ class Relay:
         """Also in a forked child, which has no driver; the results that wait are its parent's to send."""
         self._store = MemoryStore() if self._given_store is None else self._given_store
         self._routes = self._make_routes()
-        self._ledger = Ledger(self._routes, self._store, Announcer(self._on_event), self._clock)
+        archive = Archive(self._store)
+        self._ledger = Ledger(self._routes, archive, Announcer(self._on_event), self._clock)
+        self._keeper = Keeper(archive, self._ledger, self._clock)
         self._sends = Sends(self._ledger, self._config.max_in_flight, self._clock)
+        self._units = Units(self._ledger, self._keeper, self._sends, self._config, self._start_driver)
+        self._writes_first = self._config.write_first and self._store.durable
         self._driver: threading.Thread | None = None
         self._driver_lock = threading.Lock()
 
@@ -217,79 +252,6 @@ class Relay:
                 f"no destination is called {name!r}: a result goes to one of {known}, or nowhere"
             ) from None
 
-    def _keep(self, route: Route, parcel: Parcel) -> bool:
-        self._ledger.keep(route, parcel)
-        self._start_driver()
-        return False
-
-    def _send_here(self, attempt: Attempt) -> bool:
-        try:
-            attempt.route.destination.send(attempt.parcel.payload, attempt.parcel.timeout)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is the destination's answer
-            settled = self._ledger.settle(attempt, error)
-        except BaseException:  # somebody ends this thread; the result must live on
-            self._ledger.bar(attempt, None)
-            self._keep(attempt.route, attempt.parcel)
-            raise
-        else:
-            settled = self._ledger.settle(attempt, None)
-        return self._keep(attempt.route, attempt.parcel) if settled.kept else settled.dead is None
-
-    def _may_exchange(self, route: Route) -> bool:
-        """One that has not come back is enough; and a breaker's probe is to be a plain send."""
-        healthy = route.breaker is None or route.breaker.retry_at is None
-        return healthy and not route.astray
-
-    def _exchange(self, attempt: Attempt, exchange: Exchange, chain: Chain) -> bool:
-        """Send in the unit's own thread, and let it go on with what that brings; see `Watch`."""
-        parcel = attempt.parcel
-        self._start_driver()
-        try:
-            brought = exchange(parcel.payload, self._config.send_timeout)
-            values = None if brought is None else list(brought)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is the destination's answer
-            settled = self._ledger.settle(attempt, error)
-        except BaseException:  # somebody ends this thread; the result must live on
-            self._ledger.bar(attempt, None)
-            if not attempt.left:
-                self._keep(attempt.route, parcel)
-            raise
-        else:
-            settled = self._ledger.settle(attempt, None, parcel.grace if values == [] else 0.0)
-            if values is not None:
-                chain.chain(values)
-        if settled.kept and not attempt.left:
-            self._keep(attempt.route, parcel)
-        return not settled.kept and settled.dead is None
-
-    def _leave(self, attempt: Attempt) -> None:
-        """The unit of an exchange waits no longer; the relay has the result."""
-        try:
-            attempt.chain.leave()  # type: ignore[union-attr] # exchanges have one
-        except Exception:  # somebody else's code: the relay must go on
-            log.exception("a unit could not be freed")
-        self._ledger.keep(attempt.route, attempt.parcel)
-
-    def _send_apart(self, attempt: Attempt) -> bool:
-        attempt.told = told = Told()
-        self._sends.start(attempt, self._config.send_timeout, self._config.inline_timeout)
-        try:
-            told.wait(attempt.route.lane.health.patience())
-        except BaseException:
-            self._go_on(attempt, told)
-            raise
-        return self._go_on(attempt, told)
-
-    def _go_on(self, attempt: Attempt, told: threading.Event) -> bool:
-        """The unit waits no longer; an attempt that still runs is the relay's from here."""
-        if self._ledger.detach(attempt):
-            return self._keep(attempt.route, attempt.parcel)
-        told.wait()
-        settled = attempt.settled
-        if settled is None or settled.kept:
-            return self._keep(attempt.route, attempt.parcel)
-        return settled.dead is None
-
     def _start_driver(self) -> None:
         if self._driver is not None:
             return
@@ -299,14 +261,12 @@ class Relay:
 
     def _drive(self) -> None:
         while not self._ledger.closed:
+            look_at = self._keeper.look()  # first: another process may have what we waited to send
             for route, parcel in self._ledger.due():
                 self._relay(route, parcel)
-            leaving, failed = self._ledger.overstayed(self._config.inline_timeout)
-            for attempt in leaving:
-                self._leave(attempt)
-            for attempt in failed:
-                self._ledger.time_out(attempt, self._config.inline_timeout)
-            self._ledger.sleep(self._sends.expire())
+            self._units.look_after()
+            expires = self._sends.expire()
+            self._ledger.sleep(look_at if expires is None else min(look_at, expires))
 
     def _relay(self, route: Route, parcel: Parcel) -> None:
         permit = None if route.breaker is None else route.breaker.try_acquire()

@@ -1,0 +1,156 @@
+"""The file of an outbox: how it is opened, what it looks like inside, and what is wrong with it if something is.
+
+Write-ahead logging with ``synchronous=FULL``: a commit has returned from the disk when it returns.
+"""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+from resilience.errors import OutboxError
+
+__all__ = ["SCHEMA_VERSION", "closed", "connect", "explained", "locked", "reading"]
+
+SCHEMA_VERSION = 1
+_APPLICATION = 0x6F757462  # "outb", so that the file of another program is not taken for ours
+_LOCKED_FOR = 1.0  # seconds to wait for other processes, whose transactions take milliseconds
+_WAL_LIMIT = 16 * 2**20  # bytes that the log keeps on the disk after a large backlog
+
+_SCHEMA = (
+    """CREATE TABLE owners (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        until REAL NOT NULL,
+        span REAL NOT NULL
+    )""",
+    """CREATE TABLE results (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        destination TEXT NOT NULL,
+        identity TEXT NOT NULL,
+        key TEXT NOT NULL,
+        payload NOT NULL,
+        writer INTEGER NOT NULL,
+        number INTEGER NOT NULL,
+        owner INTEGER,
+        reason TEXT,
+        died REAL
+    )""",
+    "CREATE INDEX waiting ON results (owner) WHERE reason IS NULL",
+    "CREATE INDEX dead ON results (destination) WHERE reason IS NOT NULL",
+    f"PRAGMA application_id = {_APPLICATION}",
+    f"PRAGMA user_version = {SCHEMA_VERSION}",
+)
+
+_CURES = (  # what SQLite says, and what to do about it
+    ("disk is full", "the disk is full: make room, or put it onto another disk"),
+    ("readonly", "it cannot be written: give this user write access to the file and its folder"),
+    ("unable to open", "it cannot be opened: give this user write access to the folder, or name another path"),
+    ("not a database", "it is no outbox: name another path, or move that file away"),
+    ("malformed", "it is damaged: move it away (results in it may be saved with the tool sqlite3 and its .recover)"),
+    ("locked", "another program keeps it locked: end that program, or name another path"),
+    ("disk I/O", "the disk fails: look into the system's log, or put it onto another disk"),
+)
+
+
+def connect(path: Path, *, check: bool = True) -> sqlite3.Connection:
+    """Open the outbox in ``path``, which is made if it does not exist; ``check`` reads all of it for damage.
+
+    Raises:
+        OutboxError: it cannot be used; the text says why and what to do.
+    """
+    _make(path)
+    with explained(path):
+        db = sqlite3.connect(path, timeout=_LOCKED_FOR, isolation_level=None, check_same_thread=False)
+        try:
+            _prepare(db, path, check=check)
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection of its own for somebody who only reads: nobody who writes waits for that."""
+    with explained(path), closing(sqlite3.connect(path, timeout=_LOCKED_FOR, isolation_level=None)) as db:
+        yield db
+
+
+def closed(path: Path) -> OutboxError:
+    """What somebody hears who comes too late."""
+    return OutboxError(f"outbox {str(path)!r}: it is closed: open another Outbox", path)
+
+
+def locked(error: BaseException) -> bool:
+    """Whether other processes are in the way; trying again at once would wait for them again."""
+    return "locked" in str(error)
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn what SQLite raises into an `OutboxError` that says what to do."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        said = str(error)
+        cure = next((cure for words, cure in _CURES if words in said), "name another path")
+        raise OutboxError(f"outbox {str(path)!r}: {cure} ({said})", path) from error
+
+
+def _make(path: Path) -> None:
+    """Results may be secret: what is made is for this user alone."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except OSError as error:
+        raise OutboxError(
+            f"outbox {str(path)!r}: it cannot be made ({error.strerror or error}): "
+            "give this user write access to its folder, or name another path",
+            path,
+        ) from error
+
+
+def _prepare(db: sqlite3.Connection, path: Path, *, check: bool) -> None:
+    version, application = int(_pragma(db, "user_version")), int(_pragma(db, "application_id"))
+    if application not in (0, _APPLICATION) or (version and not application):
+        raise OutboxError(f"outbox {str(path)!r}: it belongs to another program: name another path", path)
+    if version > SCHEMA_VERSION:
+        raise OutboxError(
+            f"outbox {str(path)!r}: a newer version of this library wrote it (format {version}, this one reads "
+            f"{SCHEMA_VERSION}): upgrade, or name another path",
+            path,
+        )
+    if check and (complaint := _pragma(db, "quick_check(1)")) != "ok":
+        raise sqlite3.DatabaseError(f"database disk image is malformed: {complaint}")
+    if (mode := _pragma(db, "journal_mode = WAL")) != "wal":
+        raise OutboxError(
+            f"outbox {str(path)!r}: its file system cannot share memory between processes (journal_mode is {mode}): "
+            "put it onto a local disk",
+            path,
+        )
+    for setting in ("synchronous = FULL", "fullfsync = 1", "checkpoint_fullfsync = 1"):
+        db.execute(f"PRAGMA {setting}")
+    _pragma(db, f"journal_size_limit = {_WAL_LIMIT}")
+    if not version:
+        _build(db, path)
+
+
+def _build(db: sqlite3.Connection, path: Path) -> None:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        if _pragma(db, "user_version") != "0":
+            return  # another process was faster
+        if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            raise OutboxError(f"outbox {str(path)!r}: it belongs to another program: name another path", path)
+        for statement in _SCHEMA:
+            db.execute(statement)
+        db.execute("COMMIT")
+    finally:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+
+
+def _pragma(db: sqlite3.Connection, what: str) -> str:
+    return str(db.execute(f"PRAGMA {what}").fetchone()[0])

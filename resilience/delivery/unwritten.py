@@ -1,0 +1,62 @@
+"""Results that should be on the disk and are not, because that failed: decided without clock, lock, thread or I/O.
+
+They are sent from memory like all others, and writing is tried again. Meanwhile their destination should bring no more
+work: what it brings would be as unsafe.
+"""
+
+import math
+
+from resilience.delivery.parcel import Parcel
+from resilience.events import Event, OutboxFailed, OutboxResumed
+
+__all__ = ["Unwritten"]
+
+_AGAIN_AFTER = 2.0  # seconds; a full disk does not get better by trying
+
+
+class Unwritten:
+    """Which results are not written down, by destination. Not thread-safe.
+
+    Attributes:
+        retry_at: when to try to write them again; ``inf`` while there are none.
+    """
+
+    def __init__(self) -> None:
+        self.retry_at = math.inf
+        self._parcels: dict[str, list[Parcel]] = {}
+
+    def __len__(self) -> int:
+        return len(self._parcels)
+
+    def count(self, name: str) -> int:
+        """How many there are of a destination."""
+        return len(self._parcels.get(name, ()))
+
+    def add(self, name: str, parcel: Parcel, error: Exception, now: float) -> tuple[Event, ...]:
+        """``parcel`` could not be written down, because of ``error``."""
+        self.retry_at = min(self.retry_at, now + _AGAIN_AFTER)
+        first = name not in self._parcels
+        parcels = self._parcels.setdefault(name, [])
+        if parcel not in parcels:
+            parcels.append(parcel)
+        return (OutboxFailed(name, error),) if first else ()
+
+    def remove(self, name: str, parcel: Parcel) -> tuple[Event, ...]:
+        """``parcel`` is written down, or need not be any more."""
+        parcels = self._parcels.get(name, [])
+        if parcel not in parcels:
+            return ()
+        parcels.remove(parcel)
+        if parcels:
+            return ()
+        del self._parcels[name]
+        if not self._parcels:
+            self.retry_at = math.inf
+        return (OutboxResumed(name),)
+
+    def due(self, now: float) -> list[tuple[str, Parcel]]:
+        """Those to write now, oldest first in each destination; the next time is a while later."""
+        if now < self.retry_at:
+            return []
+        self.retry_at = now + _AGAIN_AFTER
+        return [(name, parcel) for name, parcels in self._parcels.items() for parcel in parcels]

@@ -1,0 +1,296 @@
+"""A relay with an outbox: what is sent after a restart, what is left, what may not be sent any more."""
+
+import threading
+
+import pytest
+from hearing import GUARD, Heard
+
+from resilience import (
+    DeadLettered,
+    DeliveryFailed,
+    DeliveryResumed,
+    Destination,
+    Outbox,
+    OutboxFailed,
+    OutboxResumed,
+    Relay,
+    RelayConfig,
+    Row,
+    RowsKept,
+    Undeliverable,
+    Undelivered,
+)
+from resilience.testing import Held, ManualClock, ScriptedCall
+
+BOOM = ConnectionError("boom")
+QUICK = RelayConfig(inline_timeout=0.02, retry_initial=0.001, retry_maximum=0.01, close_timeout=5.0)
+
+
+@pytest.fixture
+def outbox(tmp_path):
+    """An outbox in a fresh file."""
+    with Outbox(tmp_path / "outbox.db") as outbox:
+        yield outbox
+
+
+def of(heard, kind):
+    """The events of a kind."""
+    return [event for event in heard if isinstance(event, kind)]
+
+
+def again(outbox):
+    """The same file in the next process."""
+    return Outbox(outbox.path)
+
+
+def until(reached):
+    """Wait for something that nobody announces."""
+    pause = threading.Event()
+    for _ in range(int(GUARD * 1000)):
+        if reached():
+            return
+        pause.wait(0.001)
+    raise AssertionError("waited in vain")
+
+
+def eu(send, identity="http://eu"):
+    """A destination whose sends may run in the unit's thread."""
+    return Destination("eu", send, identity, bounded=True)
+
+
+def leave(outbox, *payloads, key="k"):
+    """A process wrote these down, and ended in good order."""
+    outbox.release([outbox.put(Row("eu", "http://eu", key, n, payload)) for n, payload in enumerate(payloads)])
+
+
+def test_d4_nothing_is_written_while_inline_sends_succeed(outbox):
+    """Not a byte, not a transaction."""
+    before = outbox._desk._db.total_changes, _bytes(outbox)
+    with Relay([eu(lambda *_: None)], store=outbox) as relay:
+        for number in range(100):
+            assert relay.deliver("eu", f"k{number}", number)
+        assert (outbox._desk._db.total_changes, _bytes(outbox)) == before
+    assert relay.view()["eu"].written == 0
+    assert relay.view()["eu"].delivered == 100
+
+
+def _bytes(outbox):
+    return {file.name: file.read_bytes() for file in outbox.path.parent.iterdir() if not file.name.endswith("-shm")}
+
+
+def test_d2_what_was_left_is_sent_at_the_next_start(outbox):
+    """In its order, before anything new of the same key; it is counted, and no Undelivered is told of it."""
+    heard, taken = Heard(), []
+    leave(outbox, 1, 2, 3)
+
+    send = eu(lambda payload, _: taken.append(payload))
+    with again(outbox) as store, Relay([send], store=store, on_event=heard) as relay:
+        relay.deliver("eu", "k", 4)
+        assert relay.close(GUARD) == 0
+        view = relay.view()["eu"]
+
+    assert taken == [1, 2, 3, 4]
+    assert (view.inherited, view.delivered, view.left, view.undelivered) == (3, 4, 0, 0)
+    assert of(heard, Undelivered) == []
+    assert outbox.stock() == ()
+
+
+def test_d7_what_is_left_is_safe_and_only_the_rest_is_undelivered(outbox, caplog):
+    """The counts of both are known; a result that is not final is not written and ends with the process."""
+    heard = Heard()
+    relay = Relay([eu(ScriptedCall(BOOM))], config=QUICK, store=outbox, on_event=heard)
+    relay.deliver("eu", "a", 1)
+    relay.deliver("eu", "b", "half of it", final=False)
+    relay.hand_over("eu", "c", "most of it", final=False)
+
+    assert relay.close(0.0) == 3
+
+    view = relay.view()["eu"]
+    assert (view.written, view.left, view.undelivered) == (1, 1, 2)
+    assert {event.key for event in of(heard, Undelivered)} == {"b", "c"}
+    assert "left in the outbox, for whoever opens it next: eu 1" in caplog.text
+    assert "results left undelivered: eu 2" in caplog.text
+    until(lambda: [stock.free for stock in outbox.stock()] == [1])  # once its last attempt has ended
+
+
+def test_d2_a_result_that_is_not_final_is_never_written(outbox):
+    """Refused for good it is told of and gone: sent again later it would hurt."""
+    heard = Heard()
+    with Relay([eu(ScriptedCall(Undeliverable("no")))], store=outbox, on_event=heard) as relay:
+        assert not relay.deliver("eu", "k", 1, final=False)
+
+    assert heard == [DeadLettered("eu", "k", "no")]
+    assert outbox.dead_letters() == ()
+    assert outbox.stock() == ()
+
+
+def test_d1_rows_that_nobody_serves_are_kept_and_reported(outbox, caplog):
+    """Once, at the start; they wait for a relay that has their destination."""
+    heard = Heard()
+    leave(outbox, 1, 2)
+    with again(outbox) as store, Relay([eu(ScriptedCall(None), "http://new")], store=store, on_event=heard) as relay:
+        relay.start()
+        assert relay.pending() == 0
+
+    assert heard == [RowsKept("eu", "http://eu", 2)]
+    assert "2 results wait for eu (http://eu)" in caplog.text
+    assert outbox.stock()[0].free == 2
+
+
+def test_d5_rows_on_the_disk_count_for_the_backlog(outbox):
+    """A destination whose results of yesterday wait has no room for more than the rest."""
+    leave(outbox, *range(3))
+    config = RelayConfig(max_backlog=3, close_timeout=0.0)
+    with again(outbox) as store, Relay([eu(ScriptedCall(Held(None)))], config=config, store=store) as relay:
+        assert not relay.has_room("eu")
+
+
+def test_d6_dead_letters_are_sent_again_from_another_process(outbox):
+    """A tool revives them while the worker runs; the worker finds them at its next look."""
+    clock, send = ManualClock(), ScriptedCall(Undeliverable("no"), None)
+    with Relay([eu(send)], store=outbox, clock=clock) as relay:
+        assert not relay.deliver("eu", "k", 1)
+        with again(outbox) as tool:
+            assert tool.revive() == 1
+        clock.advance(5.0)
+        relay._keeper.look()
+        assert relay.view()["eu"].inherited == 1
+        assert relay.close(GUARD) == 0
+    assert send.ended == 2
+    assert outbox.stock() == ()
+
+
+def test_d6_what_cannot_be_read_is_told_of(outbox):
+    """As a dead letter; the others are sent."""
+    heard, taken = Heard(), []
+    leave(outbox, 1)
+    outbox._dump = lambda payload: payload
+    outbox.release([outbox.put(Row("eu", "http://eu", "bad", 2, "{"))])
+
+    with again(outbox) as store:
+        relay = Relay([eu(lambda payload, _: taken.append(payload))], store=store, on_event=heard)
+        relay.start()
+        assert relay.close(GUARD) == 0
+
+    assert taken == [1]
+    assert [event.key for event in of(heard, DeadLettered)] == ["bad"]
+    assert relay.view()["eu"].dead == 1
+
+
+def test_d7_what_was_lost_while_frozen_is_not_sent(tmp_path):
+    """The relay looks whose its rows are before it sends; what another process has leaves the line."""
+    wall, clock = ManualClock(1e9), ManualClock()
+    frozen, other = (Outbox(tmp_path / "outbox.db", clock=wall) for _ in range(2))
+    send = ScriptedCall(BOOM, None)
+    config = RelayConfig(retry_initial=60.0, retry_maximum=60.0)
+    relay = Relay([eu(send)], config=config, store=frozen, clock=clock)
+    relay.deliver("eu", "k", 1)
+    relay.deliver("eu", "k", 2)
+    other.claim({"eu": "http://eu"})
+    for _ in range(2):
+        wall.advance(20.0)
+        other.claim({"eu": "http://eu"})
+
+    clock.advance(100.0)
+    relay._keeper.look()
+
+    assert relay._ledger.due() == []
+    assert (relay.pending(), relay.view()["eu"].passed) == (0, 2)
+    assert relay.close(0.0) == 0
+    assert send.started == 1
+    assert other.stock()[0].waiting == 2
+
+
+def full(outbox):
+    """Let the outbox be full; returns what makes room again."""
+    pages = outbox._desk._db.execute("PRAGMA page_count").fetchone()[0]
+    outbox._desk._db.execute(f"PRAGMA max_page_count = {pages}")
+    return lambda: outbox._desk._db.execute("PRAGMA max_page_count = 100000")
+
+
+def test_d5_a_full_disk_stops_the_work_and_loses_nothing(outbox):
+    """What cannot be written waits in memory, its destination should bring no more, and it is written in the end."""
+    heard, clock = Heard(), ManualClock()
+    relay = Relay([eu(ScriptedCall(BOOM))], config=QUICK, store=outbox, on_event=heard, clock=clock)
+    make_room = full(outbox)
+
+    assert not relay.deliver("eu", "a", "x" * 100_000)
+    assert not relay.deliver("eu", "b", "y" * 100_000)
+
+    (failed,) = of(heard, OutboxFailed)
+    assert failed.destination == "eu"
+    assert "the disk is full" in str(failed.error)
+    assert relay.view()["eu"].unwritten == 2
+
+    make_room()
+    relay._keeper.rewrite()
+    assert of(heard, OutboxResumed) == []  # not yet time
+    clock.advance(2.0)
+    relay._keeper.rewrite()
+    assert of(heard, OutboxResumed) == [OutboxResumed("eu")]
+    assert relay.view()["eu"].unwritten == 0
+    assert relay.close(0.0) == 2
+    assert outbox.stock()[0].waiting == 2
+
+
+def test_d5_what_was_delivered_need_not_be_written(outbox):
+    """The work goes on once nothing is unwritten, also because it was taken."""
+    heard, send = Heard(), ScriptedCall(BOOM, None)
+    full(outbox)
+    with Relay([eu(send)], config=QUICK, store=outbox, on_event=heard) as relay:
+        relay.deliver("eu", "a", "x" * 100_000)
+        heard.wait_for(OutboxResumed)
+        assert relay.close(GUARD) == 0
+
+    assert [type(event) for event in heard if not isinstance(event, DeliveryResumed)] == [
+        DeliveryFailed,
+        OutboxFailed,
+        OutboxResumed,
+    ]
+
+
+def test_writing_is_tried_once_more_at_the_end(outbox):
+    """Room that was made in the meantime is used, and nothing is lost."""
+    heard = Heard()
+    relay = Relay([eu(ScriptedCall(BOOM))], config=QUICK, store=outbox, on_event=heard)
+    make_room = full(outbox)
+    relay.deliver("eu", "a", "x" * 100_000)
+    make_room()
+
+    assert relay.close(0.0) == 1
+    assert (relay.view()["eu"].left, of(heard, Undelivered)) == (1, [])
+
+
+def test_write_first_has_every_result_on_the_disk_before_it_is_sent(outbox):
+    """And off it once it was taken."""
+    seen = []
+
+    def send(payload, _):
+        seen.append((payload, sum(stock.waiting for stock in outbox.stock())))
+
+    config = RelayConfig(write_first=True)
+    with Relay([eu(send)], config=config, store=outbox) as relay:
+        assert relay.deliver("eu", "k", 1)
+        assert relay.deliver("eu", "k", "half of it", final=False)
+
+        assert outbox.stock() == ()
+        assert relay.view()["eu"].written == 1
+    assert seen == [(1, 1), ("half of it", 0)]
+
+
+def test_a_start_needs_no_thread_where_nothing_is_durable():
+    """In memory there is nothing to take in."""
+    with Relay([eu(print)]) as relay:
+        relay.start()
+        assert relay._driver is None
+
+
+def test_units_of_a_hung_destination_are_free_and_their_results_safe(outbox):
+    """The row is written while the attempt runs, and crossed out when it succeeds after all."""
+    send = ScriptedCall(Held(None))
+    with Relay([Destination("eu", send, "http://eu")], config=QUICK, store=outbox) as relay:
+        assert not relay.deliver("eu", "k", 1)
+        assert outbox.stock()[0].waiting == 1
+        send.release()
+        assert relay.close(GUARD) == 0
+    assert outbox.stock() == ()

@@ -1,0 +1,262 @@
+"""The outbox by itself: what is on the disk, whose it is, and what it says when its file cannot be used."""
+
+import stat
+import threading
+
+import pytest
+
+from resilience import DeadLetter, Outbox, OutboxError, Row, Stock
+from resilience.delivery.outbox.claims import Claim, Looks
+from resilience.testing import ManualClock
+
+EU = {"eu": "http://eu"}
+
+
+def result(number: int, destination: str = "eu", key: str = "k", payload: object = None) -> Row:
+    """A result that waits."""
+    return Row(destination, f"http://{destination}", key, number, payload)
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """The wall clock of all processes."""
+    return ManualClock(1_000_000.0)
+
+
+@pytest.fixture
+def path(tmp_path):
+    """Where the file is."""
+    return tmp_path / "outbox.db"
+
+
+def numbers(rows) -> list[int]:
+    """Which results these are."""
+    return [row.number for row in rows]
+
+
+def test_d2_what_was_put_is_there_for_the_next_process(path, clock):
+    """A process that ends without a word loses nothing: its rows are others' once its claim has run out."""
+    dead = Outbox(path, clock=clock)
+    put = [dead.put(result(number, payload={"n": number})) for number in range(3)]
+    del dead  # no close, no release
+
+    with Outbox(path, clock=clock) as outbox:
+        assert outbox.claim(EU).rows == ()
+        clock.advance(15.0)
+    with Outbox(path, clock=clock) as outbox:
+        assert outbox.claim(EU).rows == tuple(put)
+
+
+def test_d2_what_was_removed_is_gone(path, clock):
+    """A row that was taken is not sent again; removing it again is no error."""
+    with Outbox(path, clock=clock) as outbox:
+        rows = [outbox.put(result(number)) for number in range(3)]
+        outbox.remove(rows[1])
+        outbox.remove(rows[1])
+        outbox.release(rows)
+
+        assert outbox.claim(EU).rows == (rows[0], rows[2])
+
+
+def test_d7_released_rows_are_others_at_once(path, clock):
+    """Who closes in good order keeps nobody waiting."""
+    with Outbox(path, clock=clock) as first, Outbox(path, clock=clock) as second:
+        row = first.put(result(1))
+        assert second.claim(EU).rows == ()
+        first.release([row])
+        assert second.claim(EU).rows == (row,)
+        assert first.claim(EU).rows == ()
+
+
+def test_d7_rows_of_a_living_process_are_its_own(path, clock):
+    """As long as it renews its claim nobody takes them, however long that goes on."""
+    with Outbox(path, clock=clock) as first, Outbox(path, clock=clock) as second:
+        first.put(result(1))
+        for _ in range(20):
+            clock.advance(5.0)
+            assert first.claim(EU).lost == frozenset()
+            assert second.claim(EU).rows == ()
+
+
+def test_d7_who_was_frozen_hears_what_it_lost(path, clock):
+    """A process that made no claim for too long may not send what another one has by now."""
+    with Outbox(path, clock=clock) as frozen, Outbox(path, clock=clock) as other:
+        rows = [frozen.put(result(number)) for number in range(2)]
+        for _ in range(5):
+            other.claim(EU)
+            clock.advance(5.0)
+        assert frozen.claim(EU).lost == {row.id for row in rows}
+        assert frozen.claim(EU).lost == frozenset()
+
+
+def test_d3_rows_come_in_the_order_of_their_writers_and_numbers(path, clock):
+    """Of a former process first, each in the order in which its results came, whatever the disk made of that."""
+    with Outbox(path, clock=clock) as first, Outbox(path, clock=clock) as second:
+        second.release([second.put(result(number)) for number in (1, 2)])
+        first.release([first.put(result(number)) for number in (20, 10, 30)])
+
+        assert numbers(first.claim(EU).rows) == [10, 20, 30, 1, 2]
+
+
+def test_d1_rows_of_another_identity_wait(path, clock):
+    """A name that means another server now does not get the results of the former one."""
+    with Outbox(path, clock=clock) as outbox:
+        outbox.release([outbox.put(result(1)), outbox.put(result(2, "us"))])
+
+        assert outbox.claim({"eu": "http://eu.new", "asia": "http://eu"}).rows == ()
+        assert outbox.stock() == (Stock("eu", "http://eu", 1, 0, 1), Stock("us", "http://us", 1, 0, 1))
+        assert numbers(outbox.claim(EU).rows) == [1]
+
+
+def test_d6_dead_letters_have_their_reason_and_time_and_outlive_the_process(path, clock):
+    """Also of a result that was never written down before."""
+    with Outbox(path, clock=clock) as outbox:
+        row = outbox.put(result(1, payload="one"))
+        outbox.bury(row, "no such task")
+        clock.advance(1.0)
+        outbox.bury(result(2, "us", payload="two"), "never")
+    with Outbox(path, clock=clock) as outbox:
+        first, second = outbox.dead_letters()
+
+        assert first == DeadLetter(row, "no such task", 1_000_000.0)
+        assert (second.row.payload, second.reason, second.at) == ("two", "never", 1_000_001.0)
+        assert outbox.dead_letters("us") == (second,)
+        assert outbox.claim(EU).rows == ()
+
+
+def test_d6_dead_letters_are_revived_and_purged_by_destination_or_id(path, clock):
+    """From any process; whoever serves the destination has them with its next claim."""
+    with Outbox(path, clock=clock) as worker, Outbox(path, clock=clock) as tool:
+        for number in range(4):
+            worker.bury(result(number, ("eu", "us")[number % 2]), "no")
+        one, other, third, fourth = (letter.row for letter in tool.dead_letters())
+
+        assert tool.revive("us", ids=[one.id, other.id]) == 1
+        assert tool.purge(ids=[one.id, 99]) == 1
+        assert tool.revive("eu") == 1
+        assert tool.purge() == 1
+        assert tool.purge() == tool.revive() == 0
+        assert worker.claim({"eu": "http://eu", "us": "http://us"}).rows == (other, third)
+        assert fourth not in worker.dead_letters()
+
+
+def test_d6_a_payload_that_cannot_be_loaded_is_a_dead_letter(path, clock):
+    """It holds nobody up, and can still be looked at."""
+    with Outbox(path, clock=clock, dump=lambda payload: payload) as writer:
+        writer.release([writer.put(result(number, payload=text)) for number, text in enumerate(["1", "{", "2"])])
+    with Outbox(path, clock=clock) as outbox:
+        claimed = outbox.claim(EU)
+
+        assert [row.payload for row in claimed.rows] == [1, 2]
+        (letter,) = claimed.spoiled
+        assert "JSONDecodeError" in letter.reason
+        assert [(found.row.payload, found.reason) for found in outbox.dead_letters()] == [("{", letter.reason)]
+
+
+def test_rows_that_nobody_will_ever_send_can_be_discarded(path, clock):
+    """Those that no living process has, of a destination and perhaps of one identity."""
+    with Outbox(path, clock=clock) as outbox, Outbox(path, clock=clock) as tool:
+        mine = outbox.put(result(1))
+        outbox.release([outbox.put(result(2)), outbox.put(result(3, "us"))])
+
+        assert tool.discard("eu", "http://other") == 0
+        assert tool.discard("eu", "http://eu") == 1
+        assert tool.discard("us") == 1
+        assert tool.discard("eu") == 0
+        clock.advance(15.0)
+        assert tool.discard("eu") == 1
+        assert outbox.claim(EU).lost == {mine.id}
+
+
+@pytest.mark.parametrize("payload", ["text", b"\x00\xff", "\x00", ""])
+def test_payloads_come_back_as_they_were_dumped(path, clock, payload):
+    """Text as text, bytes as bytes."""
+    with Outbox(path, clock=clock, dump=lambda it: it, load=lambda it: it) as outbox:
+        outbox.release([outbox.put(result(1, payload=payload))])
+        assert outbox.claim(EU).rows[0].payload == payload
+
+
+def test_results_may_be_secret(tmp_path, clock):
+    """The file and its folder are for this user alone."""
+    path = tmp_path / "state" / "worker" / "outbox.db"
+    with Outbox(path, clock=clock) as outbox:
+        outbox.put(result(1))
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+        assert {stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()} == {0o600}
+
+
+def test_commits_are_on_the_disk_when_they_return(path, clock):
+    """The live connection says so; a test beside this one counts the syncs."""
+    with Outbox(path, clock=clock) as outbox:
+        db = outbox._desk._db
+        assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert db.execute("PRAGMA synchronous").fetchone() == (2,)
+
+
+def test_threads_share_commits(path, clock):
+    """What twenty threads put at the same time takes fewer transactions than results; each has its own row."""
+    with Outbox(path, clock=clock) as outbox:
+        begun = []
+        outbox._desk._db.set_trace_callback(lambda statement: begun.append(statement.startswith("BEGIN")))
+        go, rows = threading.Barrier(20), []
+
+        def unit(number):
+            go.wait()
+            rows.extend(outbox.put(result(number * 100 + n)) for n in range(20))
+
+        threads = [threading.Thread(target=unit, args=(number,)) for number in range(20)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        outbox.release(rows)
+
+        assert sum(begun) < 400
+        assert len({row.id for row in rows}) == 400
+        assert {(row.id, row.number) for row in outbox.claim(EU).rows} == {(row.id, row.number) for row in rows}
+
+
+def test_a_closed_outbox_says_so(path, clock):
+    """Whatever is asked of it; closing again is no error."""
+    outbox = Outbox(path, clock=clock)
+    outbox.close()
+    outbox.close()
+    for ask in (lambda: outbox.put(result(1)), lambda: outbox.claim(EU), outbox.stock, outbox.dead_letters):
+        with pytest.raises(OutboxError, match="closed"):
+            ask()
+    assert "outbox.db" in repr(outbox)
+
+
+@pytest.mark.parametrize(("span", "error"), [(0, ValueError), (-1, ValueError), (True, ValueError), ("1", TypeError)])
+def test_a_claim_needs_a_time(path, span, error):
+    """A wrong one is refused with its name."""
+    with pytest.raises(error, match="claim_for"):
+        Outbox(path, claim_for=span)
+
+
+def test_d7_the_first_look_takes_what_ran_out_and_later_ones_look_twice():
+    """A start comes from no clock jump; what is found later may, and whoever lives renews until the next look."""
+    claims = [Claim(1, 100.0, 15.0), Claim(2, 110.0, 15.0)]
+
+    assert Looks().next(claims, 105.0)[0] == [1]
+
+    _, looks = Looks().next(claims, 90.0)
+    over, looks = looks.next(claims, 105.0)
+    assert over == []
+    over, looks = looks.next([Claim(1, 101.0, 15.0), claims[1]], 105.0)  # it lives
+    assert over == []
+    over, looks = looks.next(claims[:1], 105.0)
+    assert over == []
+    assert looks.next(claims[:1], 105.0)[0] == [1]
+
+
+def test_d7_a_claim_too_good_to_be_true_has_run_out():
+    """The wall clock was set back: nobody waits an hour for a claim of fifteen seconds."""
+    claim = Claim(1, 4000.0, 15.0)
+
+    assert not claim.good(100.0)
+    assert claim.good(3985.0)
+    assert not claim.good(4000.0)
+    assert [claim.due(now) for now in (100.0, 3985.0, 3990.0, 3990.1, 4000.0)] == [True, False, False, True, True]
+    assert claim.renewed(100.0) == Claim(1, 115.0, 15.0)
