@@ -12,7 +12,7 @@ Import from here. ``DevServer`` needs the extra ``dev-server`` and is loaded whe
 
 from typing import TYPE_CHECKING
 
-from conductor_adapter.events import RunnerEvent, RunnerListener, TaskFailed
+from conductor_adapter.events import RunnerEvent, RunnerListener, TaskFailed, TaskLeaseLost
 from conductor_adapter.running import RunnerConfig, ServerView, StopReport, WorkerRunner, run_workers
 from conductor_adapter.settings import Credentials, ServerSettings, servers_from_env, servers_from_toml
 from conductor_adapter.tasks import Task, TaskResult, TaskStatus
@@ -43,6 +43,7 @@ __all__ = [
     "Task",
     "TaskContext",
     "TaskFailed",
+    "TaskLeaseLost",
     "TaskResult",
     "TaskStatus",
     "WorkerRunner",

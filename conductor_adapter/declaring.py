@@ -28,6 +28,8 @@ class WorkerSpec:
         threads: tasks of this worker that may run at once, 10,000 at most.
         domain: Conductor's domain of the tasks; None for tasks without one.
         worker_id: how this worker calls itself towards the servers; None leaves that to the runner.
+        heartbeats: whether a task that takes longer than its response timeout is kept from being handed out again. The
+            server then waits for a function that hangs, too, until the ``timeoutSeconds`` of its task definition.
 
     Raises:
         ValueError: a value out of range; the text names the worker, the option and the value.
@@ -39,6 +41,7 @@ class WorkerSpec:
     threads: int = 1
     domain: str | None = None
     worker_id: str | None = None
+    heartbeats: bool = True
 
     def __attrs_post_init__(self) -> None:
         if not _is_name(self.task_type):
@@ -52,6 +55,8 @@ class WorkerSpec:
             value = getattr(self, option)
             if value is not None and not _is_name(value):
                 raise ValueError(f"{self.label}: {option} is {value!r}; give a name, or leave it out")
+        if not isinstance(self.heartbeats, bool):
+            raise TypeError(f"{self.label}: heartbeats is {self.heartbeats!r}; say True or False")
         _check_runnable(self.function, self.label)
 
     @functools.cached_property
@@ -66,7 +71,12 @@ class WorkerSpec:
 
 
 def worker(
-    task_type: str, *, threads: int = 1, domain: str | None = None, worker_id: str | None = None
+    task_type: str,
+    *,
+    threads: int = 1,
+    domain: str | None = None,
+    worker_id: str | None = None,
+    heartbeats: bool = True,
 ) -> Callable[[F], F]:
     """Mark a function as the worker for a task type; the function itself is returned unchanged.
 
@@ -75,6 +85,7 @@ def worker(
         threads: tasks that may run at once, 10,000 at most.
         domain: Conductor's domain, if the tasks have one.
         worker_id: how the worker calls itself; the runner picks a name when it is None.
+        heartbeats: whether a task that takes longer than its response timeout is kept from being handed out again.
 
     Raises:
         ValueError: a value out of range; the text names the worker, the option and the value.
@@ -84,7 +95,14 @@ def worker(
         raise TypeError(f'@worker needs the task type: write @worker("…") above {_place(task_type)}')
 
     def mark(function: F) -> F:
-        spec = WorkerSpec(task_type=task_type, function=function, threads=threads, domain=domain, worker_id=worker_id)
+        spec = WorkerSpec(
+            task_type=task_type,
+            function=function,
+            threads=threads,
+            domain=domain,
+            worker_id=worker_id,
+            heartbeats=heartbeats,
+        )
         earlier = attached_spec(function)
         if earlier is not None:
             raise TypeError(f"{spec.label} is already the {earlier.label}; give each task type a function of its own")

@@ -8,7 +8,7 @@ import attrs
 from conductor_adapter.tasks import TaskStatus
 from resilience.events import Event
 
-__all__ = ["RunnerEvent", "RunnerListener", "TaskFailed"]
+__all__ = ["RunnerEvent", "RunnerListener", "TaskFailed", "TaskLeaseLost"]
 
 
 @attrs.frozen
@@ -30,5 +30,25 @@ class TaskFailed:
     reason: str | None
 
 
-RunnerEvent = Union[Event, TaskFailed]  # noqa: UP007 - one name for all, also in annotations of user code
+@attrs.frozen
+class TaskLeaseLost:
+    """A task's response timeout is over, and no heartbeat could prolong it: the server may hand the task out again.
+
+    The task function runs on, and its result is sent; a server that has made a new attempt meanwhile ignores it. Told
+    instead of ``resilience.LeaseLost``.
+
+    Attributes:
+        server: where the task came from.
+        task_type: its type.
+        task_id: Conductor's id of this attempt.
+        error: what came of the last heartbeat.
+    """
+
+    server: str
+    task_type: str
+    task_id: str
+    error: BaseException
+
+
+RunnerEvent = Union[Event, TaskFailed, TaskLeaseLost]  # noqa: UP007 - one name for all, also in annotations of user code
 RunnerListener = Callable[[RunnerEvent], None]

@@ -96,8 +96,13 @@ def build_update(result: TaskResult, *, v2: bool = False) -> HttpCall:
 
 def build_lease(task: Task) -> HttpCall:
     """The call that restarts a running task's response timeout and changes nothing else."""
-    wire = TaskResult(task_id=task.task_id, workflow_id=task.workflow_id, status=TaskStatus.IN_PROGRESS).to_wire()
-    return HttpCall("POST", "/tasks", headers=_JSON_HEADERS, body=encode({**wire, "extendLease": True}).encode())
+    wire = {
+        "workflowInstanceId": task.workflow_id,
+        "taskId": task.task_id,
+        "status": TaskStatus.IN_PROGRESS.value,
+        "extendLease": True,
+    }
+    return HttpCall("POST", "/tasks", headers=_JSON_HEADERS, body=encode(wire).encode())
 
 
 def build_token(key: str, secret: str) -> HttpCall:

@@ -129,10 +129,11 @@ class ConductorServer:
         return self.update(protocol.give_back(task))
 
     def extend_lease(self, task: Task) -> Operation[None]:
-        """Restart a running task's response timeout."""
+        """Restart a running task's response timeout; of one that has ended nothing changes."""
         what = f"heartbeat of task {task.task_id}"
         answer = yield from self._authorized(protocol.build_lease(task))
         self._check(what, answer, protocol.update_refusal)
+        self._read(what, lambda got: answers.read_taken(got, task.task_id), answer)
 
     def version(self) -> Operation[str]:
         """The server's version."""

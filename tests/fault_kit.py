@@ -119,11 +119,12 @@ class Case:
     def __exit__(self, *failure):
         self.stack.__exit__(*failure)
 
-    def worker(self, config, *, threads=4, act=None, task_type=None):
+    def worker(self, config, *, threads=4, act=None, task_type=None, heartbeats=True):
         """Start a worker of a new task type (or that one) on all servers; returns the type and the runner."""
         task_type = task_type or f"t{uuid.uuid4().hex[:8]}"
         account = self.accounts.setdefault(task_type, Account(act))
-        spec = WorkerSpec(task_type=task_type, function=_function(account), threads=threads)
+        function = _function(account)
+        spec = WorkerSpec(task_type=task_type, function=function, threads=threads, heartbeats=heartbeats)
         runner = WorkerRunner([spec], [server.settings for server in self.servers], config=config, on_event=self.heard)
         return task_type, runner
 

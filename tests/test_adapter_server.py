@@ -252,6 +252,7 @@ def test_giving_back_and_heartbeats():
 
     _, script = run(server.extend_lease(task), says(200, b"t1"))
     assert json.loads(script.calls[0].body)["extendLease"] is True
+    assert type(fails(server.extend_lease(task), says(200, b"<html>log in"))[0]) is ServerFailed
     assert type(fails(server.extend_lease(task), says(404, UNKNOWN))[0]) is Undeliverable
 
 

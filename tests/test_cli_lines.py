@@ -8,7 +8,7 @@ import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conductor_adapter import RunnerEvent, TaskFailed, TaskStatus
+from conductor_adapter import RunnerEvent, TaskFailed, TaskLeaseLost, TaskStatus
 from conductor_adapter.cli import app
 from conductor_adapter.cli.lines import line_of
 from conductor_adapter.cli.printing import Printer
@@ -55,6 +55,10 @@ SENTENCES: list[tuple[RunnerEvent, str]] = [
     (GiveBackFailed("eu", 1, DOWN), "1 task could not be given back, the server times them out: down"),
     (HandlerFailed("eu", DOWN), "a task could not be handled: down"),
     (TaskFailed("eu", "greet", "t1", TaskStatus.FAILED, "down"), "a task of type 'greet' failed: down"),
+    (
+        TaskLeaseLost("eu", "greet", "t1", DOWN),
+        "a task of type 'greet' has outlived its response timeout, it may be run again: down",
+    ),
     (
         TaskFailed("eu", "greet", "t1", TaskStatus.FAILED_WITH_TERMINAL_ERROR, None),
         "a task of type 'greet' failed for good: it gave no reason",

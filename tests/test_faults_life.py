@@ -206,7 +206,7 @@ def test_odd_task_functions_harm_only_their_own_task(pair: Pair, capsys: pytest.
 
 
 def test_task_that_hangs_holds_one_thread_and_is_run_again(pair: Pair) -> None:
-    """The server times a hung task out and it runs again; the other threads work, and the stop says what is left."""
+    """Without heartbeats the server times it out; the other threads work, and the stop says what is left."""
     eu, us = pair
     release = threading.Event()
 
@@ -215,7 +215,7 @@ def test_task_that_hangs_holds_one_thread_and_is_run_again(pair: Pair) -> None:
             release.wait(GUARD)
 
     with Case([eu, us]) as case:
-        task_type, runner = case.worker(quick("curl", grace=0.3), threads=2, act=act)
+        task_type, runner = case.worker(quick("curl", grace=0.3), threads=2, act=act, heartbeats=False)
         case.give(eu, [task_type], 1, {"hangs": True})
         case.give(us, [task_type], 50)
         case.start(runner)
@@ -228,14 +228,14 @@ def test_task_that_hangs_holds_one_thread_and_is_run_again(pair: Pair) -> None:
 
 @BOTH
 def test_tasks_longer_than_their_response_timeout(pair: Pair, transport: str) -> None:
-    """Timed out and handed out again while they run: late results are taken and change nothing."""
+    """Without heartbeats they are handed out again while they run: late results are taken and change nothing."""
     eu, us = pair
     with Case([eu, us]) as case:
 
         def act(task: Task) -> None:
             threading.Event().wait(2.0 if task.input and not task.retry_count else 0.0)
 
-        task_type, runner = case.worker(quick(transport), act=act)
+        task_type, runner = case.worker(quick(transport), act=act, heartbeats=False)
         case.give(eu, [task_type], 2, {"slow": True})
         case.give(us, [task_type], 20)
         case.start(runner)

@@ -72,7 +72,7 @@ def test_task_that_is_handed_out_twice_is_reported_twice_to_its_own_server() -> 
     first, release = threading.Event(), threading.Event()
     runs: Counter[str] = Counter()
 
-    @worker("slow", threads=2)
+    @worker("slow", threads=2, heartbeats=False)
     def slow() -> dict[str, object]:
         runs[task_context().server] += 1
         if runs["us"] == 1:

@@ -5,7 +5,16 @@ import logging
 import pytest
 from hearing import Heard
 
-from conductor_adapter import DevServer, RunnerConfig, ServerSettings, TaskFailed, TaskStatus, WorkerRunner, worker
+from conductor_adapter import (
+    DevServer,
+    RunnerConfig,
+    ServerSettings,
+    TaskFailed,
+    TaskLeaseLost,
+    TaskStatus,
+    WorkerRunner,
+    worker,
+)
 from conductor_adapter.running.log import Log
 from resilience import BreakerChanged, BreakerConfig, BreakerState
 
@@ -44,6 +53,20 @@ def test_failing_tasks_are_logged_ever_more_rarely(caplog: pytest.LogCaptureFixt
     assert told[2] == ("WARNING", "eu: ship: 4 tasks have failed, the last: no 4")
     assert len(told) == 10 + 1
     assert told[-1] == ("WARNING", "us: ship: a task failed: other")
+
+
+def test_lost_leases_are_logged_ever_more_rarely_too(caplog: pytest.LogCaptureFixture) -> None:
+    """On their own account: a failing task is another story."""
+    log = Log()
+    log.task_failed(TaskFailed("eu", "ship", "t", TaskStatus.FAILED, "no"))
+    for number in range(4):
+        log.lease_lost(TaskLeaseLost("eu", "ship", f"t{number}", DOWN))
+
+    assert [text for _, text in lines(caplog)][1:] == [
+        "eu: ship: a task has outlived its response timeout and may be run again: no heartbeat came through: down",
+        "eu: ship: 2 tasks have outlived their response timeout, the last: down",
+        "eu: ship: 4 tasks have outlived their response timeout, the last: down",
+    ]
 
 
 def test_runner_logs_what_is_wrong_with_its_servers_and_tasks(caplog: pytest.LogCaptureFixture) -> None:

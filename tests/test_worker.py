@@ -41,12 +41,13 @@ def test_worker_returns_the_function_itself() -> None:
     def double(number: int) -> int:
         return 2 * number
 
-    marked = worker("double", threads=3, domain="eu", worker_id="w")(double)
+    marked = worker("double", threads=3, domain="eu", worker_id="w", heartbeats=False)(double)
 
     assert marked is double
     assert marked(4) == 8
     spec = spec_of(marked)
     assert (spec.task_type, spec.threads, spec.domain, spec.worker_id) == ("double", 3, "eu", "w")
+    assert not spec.heartbeats
     assert spec.function is double
 
 
@@ -70,6 +71,12 @@ def test_bad_threads_name_the_worker(threads: object) -> None:
     assert "'charge'" in str(caught.value)
     assert "charge in " in str(caught.value)
     assert repr(threads) in str(caught.value)
+
+
+def test_bad_heartbeats_name_the_worker() -> None:
+    """Seconds, for instance, would look like a setting and be none."""
+    with pytest.raises(TypeError, match=r"worker 'charge' .*: heartbeats is 30; say True or False"):
+        worker("charge", heartbeats=30)(charge)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("options", [{"domain": ""}, {"domain": 3}, {"worker_id": " "}, {"domain": "\udce4"}])

@@ -353,7 +353,7 @@ def frozen(config: PollConfig, error: ResilienceError) -> None:
 # -- workers -----------------------------------------------------------------------------------------------------------
 
 
-@worker("charge", threads=10)
+@worker("charge", threads=10, heartbeats=False)
 def charge(order_id: str, amount: int) -> dict[str, object]:
     context = task_context()
     assert_type(context, TaskContext)

@@ -2,7 +2,7 @@
 
 import attrs
 
-from conductor_adapter.events import RunnerEvent, TaskFailed
+from conductor_adapter.events import RunnerEvent, TaskFailed, TaskLeaseLost
 from conductor_adapter.tasks import TaskStatus
 from resilience import (
     BacklogDrained,
@@ -129,6 +129,16 @@ def _of_tasks(event: RunnerEvent) -> Line | None:
         case TaskFailed(server, task_type, _, status, reason):
             text = f"a task of type {task_type!r} {_ENDS[status]}: {reason or 'it gave no reason'}"
             return Line("task failed", server, text, style="red")
+    return _of_leases(event)
+
+
+def _of_leases(event: RunnerEvent) -> Line | None:
+    match event:
+        case TaskLeaseLost(server, task_type, _, error):
+            text = (
+                f"a task of type {task_type!r} has outlived its response timeout, it may be run again: {_text(error)}"
+            )
+            return Line("lease lost", server, text, style="red")
     return None
 
 

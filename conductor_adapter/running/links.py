@@ -42,6 +42,8 @@ class Link:
             self.name,
             partial(self._poll, spec, worker_id),
             give_back=self._give_back,
+            extend=self._extend if spec.heartbeats else None,
+            lease=_lease if spec.heartbeats else None,
             bounded=self.transport.bounded,
             weight=self._settings.weight,
             max_units=self._settings.max_units,
@@ -80,6 +82,9 @@ class Link:
             return error
         return None
 
+    def _extend(self, task: Task, timeout: float) -> None:
+        drive(self.server.extend_lease(task), self.transport, timeout)
+
     def _send(self, result: TaskResult, timeout: float) -> None:
         drive(self.server.update(result), self.transport, timeout)
 
@@ -92,3 +97,8 @@ class Link:
         if task is not None:
             return (task,)
         return () if self.server.has_v2 else None
+
+
+def _lease(task: Task) -> float | None:
+    """For how long a task is assigned to us without a word from us."""
+    return task.response_timeout or None

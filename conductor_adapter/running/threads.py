@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 
 from conductor_adapter.declaring import WorkerSpec, collect_workers
-from conductor_adapter.events import RunnerListener, TaskFailed
+from conductor_adapter.events import RunnerListener, TaskFailed, TaskLeaseLost
 from conductor_adapter.running.changes import Changing
 from conductor_adapter.running.lifecycle import (
     Deliveries,
@@ -40,6 +40,7 @@ from resilience.events import (
     DeliveryResumed,
     Event,
     GiveBackFailed,
+    LeaseLost,
     notify,
 )
 from resilience.polling import Explanation, Item, Poller, SourceView
@@ -183,7 +184,7 @@ class WorkerRunner(Changing):
                 capacity=spec.threads,
                 config=self.config.poll,
                 breakers=self._poll_breakers,
-                on_event=self._heard,
+                on_event=self._heard_of_polls,
             )
         except ValueError as error:  # the servers' reserves
             raise ValueError(f"worker {spec.task_type!r} has threads={spec.threads}: {error}") from None
@@ -200,6 +201,15 @@ class WorkerRunner(Changing):
         changed = attrs.evolve(event, calls=calls)
         self._log.breaker_changed(changed)
         notify(self._on_event, changed)
+
+    def _heard_of_polls(self, event: Event) -> None:
+        if not isinstance(event, LeaseLost):
+            self._heard(event)
+            return
+        task: Task = event.value  # type: ignore[assignment] # values of a poller of tasks
+        lost = TaskLeaseLost(event.source, task.task_type, task.task_id, event.error)
+        self._log.lease_lost(lost)
+        notify(self._on_event, lost)
 
     def _heard(self, event: Event) -> None:
         if isinstance(event, (DeliveryFailed, DeliveryResumed, BacklogFull, BacklogDrained)):
