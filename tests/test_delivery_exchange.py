@@ -1,7 +1,9 @@
 """Results whose answer brings the next value: who asks, who waits, and that nothing is lost or sent twice at once."""
 
 import threading
+import weakref
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import pytest
 from hearing import GUARD, Heard
@@ -153,6 +155,20 @@ def test_d4_unit_leaves_an_exchange_that_takes_too_long_and_the_value_comes_late
         heard.wait_for(DeliveryResumed)
 
     assert (held.started, send.started) == (1, 0)
+
+
+def test_relay_that_sleeps_keeps_no_unit_alive() -> None:
+    """Not that of an exchange which was left either: what such a unit goes on with would pile up behind it."""
+    held, unit = ScriptedCall(Held(["late"])), Unit()
+    gone, left = weakref.ref(unit), unit.left
+    with Relay([shop(ScriptedCall(None), held)], config=QUICK) as relay:
+        thread = in_thread(partial(relay.deliver, "eu", "k", "result", chain=unit))
+        del unit
+        assert left.wait(GUARD)
+        held.release()
+        thread.join(GUARD)
+        del thread
+        until(lambda: relay.pending() == 0 and gone() is None)
 
 
 def test_d4_left_exchange_that_fails_in_the_end_is_sent_plainly() -> None:

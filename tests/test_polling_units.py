@@ -1,6 +1,7 @@
 """Units on threads: items that chain, handlers that are left, and what comes late. No test waits for a time to pass."""
 
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -86,12 +87,52 @@ def test_taken_item_is_followed_by_what_came() -> None:
         item = take_one(poller)
         follower = item.chain(["second"])
 
-        assert follower is item.follower
         assert follower is not None
         assert (follower.value, follower.source, follower.ended, item.ended) == ("second", "a", False, True)
         assert poller.view()["a"].executing == 1
         assert follower.chain([]) is None
         assert poller.view()["a"].executing == 0
+
+
+class Thing:
+    """A value whose end can be seen."""
+
+
+def test_long_chain_does_not_hang_on_its_first_item() -> None:
+    """Who keeps the item that was taken keeps none of those that its unit went on with."""
+    with Poller([Shop("first").source()], capacity=1, config=PATIENT) as poller:
+        first = take_one(poller)
+        thing = Thing()
+        gone = weakref.ref(thing)
+        item = first.chain([thing])
+        del thing
+        assert item is not None
+        item = item.chain(["last"])
+
+        assert item is not None
+        assert gone() is None
+        item.done()
+
+
+def test_unit_does_not_hang_its_items_on_the_first() -> None:
+    """A handler's item that somebody keeps, such as the traceback of an error, keeps none of those that followed."""
+    shop, kept, all_seen = Shop("first", Thing(), "last"), [], threading.Event()
+    gone = weakref.ref(shop.values[1])
+
+    def handle(item: Item[object]) -> None:
+        if item.value == "last":
+            all_seen.set()
+        elif not kept:
+            kept.append(item)
+        item.chain(shop.next())
+
+    with Poller([shop.source()], capacity=1, config=PATIENT) as poller:
+        poller.start(handle)
+        assert all_seen.wait(GUARD)
+        until(lambda: gone() is None)
+        assert poller.stop(GUARD)
+
+    assert kept[0].value == "first"
 
 
 def test_item_that_has_ended_chains_no_more() -> None:

@@ -261,12 +261,16 @@ class Relay:
 
     def _drive(self) -> None:
         while not self._ledger.closed:
-            look_at = self._keeper.look()  # first: another process may have what we waited to send
-            for route, parcel in self._ledger.due():
-                self._relay(route, parcel)
-            self._units.look_after()
-            expires = self._sends.expire()
-            self._ledger.sleep(look_at if expires is None else min(look_at, expires))
+            self._ledger.sleep(self._look_round())
+
+    def _look_round(self) -> float:
+        """Do what is due; a frame of its own, so that a driver that sleeps keeps no result alive."""
+        look_at = self._keeper.look()  # first: another process may have what we waited to send
+        for route, parcel in self._ledger.due():
+            self._relay(route, parcel)
+        self._units.look_after()
+        expires = self._sends.expire()
+        return look_at if expires is None else min(look_at, expires)
 
     def _relay(self, route: Route, parcel: Parcel) -> None:
         permit = None if route.breaker is None else route.breaker.try_acquire()

@@ -37,7 +37,7 @@ class Item(Generic[V]):
     Attributes:
         value: what the source brought.
         source: the name of the source it came from.
-        follower: what its unit goes on with.
+        follower: what its unit's thread goes on with, until it does; for the poller.
         left: whether its handler is held up and has no unit any more; for the poller.
         lease: what keeps it from being handed to somebody else, until it ends; for the poller.
         asked_at: when it was asked whether its unit may chain; for the poller.

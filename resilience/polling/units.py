@@ -121,8 +121,9 @@ class Units(Generic[V]):
 
     def _after(self, item: Item[V]) -> Item[V] | None:
         """What the thread runs next; None if it is to end."""
-        while item.follower is not None:
-            item = item.follower
+        while (follower := item.follower) is not None:
+            item.follower = None  # who keeps an item, such as the traceback of an error, keeps none that came after it
+            item = follower
             if not item.ended:
                 return item
         if item.end():
@@ -153,13 +154,16 @@ class Units(Generic[V]):
             return None
         if len(came) == 1 and self._desk.link(item):
             value, lease = parted(came[0])
-            item.follower = Item(item.source, value, self, item.origin, lease)
-            return item.follower
+            return self._follow(item, Item(item.source, value, self, item.origin, lease))
         items = self._desk.step(partial(_chained, item, came), 1)
-        item.follower = items[0] if items else None
         if len(came) > 1:
             self._desk.step(None, 0)  # wakes other units for the rest
-        return item.follower
+        return self._follow(item, items[0]) if items else None
+
+    def _follow(self, item: Item[Any], follower: Item[Any]) -> Item[Any]:
+        if self._handler is not None:  # else it is its taker's: a long chain must not hang on its first item
+            item.follower = follower
+        return follower
 
     def leave(self, item: Item[Any]) -> None:
         """Free the unit, and put another thread in the place of the one that is held up."""
