@@ -710,7 +710,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         parcel = self.lanes[name].start(self.now)
         if parcel is not None:
             self.sent(name, parcel)
-        relayed = [p for p in self.away[name].values() if not p.inline]
+        relayed = [p for p in self.away[name].values() if p.relayed]  # what units left is not counted
         assert parcel is None or len(relayed) <= 3
 
     @precondition(lambda self: any(self.away.values()))
