@@ -14,7 +14,7 @@ INSTALLED := $(VENV)/.installed
 BENCH_INSTALLED := $(VENV)/.installed-bench
 MUTATION_INSTALLED := $(VENV)/.installed-mutation
 
-.PHONY: all install demo test test-real scenarios check format bench mutants docs clean
+.PHONY: all install demo test test-real scenarios schedules check format bench mutants docs clean
 
 all: check test docs
 
@@ -49,6 +49,10 @@ test-real: $(INSTALLED)
 # What the poller's rules achieve in virtual time, as a table with its targets; ARGS="--seed N" replays a random world.
 scenarios: $(INSTALLED)
 	$(BIN)/python tests/poller_figures.py $(ARGS)
+
+# Delivery in virtual time through 10,000 random schedules of faults; ARGS="--seed N" runs one, ARGS="--number N" more.
+schedules: $(INSTALLED)
+	$(BIN)/python tests/delivery_schedules.py $(ARGS)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

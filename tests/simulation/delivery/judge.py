@@ -1,0 +1,186 @@
+"""What must be true whatever happens, checked by an account of its own: of the wire, the tasks and the store."""
+
+import re
+from collections import Counter, defaultdict
+from typing import Any
+
+import attrs
+
+from conductor_adapter.wire import HttpAnswer
+
+from .machine import Machine
+
+
+@attrs.define(eq=False)
+class Life:
+    """One worker process from its start to its end."""
+
+    name: str
+    capacity: int
+    executing: int = 0
+    delivered: Counter[str] = attrs.field(factory=Counter)  # tasks that an answer brought, by id
+    started: Counter[str] = attrs.field(factory=Counter)
+    returned: Counter[str] = attrs.field(factory=Counter)  # give-backs that were sent
+    lines: dict[tuple[str, str], list[int]] = attrs.field(factory=lambda: defaultdict(list))  # results on their way
+    sending: set[tuple[str, str]] = attrs.field(factory=set)
+    killed: bool = False
+    stopped: bool = False
+
+
+class Judge:
+    """Hears of everything, and says what is not as it must be."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._owner: dict[str, str] = {}
+        self._refused: set[tuple[str, str]] = set()
+        self._accepted: set[int] = set()
+        self._results: dict[int, tuple[str, str, Life]] = {}
+        self._written: set[int] = set()
+        self._flying: set[int] = set()  # results that are being sent
+        self.lives: list[Life] = []
+        self.executions: Counter[str] = Counter()
+
+    # -- servers tell ------------------------------------------------------------------------------------------------
+
+    def belongs(self, task: str, server: str) -> None:
+        """A server made a task."""
+        self._owner[task] = server
+
+    def update_arrives(self, server: str, told: dict[str, Any]) -> None:
+        """Nothing is misrouted."""
+        owner = self._owner.get(told["taskId"])
+        if owner != server:
+            self._machine.find(f"misrouted: {server} was told of {told['taskId']}, which is of {owner}")
+
+    def accepted(self, told: dict[str, Any]) -> None:
+        """A server has a result."""
+        number = number_of(told)
+        if number is not None:
+            self._accepted.add(number)
+
+    def refused(self, server: str, task: str) -> None:
+        """A server will never take a result of this task."""
+        self._refused.add((server, task))
+
+    # -- the wire tells ----------------------------------------------------------------------------------------------
+
+    def sends(self, life: Life, server: str, told: dict[str, Any]) -> None:
+        """At most one send of a key at a time; nothing goes back that has started."""
+        task = told["taskId"]
+        if is_give_back(told):
+            life.returned[task] += 1
+            self._account(life, task, "given back")
+            return
+        number = number_of(told)
+        if number is not None:
+            if (server, task) in life.sending or number in self._flying:
+                self._machine.find(f"{life.name}: a second send of {task} to {server} at the same time")
+            line = life.lines[server, task]
+            if number in line[1:]:
+                self._machine.find(f"{life.name}: out of order: result {number} of {task} is sent before {line[0]}")
+            life.sending.add((server, task))
+            self._flying.add(number)
+
+    def sent(self, life: Life, server: str, told: dict[str, Any], answer: HttpAnswer | None) -> None:
+        """It has been answered, or given up."""
+        number = number_of(told)
+        if number is not None:
+            life.sending.discard((server, told["taskId"]))
+            self._flying.discard(number)
+            line = life.lines[server, told["taskId"]]
+            if answer is not None and settles(answer) and number in line:
+                line.remove(number)
+
+    def brought(self, life: Life, tasks: list[dict[str, Any]]) -> None:
+        """An answer with tasks reached a process."""
+        life.delivered.update(task["taskId"] for task in tasks)
+
+    # -- workers tell ------------------------------------------------------------------------------------------------
+
+    def starts(self, life: Life, server: str, task: str) -> None:
+        """No more at once than the capacity, and each task once for each time it was handed out."""
+        life.executing += 1
+        life.started[task] += 1
+        self.executions[task] += 1
+        if life.executing > life.capacity:
+            self._machine.find(f"{life.name}: {life.executing} tasks at once, the capacity is {life.capacity}")
+        if self._owner.get(task) != server:
+            self._machine.find(f"{life.name}: {task} is said to be of {server}")
+        self._account(life, task, "started")
+
+    def ends(self, life: Life, server: str, task: str) -> int:
+        """A task function is done; returns the number of its result."""
+        life.executing -= 1
+        number = len(self._results) + 1
+        life.lines[server, task].append(number)
+        self._results[number] = server, task, life
+        return number
+
+    def dead_letter(self, server: str, task: str) -> None:
+        """Only what a server refused for good may become one."""
+        if (server, task) not in self._refused:
+            self._machine.find(f"{task} became a dead letter, but {server} never refused it")
+
+    def written(self, told: dict[str, Any]) -> None:
+        """A store says that it has a result."""
+        number = number_of(told)
+        if number is None:
+            self._machine.find(f"a give-back was written down: {told}")
+        else:
+            self._written.add(number)
+
+    # -- at rest -----------------------------------------------------------------------------------------------------
+
+    def missing(self, *, durable: bool) -> list[str]:
+        """Results that were handed over and have not arrived."""
+        found = []
+        for number, (server, task, life) in self._results.items():
+            ended = life.killed or (life.stopped and not durable)
+            owed = number in self._written if ended else True
+            if ended and not durable:
+                owed = False
+            if owed and number not in self._accepted and (server, task) not in self._refused:
+                found.append(f"result {number} of {task} on {server}, made by {life.name}")
+        return found
+
+    def close_books(self) -> None:
+        """Whatever was handed to a process that lived on was started or given back."""
+        for life in self.lives:
+            if life.killed:
+                continue
+            for task, count in life.delivered.items():
+                done = life.started[task] + life.returned[task]
+                if done != count:
+                    self._machine.find(f"{life.name}: {task} came {count} times, and {done} times something was done")
+            if life.executing:
+                self._machine.find(f"{life.name}: {life.executing} tasks still run")
+
+    def _account(self, life: Life, task: str, what: str) -> None:
+        started, returned, came = life.started[task], life.returned[task], life.delivered[task]
+        if started + returned > came:
+            counts = f"started {started} times, given back {returned} times, and came {came} times"
+            self._machine.find(f"{life.name}: {task} was {what}: it was {counts}")
+
+
+def is_give_back(told: dict[str, Any]) -> bool:
+    """Whether an update returns a task that did not start."""
+    return told["status"] == "IN_PROGRESS" and not told.get("extendLease") and not told.get("callbackAfterSeconds")
+
+
+def settles(answer: HttpAnswer) -> bool:
+    """Whether an answer to a result is the last word: it was taken, or refused by the server itself."""
+    if answer.status in (400, 404):
+        return answer.body.startswith(b"{") and b"No static resource" not in answer.body
+    return answer.status in (200, 204) and not answer.body.startswith(b"<")
+
+
+def number_of(told: dict[str, Any]) -> int | None:
+    """The number of a task function's result."""
+    if is_give_back(told) or told.get("extendLease"):
+        return None
+    number = (told.get("outputData") or {}).get("number")
+    if number is None:
+        found = re.search(r"number (\d+)", told.get("reasonForIncompletion") or "")
+        number = int(found.group(1)) if found else None
+    return number

@@ -1,0 +1,77 @@
+"""Ten thousand random schedules of faults, the same ones every time, and as many more as ``SCHEDULES=50000`` says.
+
+The real runner, its threads and what it keeps run in virtual time while servers hang, die, forget, answer late, twice
+or not at all, clocks jump, and the worker's process is killed between any two steps and started again. They find broken
+promises, not lines without a test: coverage is not measured while they run.
+``python tests/delivery_schedules.py --seed N`` replays schedule N and makes it small.
+"""
+
+import os
+
+import pytest
+from simulation.delivery import Schedule, draw, play
+from simulation.delivery.defects import PLANTED
+from simulation.delivery.shrink import shrink
+
+pytestmark = pytest.mark.no_cover
+NUMBER = int(os.environ.get("SCHEDULES", "10000"))
+CHUNK = 500
+CHUNKS = [range(first, min(first + CHUNK, NUMBER)) for first in range(0, NUMBER, CHUNK)]
+ENOUGH = 1000  # schedules within which a defect is found
+LATE = 120.0  # virtual seconds
+
+
+def name_of(seeds: range) -> str:
+    """How a test of these schedules is called."""
+    return f"{seeds.start}-{seeds.stop - 1}"
+
+
+def found(schedule: Schedule) -> str:
+    """What is not as it must be."""
+    return play(schedule).found
+
+
+def fails(schedule: Schedule) -> str:
+    """What to say of a schedule that fails: the smallest one that does."""
+    small = shrink(schedule, found)
+    return f"{found(small)}\n  python tests/delivery_schedules.py --schedule '{small.to_text()}'"
+
+
+@pytest.mark.parametrize("seeds", CHUNKS, ids=name_of)
+def test_nothing_is_lost_misrouted_or_done_twice_at_once(seeds: range) -> None:
+    """Every result arrives at its own server, the books balance, and everything comes to rest."""
+    for seed in seeds:
+        verdict = play(draw(seed))
+
+        assert not verdict.found, f"schedule {seed}: {verdict.found}; made small: {fails(draw(seed))}"
+        assert verdict.rest <= LATE, f"schedule {seed}: at rest only {verdict.rest:.0f} s after the last fault"
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_defects_are_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line of the program put wrong breaks a promise within so many schedules."""
+    what, plant = PLANTED[name]
+    plant(monkeypatch)
+
+    assert any(what in found(draw(seed)) for seed in range(ENOUGH)), f"{name} is not found"
+
+
+def test_the_same_schedule_runs_the_same_way() -> None:
+    """A schedule that was written down and read again takes the same steps to the same end."""
+    for seed in range(20):
+        schedule = draw(seed)
+
+        assert play(Schedule.from_text(schedule.to_text())) == play(schedule)
+
+
+def test_a_failing_schedule_is_made_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left of a schedule that shows a defect is little, and still shows it."""
+    what, plant = PLANTED["dead_letter_on_a_proxys_404"]
+    plant(monkeypatch)
+    schedule = next(draw(seed) for seed in range(ENOUGH) if len(draw(seed).events) > 2 and found(draw(seed)))
+
+    small = shrink(schedule, found)
+
+    assert what in found(small)
+    assert len(small.events) == 1
+    assert sum(len(server.flows) for server in small.servers) == 1
