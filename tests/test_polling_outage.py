@@ -24,7 +24,7 @@ def test_p12_work_goes_on_soon_after_an_outage_of_everything(sources: int) -> No
 
 def test_p12_is_what_makes_it_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without early probes it takes as long as the shortest wait."""
-    monkeypatch.setattr("resilience.polling.outage.PAUSE", 1e6)
+    monkeypatch.setattr("resilience.outage.PAUSE", 1e6)
 
     assert first_start(1, planner=PollPlanner) > 60.0
 

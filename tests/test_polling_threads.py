@@ -587,6 +587,13 @@ def test_source_of_wrong_types_is_refused(arguments: tuple[Any, Any], told: str)
         Source(*arguments)
 
 
+@pytest.mark.parametrize("bounded", ["no", 1, 0, None])
+def test_source_is_bounded_or_not(bounded: Any) -> None:
+    """What only passes for a truth value may be meant as its opposite."""
+    with pytest.raises(TypeError, match=f"bounded must be True or False, not {bounded!r}: write the one that is meant"):
+        Source("eu", print, bounded=bounded)
+
+
 @pytest.mark.parametrize("options", [{"weight": 0}, {"max_batch": 0}, {"max_units": True}])
 def test_source_with_impossible_numbers_is_refused(options: dict[str, int]) -> None:
     """Weights and limits are whole numbers from 1; the error names the option."""
@@ -636,7 +643,7 @@ def test_probe_that_somebody_else_has_is_waited_for() -> None:
 
 def test_p12_when_every_source_is_open_one_is_probed_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """The network is back: the sources are found again long before their breakers' wait is over."""
-    monkeypatch.setattr("resilience.polling.outage.PAUSE", 0.05)
+    monkeypatch.setattr("resilience.outage.PAUSE", 0.05)
     breakers = BreakerRegistry(BreakerConfig(fail_max=1, reset_timeout=300.0))
     polls = {name: failing(OSError("no network"), OSError("no network"), [name]) for name in "ab"}
     sources = [Source(name, poll) for name, poll in polls.items()]
@@ -860,7 +867,7 @@ def test_p7_unit_that_is_needed_again_stays() -> None:
 
 def test_p12_pollers_that_share_a_breaker_send_one_early_probe_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each finds that everything is open, and decides alike; the breaker lets one of them through."""
-    monkeypatch.setattr("resilience.polling.outage.PAUSE", 0.02)
+    monkeypatch.setattr("resilience.outage.PAUSE", 0.02)
     breakers = BreakerRegistry(BreakerConfig(fail_max=1, reset_timeout=300.0))
     lock, inside, most, probes, enough = threading.Lock(), [0], [0], [0], threading.Event()
 

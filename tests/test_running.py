@@ -53,6 +53,7 @@ from resilience import (
     BacklogFull,
     BreakerChanged,
     BreakerConfig,
+    BreakerState,
     DeliveryFailed,
     DeliveryResumed,
     GiveBackFailed,
@@ -122,6 +123,34 @@ def test_each_result_goes_to_the_server_its_task_came_from(pair: tuple[DevServer
     assert report == StopReport()
     assert report.clean
     assert not any(name.startswith("404") for server in pair for name in server.counts())
+
+
+def test_p12_results_wait_for_no_breaker_when_no_server_can_be_reached(
+    pair: tuple[DevServer, DevServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are sent soon after an outage, also where the other server had no work: its polls tell that it is down."""
+    monkeypatch.setattr("resilience.outage.PAUSE", 0.05)
+    breaker = BreakerConfig(fail_max=1, reset_timeout=6 * GUARD, max_reset_timeout=6 * GUARD)
+    heard, begun, away = Heard(), threading.Event(), threading.Event()
+
+    @worker("patient")
+    def patient() -> None:
+        begun.set()
+        assert away.wait(GUARD)
+
+    run = pair[0].start_task("patient", {})
+    config = attrs.evolve(QUICK, breaker=breaker)
+    with WorkerRunner([patient], [s.settings for s in pair], config=config, on_event=heard) as runner:
+        assert begun.wait(GUARD)
+        for server in pair:
+            server.faults.set(error=503)
+        away.set()
+        for server, calls in (("eu", "updates"), ("us", "polls")):
+            heard.wait_for(BreakerChanged, name=server, calls=calls, after=BreakerState.OPEN)
+        pair[0].faults.set()
+
+        assert pair[0].wait(run, GUARD).status == "COMPLETED"
+        assert runner.stop(0.0)
 
 
 def test_p10_runner_explains_for_each_worker_and_server(pair: tuple[DevServer, DevServer]) -> None:

@@ -92,6 +92,7 @@ class WorkerRunner(Changing):
             [link.destination() for link in self._links.values()],
             config=self.config.relay,
             breakers=self._update_breakers,
+            poll_breakers=self._poll_breakers,
             on_event=self._heard,
         )
         self._pollers = [(spec, self._poller(spec)) for spec in self._specs]
