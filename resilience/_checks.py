@@ -40,16 +40,16 @@ def text(_: object, attribute: "Attribute[Any]", value: object) -> None:
         raise TypeError(f"{attribute.name} must be a text, not {value!r}: convert it with str()")
 
 
-def truth(_: object, attribute: "Attribute[Any]", value: object) -> None:
-    """An attrs validator: the field it stands at must be True or False."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{attribute.name} must be True or False, not {value!r}")
-
-
 def function(_: object, attribute: "Attribute[Any]", value: object) -> None:
     """An attrs validator: the field it stands at must be something that can be called."""
     if not callable(value):
         raise TypeError(f"{attribute.name} must be a function, not {value!r}: hand it over without calling it")
+
+
+def truth(_: object, attribute: "Attribute[Any]", value: object) -> None:
+    """An attrs validator: the field it stands at must be a truth value, and not something that passes for one."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{attribute.name} must be True or False, not {value!r}: write the one that is meant")
 
 
 def number(least: float, *, exclusive: bool = False) -> Validator:

@@ -742,6 +742,8 @@ def test_events_are_told_in_the_order_they_came_about():
         (lambda: Destination("", print), ValueError, "name"),
         (lambda: Destination(7, print), TypeError, "name"),
         (lambda: Destination("eu", None), TypeError, "send"),
+        (lambda: Destination("eu", print, bounded="no"), TypeError, "bounded must be True or False, not 'no'"),
+        (lambda: Destination("eu", print, bounded=1), TypeError, "bounded must be True or False, not 1"),
         (lambda: Relay([]), ValueError, "destinations"),
         (lambda: Relay([Destination("eu", print), Destination("eu", print)]), ValueError, "eu"),
     ],

@@ -141,6 +141,15 @@ def test_p10_abandoned_polls() -> None:
     assert told(planner, "a", 100.0).reason == "not polled: 3 abandoned polls still running"
 
 
+def test_p10_abandoned_poll() -> None:
+    """One is singular."""
+    planner = PollPlanner([Source("a", print)], 4, PollConfig(max_abandoned=1), random.Random(0))
+    (request,) = planner.plan(0.0)
+    planner.timed_out(request, 5.0)
+
+    assert told(planner, "a", 100.0).reason == "not polled: 1 abandoned poll still running"
+
+
 def test_p10_no_unit() -> None:
     """It could be polled, if there were a unit."""
     planner = planner_of("a", "b", capacity=1)

@@ -90,6 +90,11 @@ def _share_used(track: Track, units: int, share: int, _: Look) -> str:
     return f"{track.state}: has {units} {'unit' if units == 1 else 'units'} already, {what}"
 
 
+def _abandoned(track: Track, *_: object) -> str:
+    number = len(track.abandoned)
+    return f"not polled: {number} abandoned {'poll' if number == 1 else 'polls'} still running"
+
+
 def _lingering(track: Track, units: int, share: int, look: Look) -> str:
     rest = _seconds((track.ripe_at or look.now) - look.now)
     return f"{track.state}: {units} of its share of {share} in use, waits {rest} for more units: its round trip is long"
@@ -107,7 +112,7 @@ _WORDS: dict[Why, Callable[[Track, int, int, Look], str]] = {
     Why.RESTING: _resting,
     Why.PAUSED: lambda *_: "not polled: somebody paused it",
     Why.UNDELIVERED: lambda *_: "not polled: its results do not arrive, or too slowly",
-    Why.ABANDONED: lambda track, *_: f"not polled: {len(track.abandoned)} abandoned polls still running",
+    Why.ABANDONED: _abandoned,
     Why.NO_UNIT: lambda *_: "due, but no unit is free",
     Why.SHARE_USED: _share_used,
     Why.LINGERING: _lingering,

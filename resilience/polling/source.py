@@ -5,7 +5,7 @@ from typing import Any, Generic, TypeVar
 
 import attrs
 
-from resilience._checks import check_whole, function, number, text, whole
+from resilience._checks import check_whole, function, number, text, truth, whole
 from resilience.polling.tally import Tally
 
 __all__ = ["PollConfig", "PollRequest", "Source", "SourceView"]
@@ -44,7 +44,8 @@ class Source(Generic[V]):
     Raises:
         ValueError: a number below 1 (``reserve``: below 0, or above ``max_units``); one of ``extend`` and ``lease``
             without the other.
-        TypeError: a name that is no text, something that cannot be called, or no whole number.
+        TypeError: a name that is no text, something that cannot be called, a ``bounded`` that is neither True nor
+            False, or no whole number.
     """
 
     name: str = attrs.field(validator=text)
@@ -58,7 +59,7 @@ class Source(Generic[V]):
     lease: Callable[[V], float | None] | None = attrs.field(
         default=None, kw_only=True, validator=attrs.validators.optional(function)
     )
-    bounded: bool = attrs.field(default=False, kw_only=True)
+    bounded: bool = attrs.field(default=False, kw_only=True, validator=truth)
     weight: int = attrs.field(default=1, kw_only=True, validator=whole(1))
     max_batch: int | None = attrs.field(default=None, kw_only=True, validator=attrs.validators.optional(whole(1)))
     max_units: int | None = attrs.field(default=None, kw_only=True, validator=attrs.validators.optional(whole(1)))
