@@ -12,6 +12,7 @@ import typer
 from conductor_adapter.cli.check import check as check_servers
 from conductor_adapter.cli.dev_server import dev_server as serve_alone
 from conductor_adapter.cli.lines import NORMAL
+from conductor_adapter.cli.outbox import purge, retry, show
 from conductor_adapter.cli.printing import Printer
 from conductor_adapter.cli.run import RunOptions
 from conductor_adapter.cli.run import run as run_workers
@@ -42,6 +43,13 @@ Config = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help=r"A TOML file with \[\[servers]] tables.")
 ]
 Transport = Annotated[str, typer.Option(metavar="auto|requests|curl", help="The HTTP library.")]
+OutboxFile = Annotated[
+    str, typer.Option("--outbox", metavar="PATH", help="The file; the user's own if it is left out.", show_default=False)
+]
+OutboxServers = Annotated[
+    list[str] | None, typer.Option("--server", metavar="NAME", help="Only this server's; repeat it.")
+]
+LetterIds = Annotated[list[int] | None, typer.Argument(metavar="[ID]...", help="Of dead letters.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 
 
@@ -81,6 +89,14 @@ def run(  # noqa: PLR0913, PLR0917 - the options of a command
         ),
     ] = None,
     transport: Transport = "auto",
+    outbox: Annotated[
+        str,
+        typer.Option(
+            metavar="PATH|none",
+            help="The file for results that have to wait, over a crash too; the user's own if it is left out.",
+            show_default=False,
+        ),
+    ] = "",
     grace: Annotated[
         float, typer.Option(parser=grace_length, metavar="S", help="Seconds that stopping may take.")
     ] = 10.0,
@@ -107,6 +123,7 @@ def run(  # noqa: PLR0913, PLR0917 - the options of a command
         poll_wait=poll_wait,
         poll_timeout=poll_timeout,
         transport=transport,
+        outbox=outbox,
         grace=grace,
         duration=duration,
     )
@@ -158,6 +175,46 @@ def dev_server(
 ) -> None:
     """Run the embedded Conductor-compatible server alone, with faults."""
     raise typer.Exit(serve_alone(port, state, faults, seed_tasks or []))
+
+
+outbox = typer.Typer(no_args_is_help=True, help="Results that wait in a file, and those that were refused for good.")
+app.add_typer(outbox, name="outbox")
+
+
+@outbox.command("list")
+def outbox_list(
+    path: OutboxFile = "",
+    server: OutboxServers = None,
+    json: Json = False,  # noqa: FBT002 - a switch of the command line
+) -> None:
+    """Say how many results wait for each server, and which were refused for good, and why."""
+    raise typer.Exit(show(path, server or [], as_json=json))
+
+
+@outbox.command("retry")
+def outbox_retry(ids: LetterIds = None, path: OutboxFile = "", server: OutboxServers = None) -> None:
+    """Send dead letters again: all, or those of --server, or those with these IDs (see 'outbox list').
+
+    A worker that runs takes them up within seconds. Exit status: 1 when there is none like that.
+    """
+    raise typer.Exit(retry(path, server or [], ids or []))
+
+
+@outbox.command("purge")
+def outbox_purge(
+    ids: LetterIds = None,
+    path: OutboxFile = "",
+    server: OutboxServers = None,
+    waiting: Annotated[  # noqa: FBT002 - a switch of the command line
+        bool, typer.Option("--waiting", help="Delete what waits for --server instead, as far as no worker has it.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Yes, for good.")] = False,  # noqa: FBT002 - likewise
+) -> None:
+    """Delete dead letters: all, or those of --server, or those with these IDs (see 'outbox list').
+
+    Exit status: 1 when there is none like that.
+    """
+    raise typer.Exit(purge(path, server or [], ids or [], waiting=waiting, sure=yes))
 
 
 def command(arguments: Sequence[str]) -> int:

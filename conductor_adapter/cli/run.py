@@ -11,6 +11,7 @@ import attrs
 from conductor_adapter.cli.health import Health, Wanted, ask_all
 from conductor_adapter.cli.limits import descriptor_hint, open_files
 from conductor_adapter.cli.lines import NORMAL, counted
+from conductor_adapter.cli.outbox import outbox_path
 from conductor_adapter.cli.printing import Printer
 from conductor_adapter.cli.servers import credentials_hint, find_servers
 from conductor_adapter.cli.streams import say_error
@@ -44,12 +45,19 @@ class RunOptions:
     poll_wait: float | None
     poll_timeout: float | None
     transport: str
+    outbox: str
     grace: float
     duration: float | None
 
     def runner_config(self) -> RunnerConfig:
         """How the workers are to run."""
-        return RunnerConfig(threads=self.threads, transport=self.transport, grace=self.grace, poll=self._poll())
+        return RunnerConfig(
+            threads=self.threads,
+            transport=self.transport,
+            outbox=outbox_path(self.outbox),
+            grace=self.grace,
+            poll=self._poll(),
+        )
 
     def _poll(self) -> PollConfig:
         usual = PollConfig()
