@@ -1,9 +1,18 @@
-"""Real Conductor servers, launched once for all tests that want them and only if one does."""
+"""Real Conductor servers, launched once for all tests that want them and only if one does; a home for each test."""
 
+import itertools
 from collections.abc import Iterator
 
 import pytest
 from servers import RealServer, RealServers
+
+_homes = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def _home(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test finds the user's own outbox, or another test's."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / f"home-{next(_homes)}"))
 
 
 @pytest.fixture(scope="session")

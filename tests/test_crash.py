@@ -16,9 +16,8 @@ from crash.life import NEVER, Orders
 from crash.nursery import Nursery
 from fault_kit import until
 
-from conductor_adapter import TaskResult
 from conductor_adapter.dev_server import DevServerProcess
-from resilience import Outbox
+from conductor_adapter.running.outbox import open_outbox
 
 CRASHES = int(os.environ.get("CRASHES", "200"))
 TASKS = 8  # for each life
@@ -52,7 +51,7 @@ def read(notes):
 
 def task_of(server, task_id):
     """A task as its server has it."""
-    with urllib.request.urlopen(f"{server.url}/tasks/{task_id}", timeout=30) as answer:
+    with urllib.request.urlopen(f"{server.url}/tasks/{task_id}", timeout=30) as answer:  # noqa: S310 - our own server
         return json.load(answer)
 
 
@@ -76,9 +75,13 @@ def drain(server, nursery, orders):
     """A last life on a server that is well: it ends when nothing waits any more, by SIGTERM."""
     server.faults()
     process = nursery.start(orders)
-    outbox = Outbox(orders.outbox, dump=TaskResult.to_json, load=TaskResult.from_json)
+    outbox = open_outbox(orders.outbox)
     try:
-        until(lambda: not outbox.waiting(), "all that was handed over is gone from the outbox", 60)
+        until(
+            lambda: not any(stock.waiting for stock in outbox.stock()),
+            "all that was handed over is gone from the outbox",
+            60,
+        )
         assert not outbox.dead_letters()
     finally:
         outbox.close()

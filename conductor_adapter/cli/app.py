@@ -44,7 +44,8 @@ Config = Annotated[
 ]
 Transport = Annotated[str, typer.Option(metavar="auto|requests|curl", help="The HTTP library.")]
 OutboxFile = Annotated[
-    str, typer.Option("--outbox", metavar="PATH", help="The file; the user's own if it is left out.", show_default=False)
+    str,
+    typer.Option("--outbox", metavar="PATH", help="The file; the user's own if it is left out.", show_default=False),
 ]
 OutboxServers = Annotated[
     list[str] | None, typer.Option("--server", metavar="NAME", help="Only this server's; repeat it.")

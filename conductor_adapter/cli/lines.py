@@ -16,9 +16,12 @@ from resilience import (
     GiveBackFailed,
     HandlerFailed,
     ItemsArrivedLate,
+    OutboxFailed,
+    OutboxResumed,
     PollFailed,
     PollOverdue,
     PollTimedOut,
+    RowsKept,
     Undelivered,
 )
 
@@ -57,7 +60,7 @@ class Line:
 
 def line_of(event: RunnerEvent) -> Line | None:
     """What there is to say about ``event``; None for what happens all the time."""
-    return _of_polls(event) or _of_deliveries(event) or _of_backlog(event) or _of_tasks(event)
+    return _of_polls(event) or _of_deliveries(event) or _of_backlog(event) or _of_outbox(event) or _of_tasks(event)
 
 
 def _of_polls(event: RunnerEvent) -> Line | None:
@@ -112,6 +115,20 @@ def _of_backlog(event: RunnerEvent) -> Line | None:
             return Line("backlog full", destination, text, style="yellow")
         case BacklogDrained(destination):
             return Line("backlog drained", destination, "half of the waiting results are gone, it is polled again")
+    return None
+
+
+def _of_outbox(event: RunnerEvent) -> Line | None:
+    match event:
+        case OutboxFailed(destination, error):
+            text = f"results cannot be written down; no more tasks until they are delivered or written: {_text(error)}"
+            return Line("outbox failed", destination, text, QUIET, style="bold red")
+        case OutboxResumed(destination):
+            return Line("outbox resumed", destination, "no result is unwritten any more", QUIET, style="green")
+        case RowsKept(destination, identity, count):
+            them = "waits" if count == 1 else "wait"
+            text = f"{counted(count, 'result')} of a former worker {them} for {identity}, which is no server here"
+            return Line("results kept", destination, text, style="yellow")
     return None
 
 

@@ -25,6 +25,7 @@ __all__ = ["NO_OUTBOX", "outbox_path", "purge", "retry", "show"]
 
 NO_OUTBOX = "none"
 _NAME = "conductor-adapter"
+_ALL: Sequence[str | None] = (None,)
 _NOTHING = 1  # exit status: there was nothing of what was named
 
 
@@ -50,13 +51,13 @@ def show(given: str, servers: Collection[str], *, as_json: bool) -> int:
 def retry(given: str, servers: Sequence[str], ids: Collection[int]) -> int:
     """Let dead letters be sent again; exit status 1 if there is none like that."""
     with _opened(given) as outbox:
-        revived = sum(outbox.revive(server, ids=ids or None) for server in servers or [None])
+        revived = sum(outbox.revive(server, ids=ids or None) for server in servers or _ALL)
     say(f"{counted(revived, 'dead letter')} will be sent again: by a worker that runs, or the next one that does")
     return 0 if revived else _NOTHING
 
 
 def purge(given: str, servers: Sequence[str], ids: Collection[int], *, waiting: bool, sure: bool) -> int:
-    """Delete dead letters, or what waits for ``servers`` and no worker has; exit status 1 if there is none like that."""
+    """Delete dead letters, or what waits for ``servers`` and no worker has; exit status 1 if there is none of it."""
     with refusing():
         if waiting and (ids or not servers):
             raise ValueError("--waiting deletes results that no server has: name whose with --server, and no ids")
@@ -66,7 +67,7 @@ def purge(given: str, servers: Sequence[str], ids: Collection[int], *, waiting: 
         if waiting:
             deleted, what = sum(map(outbox.discard, servers)), "waiting result"
         else:
-            deleted, what = sum(outbox.purge(server, ids=ids or None) for server in servers or [None]), "dead letter"
+            deleted, what = sum(outbox.purge(server, ids=ids or None) for server in servers or _ALL), "dead letter"
     say(f"{counted(deleted, what)} deleted")
     return 0 if deleted else _NOTHING
 

@@ -9,6 +9,7 @@ import typer
 from conductor_adapter.cli.streams import say_error
 from conductor_adapter.declaring import MAX_THREADS
 from conductor_adapter.targets import TargetError
+from resilience import OutboxError
 
 __all__ = ["BAD_USAGE", "count", "grace_length", "refusing", "seconds", "story_length", "timeout"]
 
@@ -21,10 +22,10 @@ SHORTEST_STORY, LONGEST_STORY = 2.0, 3600.0
 
 @contextmanager
 def refusing() -> Iterator[None]:
-    """Turn what options, environment, files and targets are refused with into one line and exit status 2."""
+    """Turn what options, environment, files, targets and outboxes are refused with into a line and exit status 2."""
     try:
         yield
-    except (ValueError, TypeError, ImportError, TargetError) as error:
+    except (ValueError, TypeError, ImportError, TargetError, OutboxError) as error:
         say_error(str(error))
         raise SystemExit(BAD_USAGE) from None
 

@@ -9,14 +9,23 @@ from conductor_adapter.tasks import can_be_sent
 from resilience._checks import number, whole
 from resilience.breaker import BreakerConfig
 from resilience.delivery import RelayConfig
-from resilience.events import BacklogDrained, BacklogFull, DeliveryFailed, DeliveryResumed
+from resilience.events import (
+    BacklogDrained,
+    BacklogFull,
+    DeliveryFailed,
+    DeliveryResumed,
+    OutboxFailed,
+    OutboxResumed,
+)
 from resilience.polling import PollConfig
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable
 
     from conductor_adapter.settings import ServerSettings
     from conductor_adapter.transports import Transport
+    from resilience.delivery import Store
 
 __all__ = [
     "Deliveries",
@@ -32,7 +41,7 @@ __all__ = [
 CONDUCTOR_MAX_WAIT = 5.0  # seconds; a server refuses to wait longer for a poll
 LEAST_FLUSH = 0.2  # part of the grace that is kept for results
 SAME_SIGNAL = 1.0  # seconds in which the first signal may come again: coreutils' timeout sends it to us and our group
-DeliveryEvent = DeliveryFailed | DeliveryResumed | BacklogFull | BacklogDrained
+DeliveryEvent = DeliveryFailed | DeliveryResumed | BacklogFull | BacklogDrained | OutboxFailed | OutboxResumed
 OFTEN = 5  # failed attempts after which it may be the result and not the server
 
 
@@ -81,17 +90,19 @@ class Deliveries:
     be these results alone that it cannot digest, and they would keep it from being polled for ever: only the result
     of another task can tell.
 
-    A server whose backlog of results is full is not polled either (rule D5): it takes them, but too slowly.
+    A server whose backlog of results is full is not polled either (rule D5): it takes them, but too slowly. Nor is one
+    whose results cannot be written down: there are enough of them that would be lost with the process.
     """
 
     def __init__(self) -> None:
         self._often: dict[str, set[str]] = {}
         self._failing: set[str] = set()
         self._full: set[str] = set()
+        self._unwritten: set[str] = set()
 
     def may_poll(self, server: str) -> bool:
         """Whether to poll ``server``."""
-        return server not in self._failing and server not in self._full
+        return not any(server in reasons for reasons in (self._failing, self._full, self._unwritten))
 
     def note(self, event: DeliveryEvent, waiting: int) -> None:
         """Note what the relay tells, while ``waiting`` results wait for the event's server."""
@@ -103,8 +114,12 @@ class Deliveries:
                 self._failing.discard(server)
             case BacklogFull(server):
                 self._full.add(server)
-            case _:  # half of its backlog is gone
-                self._full.discard(event.destination)
+            case BacklogDrained(server):  # half of it is gone
+                self._full.discard(server)
+            case OutboxFailed(server):
+                self._unwritten.add(server)
+            case OutboxResumed(server):
+                self._unwritten.discard(server)
 
     def _failed(self, server: str, key: str, attempt: int, waiting: int) -> None:
         often = self._often.setdefault(server, set())
@@ -136,6 +151,8 @@ class RunnerConfig:
         poll: the timing of polls.
         breaker: when a server is left alone, for polls and for updates.
         relay: how results are delivered.
+        outbox: the file for results that have to wait (it may be shared by several processes), so that they outlive
+            this process; or a `Store` of your own, which is not closed with the runner. None keeps them in memory.
 
     Raises:
         ValueError: a number out of range, or a ``poll_wait`` that is longer than a Conductor server waits.
@@ -149,6 +166,7 @@ class RunnerConfig:
     poll: PollConfig = attrs.field(factory=PollConfig)
     breaker: BreakerConfig = attrs.field(factory=BreakerConfig)
     relay: RelayConfig = attrs.field(factory=RelayConfig)
+    outbox: "str | os.PathLike[str] | Store | None" = None
 
     def __attrs_post_init__(self) -> None:
         if self.poll.poll_wait > CONDUCTOR_MAX_WAIT:

@@ -1,11 +1,13 @@
-"""The outbox of task results: the same file for every worker of a user, whatever servers it serves."""
+"""The outbox of task results: one file for all workers of a user, whatever servers they serve."""
 
 import os
 
-from conductor_adapter.tasks import TaskResult
-from resilience.delivery import Outbox
+import attrs
 
-__all__ = ["open_outbox"]
+from conductor_adapter.tasks import TaskResult
+from resilience.delivery import Outbox, Store
+
+__all__ = ["Opened", "open_outbox", "opened"]
 
 
 def open_outbox(path: str | os.PathLike[str]) -> Outbox:
@@ -15,3 +17,28 @@ def open_outbox(path: str | os.PathLike[str]) -> Outbox:
         OutboxError: the file cannot be used; the text says why and what to do.
     """
     return Outbox(path, dump=TaskResult.to_json, load=TaskResult.from_json)
+
+
+@attrs.frozen
+class Opened:
+    """What a runner writes results into, and what of that it has opened itself."""
+
+    store: Store | None
+    own: Outbox | None = None
+
+    def close(self) -> None:
+        """Close what is our own."""
+        if self.own is not None:
+            self.own.close()
+
+
+def opened(given: str | os.PathLike[str] | Store | None) -> Opened:
+    """A path's outbox, or the given store.
+
+    Raises:
+        OutboxError: the file cannot be used; the text says why and what to do.
+    """
+    if isinstance(given, (str, os.PathLike)):
+        own = open_outbox(given)
+        return Opened(own, own)
+    return Opened(given)

@@ -26,6 +26,7 @@ from conductor_adapter.running.lifecycle import (
 )
 from conductor_adapter.running.links import Link
 from conductor_adapter.running.log import Log
+from conductor_adapter.running.outbox import opened
 from conductor_adapter.settings import ServerSettings, check_servers, servers_from_env
 from conductor_adapter.tasks import Task, TaskResult, TaskStatus
 from conductor_adapter.transports import choose
@@ -33,11 +34,7 @@ from conductor_adapter.worker import run_task
 from resilience._checks import check_number
 from resilience.delivery import Relay
 from resilience.events import (
-    BacklogDrained,
-    BacklogFull,
     BreakerChanged,
-    DeliveryFailed,
-    DeliveryResumed,
     Event,
     GiveBackFailed,
     LeaseLost,
@@ -68,6 +65,7 @@ class WorkerRunner(Changing):
         ValueError: no worker, no server, or two that cannot be told apart; the text says what to change.
         TypeError: something that is no worker.
         ImportError: the transport's library is not installed.
+        OutboxError: the file of the outbox cannot be used.
     """
 
     def __init__(
@@ -88,11 +86,13 @@ class WorkerRunner(Changing):
         self._links = {settings.name: Link(settings, make, give_up_after) for settings in self._settings}
         self._poll_breakers = BreakerRegistry(self.config.breaker, on_event=partial(self._breaker_changed, "polls"))
         self._update_breakers = BreakerRegistry(self.config.breaker, on_event=partial(self._breaker_changed, "updates"))
+        self._outbox = opened(self.config.outbox)
         self._relay = Relay(
             [link.destination() for link in self._links.values()],
             config=self.config.relay,
             breakers=self._update_breakers,
             poll_breakers=self._poll_breakers,
+            store=self._outbox.store,
             on_event=self._heard,
         )
         self._pollers = [(spec, self._poller(spec)) for spec in self._specs]
@@ -113,6 +113,7 @@ class WorkerRunner(Changing):
         """
         with self._lock:
             self._phase = advance(self._phase, Phase.RUNNING)
+        self._relay.start()
         try:
             for spec, poller in self._pollers:
                 poller.start(partial(self._run, spec))
@@ -139,6 +140,7 @@ class WorkerRunner(Changing):
         with self._lock:
             if self._phase is Phase.NEW:
                 self._phase = advance(self._phase, Phase.STOPPED)
+                self._outbox.close()
                 return StopReport()
             self._phase = advance(self._phase, Phase.STOPPING)
             self._kept = 0  # what could not go back before was timed out by its server, or will be
@@ -149,6 +151,7 @@ class WorkerRunner(Changing):
         unfinished = sum(view.executing for _, poller in self._pollers for view in poller.view().values())
         for link in self._links.values():
             link.transport.close()
+        self._outbox.close()
         with self._lock:
             self._phase = advance(self._phase, Phase.STOPPED)
             return StopReport(left=left, unfinished=unfinished, kept=self._kept)
@@ -192,7 +195,7 @@ class WorkerRunner(Changing):
 
     def _run(self, spec: WorkerSpec, item: Item[Task]) -> None:
         result = _result(spec, item)
-        self._relay.deliver(item.source, item.value.task_id, result, chain=item)
+        self._relay.deliver(item.source, item.value.task_id, result, chain=item, final=result.is_final)
         if result.status in FAILURES:
             failed = TaskFailed(item.source, spec.task_type, item.value.task_id, result.status, result.reason)
             self._log.task_failed(failed)
@@ -213,7 +216,7 @@ class WorkerRunner(Changing):
         notify(self._on_event, lost)
 
     def _heard(self, event: Event) -> None:
-        if isinstance(event, (DeliveryFailed, DeliveryResumed, BacklogFull, BacklogDrained)):
+        if isinstance(event, DeliveryEvent):
             self._note_delivery(event)
         elif isinstance(event, GiveBackFailed):
             with self._lock:

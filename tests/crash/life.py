@@ -57,12 +57,14 @@ class Notes:
 def live(orders):
     """Work until killed."""
     notes = Notes(orders.notes)
-    runner = WorkerRunner([_worker(orders, notes)], [ServerSettings("eu", orders.url)], config=_config(orders, notes))
+    outbox = _NotingOutbox(orders.outbox, notes)
+    config = _config(outbox)
+    runner = WorkerRunner([_worker(orders, notes)], [ServerSettings("eu", orders.url)], config=config)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     if orders.line < NEVER:
         _die_at_line(orders.line)
-    with runner:
+    with outbox, runner:
         ended = stop.wait(orders.seconds or None)
         if not ended:
             _die()
@@ -77,14 +79,14 @@ def _worker(orders, notes):
     return WorkerSpec(task_type=orders.task_type, function=work, threads=3)
 
 
-def _config(orders, notes):
+def _config(outbox):
     times = {"poll_wait": 0.05, "overdue_after": 0.1, "poll_timeout": 0.5, "give_up_after": 2.0}
     sends = {"inline_timeout": 0.1, "slow_after": 0.05, "send_timeout": 0.5, "retry_maximum": 0.1}
     return RunnerConfig(
         poll=PollConfig(**times),
         relay=RelayConfig(**sends),
         breaker=BreakerConfig(reset_timeout=0.1, max_reset_timeout=0.1),
-        outbox=_NotingOutbox(orders.outbox, notes),
+        outbox=outbox,
     )
 
 
@@ -106,7 +108,7 @@ def _die_at_line(line):
     """Kill this process when its threads have run so many lines of the delivery path."""
     left = [line]
 
-    def count(frame, event, _):
+    def count(_frame, event, _):
         if event == "line":
             left[0] -= 1
             if left[0] <= 0:

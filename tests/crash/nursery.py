@@ -27,8 +27,7 @@ class Nursery:
         return self
 
     def __exit__(self, *failure):
-        self._process.stdin.close()
-        self._process.wait(timeout=60)
+        self._process.communicate(timeout=60)
 
     def start(self, orders):
         """Begin a life; returns its process id."""
@@ -54,8 +53,13 @@ def _serve():
             except BaseException:  # noqa: BLE001 - the fork must not go on as a nursery
                 traceback.print_exc()
             os._exit(code)
-        print(child, flush=True)
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        _say(child)
+        _say(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+
+def _say(number):
+    sys.stdout.write(f"{number}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

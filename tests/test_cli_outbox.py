@@ -1,0 +1,180 @@
+"""``outbox list``, ``retry`` and ``purge``, and what ``run`` keeps in the file: by real processes on real files."""
+
+import json
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from fault_kit import until
+from test_cli_run import COMMAND, command
+from test_cli_run import refused as refusal_of
+
+from conductor_adapter import DevServer, TaskResult, TaskStatus
+from conductor_adapter.cli import outbox as outbox_module
+from conductor_adapter.running.outbox import open_outbox
+from resilience import Row
+
+WORKER = """\
+from conductor_adapter import worker
+
+@worker("greet", threads=2)
+def greet(name: str) -> str:
+    return f"hello {name}"
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    """An outbox with two dead letters of eu, one of us, and a result that waits for eu."""
+    path = tmp_path / "outbox.db"
+    with open_outbox(path) as outbox:
+        for server, key in (("eu", "t1"), ("eu", "t2"), ("us", "t3")):
+            outbox.bury(row(server, key), f"no task {key}\nhere\x1b[2J")
+        outbox.release([outbox.put(row("eu", "t4"))])
+    return path
+
+
+def row(server, key):
+    """A result as a worker writes it down."""
+    result = TaskResult(task_id=key, workflow_id="w", status=TaskStatus.COMPLETED, output={"secret": 7})
+    return Row(server, f"http://{server}:8080/api", key, 1, result)
+
+
+def refused(*arguments):
+    """The one line with which bad usage is refused."""
+    return refusal_of(command(*arguments))
+
+
+def ids_of(path):
+    """The numbers of the dead letters, by task."""
+    with open_outbox(path) as outbox:
+        return {letter.row.key: letter.row.id for letter in outbox.dead_letters()}
+
+
+def test_list_tells_what_waits_and_why_dead_letters_are_dead(file):
+    """A line for each server, one for each dead letter; nothing secret, and nothing that steers a terminal."""
+    done = command("outbox", "list", "--outbox", file)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    servers, letters = done.stdout.splitlines()[:2], done.stdout.splitlines()[2:]
+    assert servers == ["eu  http://eu:8080/api  1  2", "us  http://us:8080/api  0  1"]
+    assert len(letters) == 3
+    assert re.fullmatch(r"\d+  eu  \d{4}-\d\d-\d\d \d\d:\d\d:\d\d  t1  no task t1 here\?\[2J", letters[0])
+    assert "secret" not in done.stdout
+
+
+def test_list_of_one_server(file):
+    """--server leaves the others out."""
+    done = command("outbox", "list", "--outbox", file, "--server", "us")
+
+    assert "t3" in done.stdout
+    assert "eu" not in done.stdout
+
+
+def test_list_speaks_json(file):
+    """One object a line, of two kinds."""
+    rows = [json.loads(line) for line in command("outbox", "list", "--outbox", file, "--json").stdout.splitlines()]
+
+    assert [(r["kind"], r.get("destination") or r["server"]) for r in rows] == [
+        ("server", "eu"), ("server", "us"), ("dead letter", "eu"), ("dead letter", "eu"), ("dead letter", "us"),
+    ]  # fmt: skip
+    assert (rows[0]["waiting"], rows[0]["dead"], rows[2]["task"]) == (1, 2, "t1")
+
+
+def test_list_draws_tables_on_a_terminal(file):
+    """A person at a terminal gets columns."""
+    done = command("outbox", "list", "--outbox", file, FORCE_COLOR="1", TTY_COMPATIBLE="1")
+
+    assert "refused at" in done.stdout
+    assert "━" in done.stdout
+
+
+def test_d6_retry_makes_dead_letters_wait_again(file):
+    """Those with these ids, then those of a server, then none is left of it: exit status 1."""
+    one = ids_of(file)["t1"]
+
+    assert command("outbox", "retry", one, "--outbox", file).stdout.startswith("1 dead letter will be sent again")
+    assert set(ids_of(file)) == {"t2", "t3"}
+    assert command("outbox", "retry", "--server", "eu", "--outbox", file).returncode == 0
+    assert set(ids_of(file)) == {"t3"}
+    assert command("outbox", "retry", "--server", "eu", "--outbox", file).returncode == 1
+    with open_outbox(file) as outbox:
+        assert [(stock.destination, stock.waiting) for stock in outbox.stock()] == [("eu", 3), ("us", 0)]
+
+
+def test_purge_deletes_dead_letters_only_when_told_twice(file):
+    """Without --yes nothing is deleted."""
+    assert "repeat this with --yes" in refused("outbox", "purge", "--outbox", file)
+    assert len(ids_of(file)) == 3
+
+    assert command("outbox", "purge", "--yes", "--server", "us", "--outbox", file).stdout == "1 dead letter deleted\n"
+    assert command("outbox", "purge", "--yes", "--outbox", file).stdout == "2 dead letters deleted\n"
+    assert command("outbox", "purge", "--yes", "--outbox", file).returncode == 1
+
+
+def test_purge_of_what_waits_needs_a_server_and_leaves_what_a_worker_has(file):
+    """Results of a server that nobody serves any more can be deleted, those that a running worker sends cannot."""
+    assert "name whose with --server" in refused("outbox", "purge", "--waiting", "--yes", "--outbox", file)
+
+    with open_outbox(file) as worker:
+        worker.put(row("eu", "t5"))
+        done = command("outbox", "purge", "--waiting", "--yes", "--server", "eu", "--outbox", file)
+        assert done.stdout == "1 waiting result deleted\n"
+        assert [stock.waiting for stock in worker.stock() if stock.destination == "eu"] == [1]
+
+
+def test_an_outbox_that_is_not_there_is_not_made(tmp_path):
+    """A typing error tells of itself instead of an empty file."""
+    for given in (("--outbox", tmp_path / "no.db"), ()):
+        assert "there is no outbox at" in refused("outbox", "list", *given)
+    assert "name the file" in refused("outbox", "list", "--outbox", "none")
+    assert not (tmp_path / "no.db").exists()
+
+
+def test_what_is_no_outbox_is_refused_in_one_line(tmp_path):
+    """The file of another program, or a damaged one."""
+    (tmp_path / "x.db").write_bytes(b"something else entirely, and long enough to be looked at" * 100)
+    (tmp_path / "workers.py").write_text(WORKER)
+
+    assert "it is no outbox" in refused("outbox", "list", "--outbox", tmp_path / "x.db")
+    started = ("run", tmp_path / "workers.py", "--server", "eu=http://localhost:1/api", "--outbox", tmp_path / "x.db")
+    assert "it is no outbox" in refused(*started)
+
+
+def test_the_default_outbox_is_the_users_own(monkeypatch, tmp_path):
+    """In the folder where the system keeps the state of programs."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+
+    assert outbox_module.outbox_path("") == tmp_path / "conductor-adapter" / "outbox.db"
+    assert outbox_module.outbox_path("x.db") == Path("x.db")
+    assert outbox_module.outbox_path("none") is None
+
+
+def test_d2_a_killed_worker_sends_its_results_at_the_next_start(tmp_path):
+    """Results wait as their server refuses updates; kill -9; the next worker delivers them and runs nothing again."""
+    (tmp_path / "workers.py").write_text(WORKER)
+    with DevServer(name="eu") as server:
+        server.faults.set(error=503, only="updates")
+        run = ("run", str(tmp_path / "workers.py"), "--server", f"eu={server.url}", "--outbox", str(tmp_path / "o.db"))
+        flows = [server.start_task("greet", {"name": str(number)}) for number in range(2)]
+        worker = subprocess.Popen([COMMAND, *run], stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # noqa: S603 - our own
+        with worker, open_outbox_when_there(tmp_path / "o.db") as outbox:
+            until(lambda: sum(stock.waiting for stock in outbox.stock()) == 2, "both results wait in the outbox")
+            worker.send_signal(signal.SIGKILL)
+            worker.communicate()
+        server.faults.clear()
+        with subprocess.Popen([COMMAND, *run], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as again:  # noqa: S603
+            assert {server.wait(flow, timeout=60).status for flow in flows} == {"COMPLETED"}
+            again.send_signal(signal.SIGTERM)
+            said, _ = again.communicate(timeout=60)
+
+    assert again.returncode == 0, said
+    assert "0 tasks started" in said
+
+
+def open_outbox_when_there(path):
+    """The outbox that another process makes."""
+    until(path.exists, "the worker has made its outbox")
+    return open_outbox(path)
