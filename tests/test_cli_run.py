@@ -335,6 +335,7 @@ def test_longer_timeout_moves_the_moment_when_the_connection_is_closed() -> None
         poll_wait=None,
         poll_timeout=40.0,
         transport="auto",
+        outbox="none",
         grace=1.0,
         duration=None,
     )
