@@ -7,6 +7,7 @@ its result is taken in (``admit``), it ends (``settle``) or did not come about (
 import math
 import threading
 from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING
 
 from resilience.delivery.archive import Archive
 from resilience.delivery.attempt import Attempt, Chain
@@ -15,6 +16,9 @@ from resilience.delivery.routes import Announcer, Route, report
 from resilience.delivery.tally import DestinationView
 from resilience.delivery.unwritten import Unwritten
 from resilience.delivery.watch import Watch
+
+if TYPE_CHECKING:
+    from resilience.breaker import Permit
 
 __all__ = ["Ledger"]
 
@@ -59,7 +63,8 @@ class Ledger:
         with self.lock:
             asks = chain is not None and not route.lane.silent(now)  # else there may be no value, or no answer
             parcel = route.lane.admit(key, payload, now, inline=inline and not self.closed)
-            parcel.final = final
+            if not final:
+                parcel.final = False
             attempt = Attempt(route, parcel, chain=chain if asks else None)
             if asks and parcel.inline:
                 parcel.grace = route.destination.exchange_wait
@@ -111,13 +116,16 @@ class Ledger:
         report(attempt.permit, Report.NEUTRAL, None)
         lane, now = attempt.route.lane, self._clock()
         with self.lock:
-            self._forget(attempt)
+            if attempt.chain is not None:
+                self._forget(attempt)
             lane.health.barred(pause, now)
             lane.postpone(attempt.parcel, now)
             free = lane.resting(attempt.parcel.key) if self.closed else ()
             self.changed.notify_all()
-        self._release(free)
-        _finish(attempt, Settled(kept=True))
+        if free:
+            self._release(free)
+        if attempt.told is not None:
+            _finish(attempt, attempt.told, Settled(kept=True))
 
     def settle(self, attempt: Attempt, error: BaseException | None, waited: float = 0.0) -> Settled:
         """The attempt has ended: None if the destination took the result, else what was raised.
@@ -125,21 +133,26 @@ class Ledger:
         ``waited`` are the seconds that the destination waited because it was asked to.
         """
         lane, parcel, now = attempt.route.lane, attempt.parcel, self._clock()
-        self._report(attempt, error, now)
+        if attempt.permit is not None:
+            self._report(attempt, attempt.permit, error, now)
         with self.lock:
-            self._forget(attempt)
+            if attempt.chain is not None:
+                self._forget(attempt)
             settled = lane.settle(parcel, error, now, waited)
             told = self._note(attempt, settled)
             written = parcel.gone and (parcel.row is not None or (parcel.final and settled.dead is not None))
-            self._crossing += written
+            if written:
+                self._crossing += 1
             free = lane.resting(parcel.key) if self.closed else ()
         if written:
             self._archive.cross_out(parcel.row or attempt.route.row(parcel), settled.dead)
             with self.lock:
                 self._crossing -= 1
                 self.changed.notify_all()
-        self._release(free)
-        _finish(attempt, settled)
+        if free:
+            self._release(free)
+        if attempt.told is not None:
+            _finish(attempt, attempt.told, settled)
         if told:
             self.announcer.tell()
         return settled
@@ -148,7 +161,8 @@ class Ledger:
         """The attempt is past its timeout; it runs on."""
         error = TimeoutError(f"no answer within {timeout:.3g} s")
         now = self._clock()
-        self._report(attempt, error, now)
+        if attempt.permit is not None:
+            self._report(attempt, attempt.permit, error, now)
         with self.lock:
             if not attempt.left or attempt in self._watch:
                 self._watch.remove(attempt)
@@ -192,28 +206,27 @@ class Ledger:
 
     def _release(self, parcels: Collection[Parcel]) -> None:
         """Its attempt outlived the end: now other processes may have these."""
-        if parcels:
-            self._archive.release([parcel.row for parcel in parcels if parcel.row is not None])
+        self._archive.release([parcel.row for parcel in parcels if parcel.row is not None])
 
     def _forget(self, attempt: Attempt) -> None:
-        """An exchange has ended; any other attempt is not known here."""
+        """An exchange has ended."""
         self._watch.remove(attempt)
         attempt.route.astray -= attempt.left
 
-    def _report(self, attempt: Attempt, error: BaseException | None, now: float) -> None:
+    def _report(self, attempt: Attempt, permit: "Permit", error: BaseException | None, now: float) -> None:
         """To the breaker, before the lane knows: the relay could ask for the next permit too early."""
-        if attempt.permit is not None:
-            report(attempt.permit, attempt.route.lane.judge(attempt.parcel, error, now), error)
+        report(permit, attempt.route.lane.judge(attempt.parcel, error, now), error)
 
     def _note(self, attempt: Attempt, settled: Settled) -> bool:
         """Wake who waits for this; returns whether there is something to tell."""
         route = attempt.route
         events = settled.events + route.lane.backlog()
-        if not settled.kept:
-            route.tally.delivered += settled.taken
-            route.tally.dead += settled.dead is not None
-            if self.unwritten:  # it was not written down, and need not be any more
-                events += self.unwritten.remove(route.lane.name, attempt.parcel)
+        if settled.taken:
+            route.tally.delivered += 1
+        elif settled.dead is not None:
+            route.tally.dead += 1
+        if self.unwritten.parcels and not settled.kept:  # it need not be written down any more
+            events += self.unwritten.remove(route.lane.name, attempt.parcel)
         if events:
             self.announcer.add(events)
         if route.lane.waits or self.end < math.inf:
@@ -221,7 +234,6 @@ class Ledger:
         return bool(events)
 
 
-def _finish(attempt: Attempt, settled: Settled) -> None:
-    if attempt.told is not None:
-        attempt.settled = settled
-        attempt.told.set()
+def _finish(attempt: Attempt, told: threading.Event, settled: Settled) -> None:
+    attempt.settled = settled
+    told.set()

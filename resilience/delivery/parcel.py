@@ -30,16 +30,17 @@ class Settled:
         dead: why it never will be, if so.
         events: what to tell, in order.
         passed: it is another process's to deliver by now.
+        taken: the destination has it.
     """
 
     kept: bool
     dead: str | None = None
     events: tuple[Event, ...] = ()
     passed: bool = False
+    taken: bool = attrs.field(init=False)
 
-    @property
-    def taken(self) -> bool:
-        """Whether the destination has it."""
+    @taken.default
+    def _taken(self) -> bool:
         return not (self.kept or self.passed) and self.dead is None
 
 

@@ -19,38 +19,36 @@ class Unwritten:
 
     Attributes:
         retry_at: when to try to write them again; ``inf`` while there are none.
+        parcels: they; no destination without any.
     """
 
     def __init__(self) -> None:
         self.retry_at = math.inf
-        self._parcels: dict[str, list[Parcel]] = {}
-
-    def __len__(self) -> int:
-        return len(self._parcels)
+        self.parcels: dict[str, list[Parcel]] = {}
 
     def count(self, name: str) -> int:
         """How many there are of a destination."""
-        return len(self._parcels.get(name, ()))
+        return len(self.parcels.get(name, ()))
 
     def add(self, name: str, parcel: Parcel, error: Exception, now: float) -> tuple[Event, ...]:
         """``parcel`` could not be written down, because of ``error``."""
         self.retry_at = min(self.retry_at, now + _AGAIN_AFTER)
-        first = name not in self._parcels
-        parcels = self._parcels.setdefault(name, [])
+        first = name not in self.parcels
+        parcels = self.parcels.setdefault(name, [])
         if parcel not in parcels:
             parcels.append(parcel)
         return (OutboxFailed(name, error),) if first else ()
 
     def remove(self, name: str, parcel: Parcel) -> tuple[Event, ...]:
         """``parcel`` is written down, or need not be any more."""
-        parcels = self._parcels.get(name, [])
+        parcels = self.parcels.get(name, [])
         if parcel not in parcels:
             return ()
         parcels.remove(parcel)
         if parcels:
             return ()
-        del self._parcels[name]
-        if not self._parcels:
+        del self.parcels[name]
+        if not self.parcels:
             self.retry_at = math.inf
         return (OutboxResumed(name),)
 
@@ -59,4 +57,4 @@ class Unwritten:
         if now < self.retry_at:
             return []
         self.retry_at = now + _AGAIN_AFTER
-        return [(name, parcel) for name, parcels in self._parcels.items() for parcel in parcels]
+        return [(name, parcel) for name, parcels in self.parcels.items() for parcel in parcels]
