@@ -5,17 +5,21 @@ Write-ahead logging with ``synchronous=FULL``: a commit has returned from the di
 
 import os
 import sqlite3
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from resilience.errors import OutboxError
 
-__all__ = ["SCHEMA_VERSION", "closed", "connect", "explained", "locked", "reading"]
+__all__ = ["SCHEMA_VERSION", "closed", "connect", "explained", "file_id", "locked", "reading", "same_file"]
 
 SCHEMA_VERSION = 1
 _APPLICATION = 0x6F757462  # "outb", so that the file of another program is not taken for ours
 _LOCKED_FOR = 1.0  # seconds to wait for other processes, whose transactions take milliseconds
+_BETWEEN = 0.01  # seconds between two attempts to open
+_PAUSE = threading.Event()  # is never set
 _WAL_LIMIT = 16 * 2**20  # bytes that the log keeps on the disk after a large backlog
 
 _SCHEMA = (
@@ -49,7 +53,8 @@ _CURES = (  # what SQLite says, and what to do about it
     ("not a database", "it is no outbox: name another path, or move that file away"),
     ("malformed", "it is damaged: move it away (results in it may be saved with the tool sqlite3 and its .recover)"),
     ("locked", "another program keeps it locked: end that program, or name another path"),
-    ("disk I/O", "the disk fails: look into the system's log, or put it onto another disk"),
+    ("disk I/O", "the disk fails, or there is a limit for files: look into the system's log, or name another path"),
+    ("closed", "it is closed: open another Outbox"),
 )
 
 
@@ -60,14 +65,15 @@ def connect(path: Path, *, check: bool = True) -> sqlite3.Connection:
         OutboxError: it cannot be used; the text says why and what to do.
     """
     _make(path)
+    give_up_at = time.monotonic() + _LOCKED_FOR
     with explained(path):
-        db = sqlite3.connect(path, timeout=_LOCKED_FOR, isolation_level=None, check_same_thread=False)
-        try:
-            _prepare(db, path, check=check)
-        except BaseException:
-            db.close()
-            raise
-        return db
+        while True:
+            try:
+                return _opened(path, check=check)
+            except sqlite3.OperationalError as error:  # SQLite does not wait where several make a file at once
+                if not locked(error) or time.monotonic() >= give_up_at:
+                    raise
+            _PAUSE.wait(_BETWEEN)
 
 
 @contextmanager
@@ -82,6 +88,25 @@ def closed(path: Path) -> OutboxError:
     return OutboxError(f"outbox {str(path)!r}: it is closed: open another Outbox", path)
 
 
+def same_file(path: Path, opened: tuple[int, int]) -> None:
+    """Refuse to write into a file that nobody will find again; ``opened`` is the one that was, as of `file_id`."""
+    if file_id(path) != opened:
+        raise OutboxError(
+            f"outbox {str(path)!r}: the file was moved or deleted while it was in use: what is in it is not sent by "
+            "others, what comes is kept in memory; start this process again",
+            path,
+        )
+
+
+def file_id(path: Path) -> tuple[int, int]:
+    """Which file that is; no other one has the same as long as it is open."""
+    try:
+        found = path.stat()
+    except OSError:
+        return (0, 0)
+    return found.st_dev, found.st_ino
+
+
 def locked(error: BaseException) -> bool:
     """Whether other processes are in the way; trying again at once would wait for them again."""
     return "locked" in str(error)
@@ -93,7 +118,7 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        said = str(error)
+        said = " ".join(str(error).split())
         cure = next((cure for words, cure in _CURES if words in said), "name another path")
         raise OutboxError(f"outbox {str(path)!r}: {cure} ({said})", path) from error
 
@@ -104,12 +129,23 @@ def _make(path: Path) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with suppress(FileExistsError):
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        said = getattr(error, "strerror", None) or error
         raise OutboxError(
-            f"outbox {str(path)!r}: it cannot be made ({error.strerror or error}): "
+            f"outbox {str(path)!r}: it cannot be made ({said}): "
             "give this user write access to its folder, or name another path",
             path,
         ) from error
+
+
+def _opened(path: Path, *, check: bool) -> sqlite3.Connection:
+    db = sqlite3.connect(path, timeout=_LOCKED_FOR, isolation_level=None, check_same_thread=False)
+    try:
+        _prepare(db, path, check=check)
+    except BaseException:
+        db.close()
+        raise
+    return db
 
 
 def _prepare(db: sqlite3.Connection, path: Path, *, check: bool) -> None:

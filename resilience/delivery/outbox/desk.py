@@ -6,6 +6,7 @@ SQLite's connections must not cross a fork, not even unused: a child that opened
 the locks of its parent. So they are closed before and opened again afterwards, when there is something to do.
 """
 
+import logging
 import math
 import os
 import sqlite3
@@ -22,10 +23,13 @@ import attrs
 from resilience.delivery.outbox import statements
 from resilience.delivery.outbox.claims import Claim, Looks
 from resilience.delivery.outbox.commits import Commits, Job
-from resilience.delivery.outbox.database import closed, connect, explained, locked, reading
+from resilience.delivery.outbox.database import closed, connect, explained, file_id, locked, reading, same_file
 from resilience.delivery.outbox.statements import Entry
+from resilience.errors import OutboxError
 
 __all__ = ["Desk", "Found"]
+
+log = logging.getLogger("resilience.delivery")
 
 T = TypeVar("T")
 
@@ -72,10 +76,11 @@ class Desk:
             _desks.add(self)
         with self._open:
             self._db = connect(path)
+        self._file = file_id(path)
         try:
             self._claim = self._do(partial(statements.register, claim=self._claim))
         except BaseException:
-            self._db.close()
+            self._disconnect()
             raise
 
     def put(self, fields: Sequence[Any]) -> int:
@@ -116,7 +121,14 @@ class Desk:
 
     def close(self) -> None:
         """Leave; rows of ours that were not released are others' once the claim has run out."""
-        self._do(self._leave)
+        try:
+            self._do(self._leave)
+        except OutboxError as error:
+            log.warning("what was delivered last may be sent once more: %s", error)
+        finally:
+            with self._open:
+                self._left = True
+                self._disconnect()
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -128,14 +140,17 @@ class Desk:
         """Close what is open, and open nothing until ``after_fork``."""
         self._reads.acquire()
         self._open.acquire()
-        if self._db is not None:
-            self._db.close()
-            self._db = None
+        self._disconnect()
 
     def after_fork(self) -> None:
         """Go on, in the parent."""
         self._open.release()
         self._reads.release()
+
+    def _disconnect(self) -> None:
+        if self._db is not None:
+            self._db.close()
+            self._db = None
 
     def _do(self, work: Callable[[sqlite3.Connection], T]) -> T:
         return self._commits.do(work)  # type: ignore[no-any-return] # it returns what the work does
@@ -149,9 +164,6 @@ class Desk:
                 for job in jobs:
                     job.error = error if alone else self._attempt((job,))
                     job.over = True
-            if self._left and self._db is not None:
-                self._db.close()
-                self._db = None
 
     def _attempt(self, jobs: Sequence[Job]) -> Exception | None:
         try:
@@ -171,6 +183,7 @@ class Desk:
             raise closed(self._path)
         if self._db is None:
             self._db = connect(self._path, check=False)
+        same_file(self._path, self._file)
         self._db.execute("BEGIN IMMEDIATE")
         for job in jobs:
             job.value = job.work(self._db)
@@ -233,7 +246,6 @@ class Desk:
     def _leave(self, db: sqlite3.Connection) -> None:
         statements.delete(db, self._taken)
         statements.delete_owners(db, (self._claim.owner,))
-        self._left = True
 
 
 def _before_fork() -> None:
