@@ -71,6 +71,7 @@ class Desk:
         self._mine: set[int] = set()
         self._taken: set[int] = set()  # results whose rows are still to be deleted
         self._left = False
+        self._known = False  # our claim is in the file, as of this transaction
         self._claim = Claim(0, clock() + span, span)
         with _all:
             _desks.add(self)
@@ -184,6 +185,7 @@ class Desk:
         if self._db is None:
             self._db = connect(self._path, check=False)
         same_file(self._path, self._file)
+        self._known = False
         self._db.execute("BEGIN IMMEDIATE")
         for job in jobs:
             job.value = job.work(self._db)
@@ -229,10 +231,12 @@ class Desk:
         return Found(entries, frozenset(lost), deleted, looks)
 
     def _renew(self, db: sqlite3.Connection) -> None:
+        """Rows of ours need a claim: renewed when it is time, and made again if others have forgotten us."""
         now = self._clock()
-        if self._claim.due(now):
+        if self._claim.due(now) or not (self._known or statements.known(db, self._claim.owner)):
             self._claim = self._claim.renewed(now)
             statements.renew(db, self._claim)
+        self._known = True
 
     def _release(self, ids: Collection[int], db: sqlite3.Connection) -> None:
         statements.release(db, ids, self._claim.owner)

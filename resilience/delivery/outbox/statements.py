@@ -19,6 +19,7 @@ __all__ = [
     "free",
     "insert",
     "insert_dead",
+    "known",
     "owned",
     "register",
     "release",
@@ -63,6 +64,11 @@ def register(db: sqlite3.Connection, claim: Claim) -> Claim:
 def renew(db: sqlite3.Connection, claim: Claim) -> None:
     """Say until when an owner's rows are its own, even if it was forgotten meanwhile."""
     db.execute("INSERT OR REPLACE INTO owners (id, until, span) VALUES (?, ?, ?)", attrs.astuple(claim))
+
+
+def known(db: sqlite3.Connection, owner: int) -> bool:
+    """Whether an owner's claim is there."""
+    return db.execute("SELECT 1 FROM owners WHERE id = ?", (owner,)).fetchone() is not None
 
 
 def claims(db: sqlite3.Connection, *, but: int) -> list[Claim]:
