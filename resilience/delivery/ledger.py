@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Ledger"]
 
+_MOST_CROSSING = 100  # threads that may wait for the disk; more sends would bring more of them
 _LONGEST_SLEEP = 3600.0  # seconds; locks refuse to wait for ever so long
 
 
@@ -90,7 +91,7 @@ class Ledger:
         now = self._clock()
         due = []
         with self.lock:
-            for route in self.routes.values():
+            for route in () if self._crossing >= _MOST_CROSSING else self.routes.values():
                 while (parcel := route.lane.start(now)) is not None:
                     due.append((route, parcel))
         return due
@@ -173,7 +174,8 @@ class Ledger:
         """Wait until something is due, ``deadline`` has come, or something changed."""
         now = self._clock()
         with self.lock:
-            wake_at = min(route.lane.wake_at(now) for route in self.routes.values())
+            held_up = self._crossing >= _MOST_CROSSING
+            wake_at = math.inf if held_up else min(route.lane.wake_at(now) for route in self.routes.values())
             wake_at = min(wake_at, self._watch.next_at(), self.unwritten.retry_at, deadline)
             if wake_at > now and not self.closed:
                 self._watch.wake_at = wake_at
