@@ -34,18 +34,19 @@ SICK = (
 
 @attrs.frozen
 class Books:
-    """What the lives noted, by task."""
+    """What the lives noted: by process, then by task."""
 
-    started: dict[str, list[str]]
-    handed_over: dict[str, list[str]]
+    began: dict[str, list[str]] = attrs.field(factory=dict)
+    started: dict[str, list[str]] = attrs.field(factory=dict)
+    handed_over: dict[str, list[str]] = attrs.field(factory=dict)
 
 
 def read(notes):
     """The books of all lives; a line is there as a whole or not at all."""
-    books = Books({}, {})
+    books = Books()
     for line in notes.read_text().splitlines():
-        what, task, nonce = line.split()
-        (books.started if what == "started" else books.handed_over).setdefault(task, []).append(nonce)
+        what, who, nonce = line.split()
+        getattr(books, what).setdefault(who, []).append(nonce)
     return books
 
 
@@ -71,7 +72,7 @@ def crash(server, nursery, orders, random_):
         assert nursery.wait() == -signal.SIGKILL
 
 
-def drain(server, nursery, orders):
+def drain(server, nursery, orders, notes):
     """A last life on a server that is well: it ends when nothing waits any more, by SIGTERM."""
     server.faults()
     process = nursery.start(orders)
@@ -100,7 +101,7 @@ def test_d2_what_was_handed_over_survives_kill_9_at_any_line_of_the_delivery_pat
     with DevServerProcess(name="eu") as server, Nursery() as nursery:
         orders = Orders(url=server.url, task_type="crashing", outbox=str(tmp_path / "outbox.db"), notes=str(notes))
         crash(server, nursery, orders, random_)
-        drain(server, nursery, orders)
+        drain(server, nursery, orders, notes)
         books = read(notes)
         handed_over = {task: task_of(server, task) for task in books.handed_over}
         lost = [task for task in books.started if task_of(server, task)["status"] != "COMPLETED"]

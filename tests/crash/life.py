@@ -65,6 +65,7 @@ def live(orders):
     if orders.line < NEVER:
         _die_at_line(orders.line)
     with outbox, runner:
+        notes.write("began", str(os.getpid()), "-")
         ended = stop.wait(orders.seconds or None)
         if not ended:
             _die()
@@ -100,7 +101,7 @@ class _NotingOutbox(Outbox):
     def put(self, row):
         """See `Outbox`."""
         kept = super().put(row)
-        self._notes.write("handed-over", row.key, row.payload.output["nonce"])
+        self._notes.write("handed_over", row.key, row.payload.output["nonce"])
         return kept
 
 
