@@ -224,6 +224,8 @@ class ConductorServer:
 
     def _with_headers(self, call: HttpCall, token: str | None) -> HttpCall:
         """The call with the server's own headers and its token."""
+        if token is None and not self.settings.headers:
+            return call
         headers = call.headers + self.settings.headers
         if token is not None:
             headers += (("X-Authorization", token),)

@@ -91,7 +91,7 @@ class HttpAnswer:
 
     Attributes:
         status: the HTTP status code.
-        headers: lower-case names; a transport need only keep content-type, date and retry-after.
+        headers: lower-case names; a transport need only keep content-type, date and retry-after, and of a success none.
         body: as bytes, decompressed.
     """
 

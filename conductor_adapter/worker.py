@@ -25,8 +25,6 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import attrs
-
 from conductor_adapter.binding import UnbindableError
 from conductor_adapter.declaring import WorkerSpec, attached_spec, collect_workers, spec_of, worker
 from conductor_adapter.forks import end_copy
@@ -135,13 +133,7 @@ def run_task(spec: WorkerSpec, task: Task, *, server: str) -> TaskResult:
         result = TaskResult(status=TaskStatus.FAILED, reason=_one_line(error))
     finally:
         _current.reset(token)
-    return attrs.evolve(
-        result,
-        task_id=task.task_id,
-        workflow_id=task.workflow_id,
-        worker_id=result.worker_id or spec.worker_id,
-        logs=(*context.logs, *result.logs),
-    )
+    return result.of(task, spec.worker_id, context.logs)
 
 
 def execute(

@@ -164,6 +164,16 @@ class Peer:
         stream.sendall(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")
         self.say(stream, b"final")
 
+    def do_interim_busy(self, stream, _):
+        """The same before a failure, which asks for none."""
+        stream.sendall(b"HTTP/1.1 100 Continue\r\nRetry-After: 99\r\n\r\n")
+        self.say(stream, b"final", status="503 Busy")
+
+    def do_chunked_busy(self, stream, _):
+        """A failure whose trailers ask for a pause."""
+        busy = CHUNKED.replace(b"200 OK", b"503 Busy")
+        stream.sendall(busy + b"3\r\nabc\r\n0\r\nRetry-After: 99\r\n\r\n")
+
     def do_payload(self, stream, _):
         """What the test has set."""
         self.say(stream, self.payload, "Content-Type: application/json")

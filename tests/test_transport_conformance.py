@@ -1,5 +1,6 @@
 """One suite for every transport, over real sockets; only what ``bounded`` declares makes a difference."""
 
+import gc
 import json
 import logging
 import shutil
@@ -239,7 +240,8 @@ def test_a_header_that_comes_twice_is_a_list(connect, peer):
     ("path", "status", "body"),
     [("html", 200, b"<html>"), ("empty", 204, b""), ("nothing", 200, b""), ("gzip", 200, b"plain text"),
      ("deflate", 200, b"plain text"), ("rawdeflate", 200, b"plain text"), ("chunked", 200, b"abcdef"),
-     ("gzipchunked", 200, b"plain text"), ("close", 200, b"bye"), ("old", 200, b"old"), ("interim", 200, b"final")],
+     ("gzipchunked", 200, b"plain text"), ("close", 200, b"bye"), ("old", 200, b"old"), ("interim", 200, b"final"),
+     ("interim_busy", 503, b"final"), ("chunked_busy", 503, b"abc")],
 )  # fmt: skip
 def test_every_kind_of_answer_is_read_to_its_end(connect, peer, path, status, body):
     """Neither an interim answer nor a trailer can ask for a pause, and the next call works in any case."""
@@ -302,6 +304,26 @@ def test_an_answer_that_is_too_large_is_not_read_on(connect, peer, path):
     assert "larger than 50000 bytes" in str(error)
     assert peak < 60_000_000  # an urllib3 before 2.6 unpacks 16 KiB at once, whatever comes of it
     assert transport.send(get(), 5.0).status == 200
+
+
+def test_answers_leave_nothing_behind(connect, peer):
+    """What a connection holds does not grow with the calls that it had."""
+    transport = connect(peer)
+
+    def held_after(calls):
+        for _ in range(calls):
+            transport.send(get("full"), 5.0)
+        peer.requests.clear()
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        early, late = held_after(50), held_after(600)
+    finally:
+        tracemalloc.stop()
+
+    assert late - early < 100_000  # less than the lines of its headers for each
 
 
 def test_an_answer_of_just_the_limit_is_read(connect, peer):

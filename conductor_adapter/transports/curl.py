@@ -8,6 +8,7 @@ import select
 import time
 import weakref
 from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
 
 import pycurl
@@ -32,7 +33,8 @@ __all__ = ["CurlTransport"]
 CONNECT_TIMEOUT_MS = 10_000
 _QUICK_EXIT = 322  # CURLOPT_QUICK_EXIT, which pycurl does not name: closing does not wait for a slow resolver
 _REDIRECTS = 300  # and what is above: no success
-_KEPT_HEADERS = (b"content-type", b"date", b"retry-after")
+_KEPT_HEADERS = ("content-type", "date", "retry-after")
+_BEGINNINGS = (b"cont", b"date", b"retr")  # of those: most lines need no closer look
 _KINDS = {
     pycurl.E_COULDNT_CONNECT: TransportErrorKind.CONNECT,
     pycurl.E_COULDNT_RESOLVE_HOST: TransportErrorKind.CONNECT,
@@ -144,8 +146,7 @@ class _Handle:
         self._stale = False
         self._body: list[bytes] = []
         self._size = 0
-        self._kept: dict[str, str] = {}
-        self._in_head = False
+        self._lines: list[bytes] = []  # of headers; libcurl, which keeps them too, stops at 300 kB
         self._tries = 0
         self.used = 0.0  # when it last had a call, on the monotonic clock
         self.failed_here = False
@@ -169,7 +170,7 @@ class _Handle:
         curl.setopt(pycurl.ACCEPT_ENCODING, "gzip")
         curl.setopt(pycurl.USERAGENT, USER_AGENT)
         curl.setopt(pycurl.WRITEFUNCTION, self._write)
-        curl.setopt(pycurl.HEADERFUNCTION, self._header)
+        curl.setopt(pycurl.HEADERFUNCTION, self._lines.append)  # not ours: it is called for every line
         curl.setopt(PREREQFUNCTION, self._send_once)
         with contextlib.suppress(pycurl.error):  # before libcurl 7.87
             curl.setopt(_QUICK_EXIT, 1)
@@ -184,11 +185,13 @@ class _Handle:
         self._curl.unsetopt(other)  # pycurl presets what it finds on the machine, which would be trusted as well
 
     def send(self, call: HttpCall, timeout: float) -> HttpAnswer:
-        self._body, self._size, self._kept, self._tries = [], 0, {}, 0
+        self._body, self._size, self._tries = [], 0, 0
         try:
             self._aim(call, timeout)
             self._curl.perform()
-            return HttpAnswer(self._curl.getinfo(pycurl.RESPONSE_CODE), self._kept, b"".join(self._body))
+            status = self._curl.getinfo(pycurl.RESPONSE_CODE)
+            headers = _kept(self._lines) if status >= _REDIRECTS else {}  # of a success nobody asks for them
+            return HttpAnswer(status, headers, b"".join(self._body))
         except pycurl.error as error:
             if self._is_ours(*error.args):
                 self.failed_here = True
@@ -196,6 +199,7 @@ class _Handle:
             raise self._failure(call, *error.args) from None
         finally:
             self._body = []  # an idle handle keeps no answer alive
+            self._lines.clear()
 
     def close(self) -> None:
         self._curl.close()
@@ -219,7 +223,7 @@ class _Handle:
             curl.setopt(pycurl.TIMEOUT_MS, timeout_ms)
             self._timeout_ms = timeout_ms
         if call.headers != self._headers:
-            curl.setopt(pycurl.HTTPHEADER, self._lines(call))
+            curl.setopt(pycurl.HTTPHEADER, self._sent(call))
             self._headers = call.headers
         if call.body is not None:
             curl.setopt(pycurl.POSTFIELDS, call.body)
@@ -228,7 +232,7 @@ class _Handle:
             curl.setopt(pycurl.HTTPGET, 1)
             self._posting = False
 
-    def _lines(self, call: HttpCall) -> list[str]:
+    def _sent(self, call: HttpCall) -> list[str]:
         """The headers as libcurl takes them: one that ends in ';' is empty, one that ends in ':' is not sent."""
         sent = headers_of(call)
         own = {"expect"} if any(name.lower() == "content-type" for name in sent) else {"expect", "content-type"}
@@ -246,19 +250,6 @@ class _Handle:
         self._body.append(chunk)
         return None
 
-    def _header(self, line: bytes) -> None:
-        name, colon, value = line.partition(b":")
-        if line.startswith(b"HTTP/"):
-            self._kept.clear()  # what a proxy or an interim answer said before
-            self._in_head = True
-        elif not line.strip():
-            self._in_head = False  # what follows is a trailer
-        elif colon and self._in_head and name.lower() in _KEPT_HEADERS:
-            self._keep(name.lower().decode(), value.strip().decode("latin-1"))
-
-    def _keep(self, name: str, value: str) -> None:
-        self._kept[name] = f"{self._kept[name]}, {value}" if name in self._kept else value
-
     def _is_ours(self, code: int, _message: str) -> bool:
         """Whether the call was not sent because this process may open nothing more; libcurl does not say so itself."""
         if self._tries:
@@ -274,6 +265,24 @@ class _Handle:
         elif self._curl.getinfo(pycurl.HTTP_CONNECTCODE) >= _REDIRECTS:
             kind = TransportErrorKind.CONNECT  # a proxy refused to make a tunnel
         return TransportError(kind, f"server {self._name!r}: {shown(message, call)}")
+
+
+def _kept(lines: Iterable[bytes]) -> dict[str, str]:
+    """The headers that matter, of the last answer: the lines hold a proxy's and interim ones as well."""
+    kept: dict[str, str] = {}
+    in_head = False
+    for line in lines:
+        if line.startswith(b"HTTP/"):
+            kept, in_head = {}, True
+        elif not line.strip():
+            in_head = False  # what follows is a trailer
+        elif in_head and line[:4].lower() in _BEGINNINGS:
+            name, colon, value = line.partition(b":")
+            key = name.lower().decode("latin-1")
+            if colon and key in _KEPT_HEADERS:
+                text = value.strip().decode("latin-1")
+                kept[key] = f"{kept[key]}, {text}" if key in kept else text
+    return kept
 
 
 def _is_readable(socket: int) -> bool:
