@@ -1,10 +1,12 @@
 """Heartbeats of a poller's items: what is lent stays lent while it is held or runs, whatever other sources do."""
 
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from fault_kit import until
 from hearing import GUARD, Heard
 
 from resilience import Item, LeaseLost, PollConfig, Poller, Source, Throttled, Undeliverable
@@ -306,6 +308,11 @@ def taken(poller: Poller[object], count: int) -> list[Item[object]]:
     return items
 
 
+def rests(poller: Poller[object]) -> bool:
+    """Whether who keeps the time will do nothing for long, unless somebody wakes it."""
+    return poller._wake_at > time.monotonic() + 1000.0
+
+
 def at_rest(poller: Poller[object]) -> bool:
     """Whether no heartbeat will be sent."""
     return poller._beats.next_at() == float("inf")
@@ -409,14 +416,31 @@ def test_a_removed_sources_running_item_is_extended() -> None:
 
 
 @pytest.mark.usefixtures("quickly")
-def test_keeping_time_does_not_wait_for_what_comes_first() -> None:
-    """A short lease that begins while the poller rests until a long one is due, comes first."""
-    lender = Lender("long", seconds=1000.0)
+def test_a_short_lease_that_begins_while_time_rests_until_a_long_one_is_due_comes_first() -> None:
+    """Also by the quick way of a chain, on which nothing else is decided."""
+    lender = Lender("long", seconds=1e6)
     with Poller([lender.source()], capacity=1, config=QUICK) as poller:
         (item,) = taken(poller, 1)
-        poller.pause("a")
+        until(lambda: rests(poller), "nothing is due for hours")
+        assert item.may_chain()
         lender.seconds = 10.0
         follower = item.chain(["short"])
         assert follower is not None
         lender.wait("short")
         follower.done()
+
+
+def test_a_failure_is_news_for_who_keeps_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is tried again after its pause, not when the call that failed would have been found to hang."""
+    monkeypatch.setattr("resilience.leases.FIRST_AT", 1e-7)
+    monkeypatch.setattr("resilience.leases.LONGEST_TRY", 1e5)
+    extend: ScriptedCall[None] = ScriptedCall(Held(ERROR), None)
+    values = ["v"]
+    source = Source("a", lambda *_: [values.pop()] if values else None, extend=extend, lease=lambda _: 1e6)
+    with Poller([source], capacity=1, config=QUICK) as poller:
+        (item,) = taken(poller, 1)
+        extend.wait_started(1)
+        until(lambda: rests(poller), "nothing is due for hours")
+        extend.release()
+        extend.wait_started(2)
+        item.done()

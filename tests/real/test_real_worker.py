@@ -127,6 +127,52 @@ def test_killed_server_comes_back_and_is_drained(real: RealServers, tmp_path: Pa
     check_nothing_lost(real[0], started[0])
 
 
+def test_long_tasks_are_run_once_beside_a_frozen_server(
+    real: RealServers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """8 s of work with a response timeout of 2 s, looked at all the time: heartbeats keep what runs on the other one.
+
+    Those of the frozen one hang: what ran there is completed by its late result, or by another attempt.
+    """
+    monkeypatch.setattr("resilience.leases.FIRST_AT", 0.2)  # of 2 s: a server on a busy machine may need a second
+    job = Job.new(tmp_path, threads=8, seconds=8.0)
+    before = len(real[0].accesses())
+    kept, frozen = (job.backlog(server, 4, responseTimeoutSeconds=2, retryDelaySeconds=0) for server in real)
+
+    with in_process(job, real):
+        wait_until(lambda: len(job.executions()) == 8, 60, "the worker does not begin")
+        real.freeze(1)
+
+        def ended(index: int, workflows: list[str]) -> bool:
+            for workflow_id in workflows:
+                real[index].client.decide(workflow_id)
+            return job.left([real[index]]) == 0
+
+        wait_until(lambda: ended(0, kept), 60, "the long tasks do not end")
+        real.thaw(1)
+        wait_until(lambda: ended(1, frozen), 120, "the frozen server's tasks do not end")
+
+    check_work(job, real[0], NAMES[0], kept)
+    check_nothing_lost(real[0], kept)
+    check_sent_home(real[0], before)
+    check_work(job, real[1], NAMES[1], frozen)
+    assert len([e for e in job.executions() if e.server == NAMES[0]]) == 4
+
+
+def test_without_heartbeats_a_long_task_runs_again(real: RealServers, tmp_path: Path) -> None:
+    """So it was the heartbeats that kept the others."""
+    job = Job.new(tmp_path, threads=2, seconds=8.0)
+    job.file.write_text(job.file.read_text().replace("threads=2", "threads=2, heartbeats=False"))
+    (workflow_id,) = job.backlog(real[0], 1, responseTimeoutSeconds=2, retryDelaySeconds=0)
+
+    def ran_again() -> bool:
+        real[0].client.decide(workflow_id)
+        return len(job.executions()) == 2
+
+    with in_process(job, real):
+        wait_until(ran_again, 60, "the server still waits for the first attempt")
+
+
 def served(job: Job, server: str) -> int:
     """Executions of one server's tasks so far."""
     return sum(execution.server == server for execution in job.executions())
