@@ -20,7 +20,7 @@ import attrs
 from resilience._checks import check_number
 from resilience.backoff import Backoff
 
-__all__ = ["MAX_CALLS", "Extension", "Lease", "Leases"]
+__all__ = ["MAX_CALLS", "Extension", "Lease", "Leases", "check_seconds"]
 
 FIRST_AT = 0.8  # of the lease; Conductor's own workers extend theirs then
 TRY_FOR = 0.1  # of the lease: a heartbeat that hangs for so long leaves time for another one
@@ -32,6 +32,17 @@ MAX_CALLS = 8  # of one key in flight at once, those that hang included
 SHORTEST = 1e-3  # seconds; nothing is timed more finely
 NEVER = math.inf
 SLACK = 64  # entries that may linger before a queue is swept
+
+
+def check_seconds(seconds: float) -> None:
+    """Refuse a lease that is no finite number above 0.
+
+    Raises:
+        ValueError: it is none (TypeError: no number at all).
+    """
+    if type(seconds) is float and 0.0 < seconds < NEVER:  # nearly always, and for every item
+        return
+    check_number("a lease's seconds", seconds, least=0.0, exclusive=True)
 
 
 @attrs.define(eq=False)
@@ -119,7 +130,7 @@ class Leases:
         Raises:
             ValueError: ``seconds`` is no finite number above 0 (TypeError: no number).
         """
-        check_number("a lease's seconds", seconds, least=0.0, exclusive=True)
+        check_seconds(seconds)
         lease = Lease(key, value, seconds, asked, now + seconds)
         self._timed.add(asked + FIRST_AT * seconds, next(self._numbers), lease)
         return lease

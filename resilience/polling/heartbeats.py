@@ -11,11 +11,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from resilience._checks import check_number
 from resilience.errors import Throttled, Undeliverable
 from resilience.events import LeaseLost, Listener, notify
 from resilience.fan_out import FanOutExecutor
-from resilience.leases import MAX_CALLS, Extension, Lease, Leases
+from resilience.leases import MAX_CALLS, Extension, Lease, Leases, check_seconds
 from resilience.outcomes import Failed, Outcome, TimedOut, Value
 from resilience.polling.source import Source
 
@@ -108,7 +107,7 @@ class Heartbeats:
         try:
             seconds = source.lease(value) if source.lease is not None else None
             if seconds is not None:
-                check_number("the lease", seconds, least=0.0, exclusive=True)
+                check_seconds(seconds)
         except Exception as error:  # noqa: BLE001 - the source's own code must not cost the values that it brought
             notify(self._on_event, LeaseLost(source.name, value, error))
             return None
