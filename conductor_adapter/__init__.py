@@ -13,7 +13,7 @@ Import from here. ``DevServer`` needs the extra ``dev-server`` and is loaded whe
 from typing import TYPE_CHECKING
 
 from conductor_adapter.events import RunnerEvent, RunnerListener, TaskFailed, TaskLeaseLost
-from conductor_adapter.running import RunnerConfig, ServerView, StopReport, WorkerRunner, run_workers
+from conductor_adapter.running import Books, RunnerConfig, ServerView, StopReport, WorkerRunner, run_workers
 from conductor_adapter.settings import Credentials, ServerSettings, servers_from_env, servers_from_toml
 from conductor_adapter.tasks import Task, TaskResult, TaskStatus
 from conductor_adapter.worker import (
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from conductor_adapter.dev_server import DevServer
 
 __all__ = [
+    "Books",
     "Credentials",
     "DevServer",
     "InProgress",

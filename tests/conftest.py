@@ -1,10 +1,13 @@
-"""Real Conductor servers, launched once for all tests that want them and only if one does; a home for each test."""
+"""For all tests: real Conductor servers, launched once if one wants them; a home for each test; books that balance."""
 
+import functools
 import itertools
 from collections.abc import Iterator
 
 import pytest
 from servers import RealServer, RealServers
+
+from resilience import Poller
 
 _homes = itertools.count()
 
@@ -13,6 +16,24 @@ _homes = itertools.count()
 def _home(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """No test finds the user's own outbox, or another test's."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / f"home-{next(_homes)}"))
+
+
+@pytest.fixture(autouse=True)
+def _books_balance(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Whatever was done to a poller, and in whatever state it was left: each item that arrived is in one place."""
+    made: list[Poller[object]] = []
+    build = Poller.__init__
+
+    @functools.wraps(build)
+    def note(self: Poller[object], *sources: object, **options: object) -> None:
+        build(self, *sources, **options)  # type: ignore[arg-type]
+        made.append(self)
+
+    monkeypatch.setattr(Poller, "__init__", note)
+    yield
+    for poller in made:
+        for name, tally in {**poller.view(), "all of them": poller.total()}.items():
+            assert tally.balanced, f"{name}: {tally}"
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 import attrs
 from hearing import GUARD, Heard
 
-from conductor_adapter import RunnerConfig, Task, WorkerRunner, task_context
+from conductor_adapter import Books, RunnerConfig, Task, WorkerRunner, task_context
 from conductor_adapter.dev_server import DevServerProcess
 from conductor_adapter.worker import WorkerSpec
 from resilience import BreakerConfig, PollConfig, RelayConfig
@@ -82,6 +82,7 @@ class Account:
 
     def __init__(self, act=None):
         self.executions = Counter()
+        self.here = Counter()  # those of this process, by server
         self.running = self.most = 0
         self._act = act
         self._lock = threading.Lock()
@@ -90,6 +91,7 @@ class Account:
         """Run one task; the task function of a worker."""
         with self._lock:
             self.executions[task_context().server, task.workflow_id, task.reference_name] += 1
+            self.here[task_context().server] += 1
             self.running += 1
             self.most = max(self.most, self.running)
         try:
@@ -111,6 +113,7 @@ class Case:
     servers: list
     stack: ExitStack = attrs.field(factory=ExitStack)
     accounts: dict = attrs.field(factory=dict)
+    runners: list = attrs.field(factory=list)
     heard: Heard = attrs.field(factory=Heard)
 
     def __enter__(self):
@@ -132,7 +135,9 @@ class Case:
 
     def runner(self, config, specs):
         """A runner of such workers on all servers."""
-        return WorkerRunner(specs, [server.settings for server in self.servers], config=config, on_event=self.heard)
+        runner = WorkerRunner(specs, [server.settings for server in self.servers], config=config, on_event=self.heard)
+        self.runners.append(runner)
+        return runner
 
     def start(self, runner):
         """Start a runner, which is stopped at the end of the case."""
@@ -164,8 +169,22 @@ class Case:
             timeout,
         )
 
+    def check_books(self):
+        """What the workers' books say is what the task functions noted, and no more than the servers gave out."""
+        for server in self.servers:
+            each = [runner.books()[server.name] for runner in self.runners]
+            books = sum(each, Books())
+            assert all(one.balanced for one in each), f"{server.name}: {each}"
+            ran = sum(account.here[server.name] for account in self.accounts.values())
+            assert books.started == ran, f"{server.name}: {ran} ran: {books}"
+            results = books.updated + books.waiting + books.dead - books.inherited + books.passed
+            assert books.finished <= results <= books.started, f"{server.name}: {results} results: {books}"
+            given_out = sum(server.handed_out().values())
+            assert books.polled <= given_out, f"{server.name} gave out {given_out}: {books}"
+
     def check(self):
         """The invariants, against what the servers know."""
+        self.check_books()
         for server in self.servers:
             counts, attempts = server.counts(), server.handed_out()
             assert not counts["not found"], f"{server.name} was sent a result of another server: {counts}"

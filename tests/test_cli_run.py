@@ -1,6 +1,5 @@
 """The command line as a user has it: the installed console command in processes of its own."""
 
-import io
 import json
 import os
 import re
@@ -14,12 +13,9 @@ from pathlib import Path
 import attrs
 import pytest
 
-from conductor_adapter import Credentials, DevServer
+from conductor_adapter import Books, Credentials, DevServer
 from conductor_adapter.cli.limits import descriptor_hint
-from conductor_adapter.cli.printing import Printer
-from conductor_adapter.cli.run import Ended, RunOptions, first_look
-from conductor_adapter.running import ServerView
-from resilience import DeadLettered, Event, HandlerFailed
+from conductor_adapter.cli.run import RunOptions, first_look
 
 COMMAND = Path(sys.executable).with_name("conductor-adapter")
 GUARD = 60.0  # seconds until a wrong test fails instead of hanging
@@ -80,7 +76,8 @@ def test_run_works_on_all_servers_and_ends_after_its_duration(pair: tuple[DevSer
 
     assert (done.returncode, done.stderr) == (0, "")
     assert "eu: reachable; waiting: 0 greet" in done.stdout
-    assert "eu: 5 tasks started, 5 results delivered\nus: 5 tasks started, 5 results delivered\n" in done.stdout
+    said = "5 tasks polled: 5 finished; 5 results delivered"
+    assert f"eu: {said}\nus: {said}\n" in done.stdout
     assert done.stdout.endswith("stopped; nothing was left\n")
     assert [server.runs("greet")["COMPLETED"] for server in pair] == [5, 5]
 
@@ -97,7 +94,7 @@ def test_run_says_how_many_tasks_failed_and_why(pair: tuple[DevServer, DevServer
 
     assert (done.returncode, done.stderr) == (0, "")
     assert "eu: a task of type 'greet' failed: ValueError: no Ada\n" in done.stdout
-    assert "eu: 2 tasks started (2 failed), 2 results delivered\n" in done.stdout
+    assert "eu: 2 tasks polled: 2 finished (2 failed); 2 results delivered\n" in done.stdout
 
 
 def test_run_speaks_json_to_machines(pair: tuple[DevServer, DevServer], target: Path) -> None:
@@ -107,7 +104,8 @@ def test_run_speaks_json_to_machines(pair: tuple[DevServer, DevServer], target: 
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert rows[0]["kind"] == "worker"
     assert {"kind": "stopped", "left": 0, "unfinished": 0, "kept": 0}.items() <= rows[-1].items()
-    assert {"kind": "ran", "server": "eu", "started": 0, "failed": 0, "delivered": 0}.items() <= rows[-2].items()
+    assert {"kind": "books", "server": "eu", "polled": 0, "failed": 0, "balanced": True}.items() <= rows[-2].items()
+    assert rows[-2].keys() >= {field.name for field in attrs.fields(Books)}
     (look,) = (row for row in rows if row["kind"] == "server")
     assert {"reachable": True, "waiting": {"greet": 0}, "unknown": ["greet"]}.items() <= look.items()
 
@@ -139,7 +137,7 @@ def test_run_takes_servers_from_a_file_with_credentials_from_the_environment(tar
         done = command(*options, CONDUCTOR_AUTH_KEY_EU="k", CONDUCTOR_AUTH_SECRET_EU="s3cret")  # noqa: S106 - made up
 
         assert done.returncode == 0
-        assert "eu: 2 tasks started, 2 results delivered" in done.stdout
+        assert "eu: 2 tasks polled: 2 finished; 2 results delivered" in done.stdout
         assert "s3cret" not in done.stdout + done.stderr
 
 
@@ -153,7 +151,7 @@ def test_run_says_what_is_wrong_with_a_server_and_goes_on(pair: tuple[DevServer,
     assert done.returncode == 0
     assert "dead: not reachable: " in done.stdout
     assert "dead: breaker of polls closed -> open" in done.stdout
-    assert "eu: 3 tasks started, 3 results delivered" in done.stdout
+    assert "eu: 3 tasks polled: 3 finished; 3 results delivered" in done.stdout
     assert done.stdout.count("dead: poll failed") <= 4
 
 
@@ -192,7 +190,7 @@ def test_run_exits_with_1_when_results_were_left(pair: tuple[DevServer, DevServe
     assert done.returncode == 1
     assert "stopped; left: 1 result not delivered" in done.stdout
     assert "eu: result of task" in done.stdout
-    assert "eu: 1 task started, 0 results delivered" in done.stdout
+    assert "eu: 1 task polled: 1 finished; 0 results delivered, 1 waiting" in done.stdout
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -297,7 +295,7 @@ def test_worker_with_a_domain_is_told_what_waits_in_that_domain(
     assert "waiting: 0 blue:greet" in done.stdout
 
 
-@pytest.mark.parametrize(("switch", "lines"), [("-q", ["started", "stopped"]), ("-qq", [])])
+@pytest.mark.parametrize(("switch", "lines"), [("-q", ["polled", "stopped"]), ("-qq", [])])
 def test_quiet_run_says_little_or_nothing(
     pair: tuple[DevServer, DevServer], target: Path, switch: str, lines: list[str]
 ) -> None:
@@ -342,29 +340,6 @@ def test_longer_timeout_moves_the_moment_when_the_connection_is_closed() -> None
 
     assert options.runner_config().poll.give_up_after == 80.0
     assert attrs.evolve(options, poll_timeout=None).runner_config().poll.give_up_after == 30.0
-
-
-@pytest.mark.parametrize("event", [DeadLettered("eu", "t1", "No such task"), HandlerFailed("eu", OSError("gone"))])
-def test_result_that_nobody_takes_is_not_counted_as_delivered(event: Event) -> None:
-    """Neither is one that waits, nor a task that still runs."""
-    told = io.StringIO()
-    ended = Ended(Printer(stream=told))
-    view = ServerView(
-        polls="closed",
-        updates="closed",
-        state="suspect",
-        executing=1,
-        held=0,
-        in_flight=0,
-        started=7,
-        waiting=2,
-    )
-
-    ended.hear(event)
-
-    assert ended.delivered({"eu": view, "us": view}) == {"eu": 3, "us": 4}
-    assert ended.failed("eu") == 0
-    assert told.getvalue().startswith("eu: ")
 
 
 BAD_WORKERS = {

@@ -59,7 +59,7 @@ def test_character_that_the_output_cannot_hold_is_escaped(server: DevServer, tmp
     done = command("", "run", target, "--server", f"kö={server.url}", "--duration", "0.2", PYTHONIOENCODING="ascii")
 
     assert (done.returncode, done.stderr) == (0, b"")
-    assert b"k\\xf6: 0 tasks started" in done.stdout
+    assert b"k\\xf6: 0 tasks polled" in done.stdout
 
 
 @pytest.mark.parametrize(("redirection", "told"), [(">/dev/full", FULL), (">&-", CLOSED)])

@@ -136,7 +136,8 @@ def work(task: Task) -> None:
 
 servers = [ServerSettings(name, url) for name, url in (text.split("=", 1) for text in sys.argv[5:])]
 report = run_workers([work], servers, config=quick(sys.argv[4], grace=1.5))
-print(report.unfinished, report.left, flush=True)
+balanced = all(books.balanced and books.polled for books in report.books.values())
+print(report.unfinished, report.left, balanced, flush=True)
 """
 
 
@@ -200,6 +201,7 @@ def test_sigterm_during_faults_ends_in_time_and_loses_nothing(
 
         assert process.process.returncode == 0, err
         assert out.split()[0] == "0", "a running task did not finish"
+        assert out.split()[2] == "True", "the books do not balance"
         assert "Traceback" not in err, err
         for server, name in zip(ill, names, strict=True):
             FAULTS[name].end(server)

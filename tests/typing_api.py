@@ -14,6 +14,7 @@ from typing import Protocol
 from typing_extensions import assert_type
 
 from conductor_adapter import (
+    Books,
     Credentials,
     DevServer,
     InProgress,
@@ -400,6 +401,9 @@ def tested() -> None:
         run_id = server.start_task("charge", {"order_id": "7", "amount": 3}, responseTimeoutSeconds=2)
         assert_type(server.wait(run_id, timeout=5), FinishedRun)
         assert_type(runner.view(), dict[str, ServerView])
+        assert_type(runner.books(), dict[str, Books])
+        assert_type(runner.report().clean, bool)
+        assert_type(sum(runner.report().books.values(), Books()), Books)
         server.faults = Faults(hang=True)
         server.faults.clear()
     clock, call = ManualClock(), ScriptedCall[int](1, Held(2), OSError)

@@ -2,12 +2,13 @@
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
 
+from conductor_adapter.cli.bookkeeping import books_facts, books_sentence
 from conductor_adapter.cli.health import Health, Wanted, ask_all
 from conductor_adapter.cli.limits import descriptor_hint, open_files
 from conductor_adapter.cli.lines import NORMAL, counted
@@ -18,12 +19,12 @@ from conductor_adapter.cli.streams import say_error
 from conductor_adapter.cli.usage import refusing
 from conductor_adapter.declaring import WorkerSpec
 from conductor_adapter.events import RunnerEvent, TaskFailed
-from conductor_adapter.running import RunnerConfig, ServerView, StopReport, WorkerRunner
+from conductor_adapter.running import RunnerConfig, StopReport, WorkerRunner
 from conductor_adapter.running.signals import run_until_signal
 from conductor_adapter.settings import ServerSettings
 from conductor_adapter.targets import load_target
 from conductor_adapter.transports import choose
-from resilience import DeadLettered, HandlerFailed, PollConfig
+from resilience import PollConfig
 
 __all__ = ["RunOptions", "run"]
 
@@ -77,34 +78,24 @@ class RunOptions:
 
 
 class Ended:
-    """Counts the tasks that failed, and those without a result that can be delivered, by server; passes events on."""
+    """Counts the tasks that failed, by server; passes events on."""
 
     def __init__(self, printer: Printer) -> None:
         self._printer = printer
         self._lock = threading.Lock()
-        self._without: Counter[str] = Counter()
         self._failed: Counter[str] = Counter()
 
     def hear(self, event: RunnerEvent) -> None:
-        """Count it if it means that a task failed, or that there is no result or nobody for it."""
-        match event:
-            case DeadLettered(server) | HandlerFailed(server):
-                with self._lock:
-                    self._without[server] += 1
-            case TaskFailed(server):
-                with self._lock:
-                    self._failed[server] += 1
+        """Count it if it means that a task failed."""
+        if isinstance(event, TaskFailed):
+            with self._lock:
+                self._failed[event.server] += 1
         self._printer.hear(event)
 
     def failed(self, server: str) -> int:
         """How many tasks of ``server`` failed."""
         with self._lock:
             return self._failed[server]
-
-    def delivered(self, view: Mapping[str, ServerView]) -> dict[str, int]:
-        """How many results each server took, of the tasks that started."""
-        with self._lock:
-            return {name: max(v.started - v.executing - v.waiting - self._without[name], 0) for name, v in view.items()}
 
 
 class TellingRunner(WorkerRunner):
@@ -153,7 +144,7 @@ def run(options: RunOptions, printer: Printer) -> int:
     look.cancel()
     if options.duration is not None:
         look.join(LOOK_TIMEOUT)  # what it says belongs above the end
-    _say_end(printer, runner.view(), ended, report)
+    _say_end(printer, ended, report)
     return 0 if report.clean else LEFT
 
 
@@ -191,19 +182,18 @@ def _sentence(health: Health) -> str:
     return f"reachable; waiting: {waiting}{unknown}"
 
 
-def _say_end(printer: Printer, views: dict[str, ServerView], ended: Ended, report: StopReport) -> None:
+def _say_end(printer: Printer, ended: Ended, report: StopReport) -> None:
     printer.say_left_out()
-    for name, delivered in ended.delivered(views).items():
-        started, failed = views[name].started, ended.failed(name)
-        of_them = f" ({failed} failed)" if failed else ""
-        text = f"{counted(started, 'task')} started{of_them}, {counted(delivered, 'result')} delivered"
-        printer.say("ran", text, server=name, started=started, failed=failed, delivered=delivered)
+    for name, books in report.books.items():
+        failed = ended.failed(name)
+        printer.say("books", books_sentence(books, failed), server=name, failed=failed, **books_facts(books))
+    left: dict[str, Any] = {"left": report.left, "unfinished": report.unfinished, "kept": report.kept}
     if report.clean:
-        printer.say("stopped", "stopped; nothing was left", style="green", **attrs.asdict(report))
+        printer.say("stopped", "stopped; nothing was left", style="green", **left)
         return
     text = (
         f"stopped; left: {counted(report.left, 'result')} not delivered, {counted(report.unfinished, 'task')} still "
         f"running, {counted(report.kept, 'un-started task')} not given back; their servers time them out and run them "
         "again"
     )
-    printer.say("stopped", text, style="bold red", **attrs.asdict(report))
+    printer.say("stopped", text, style="bold red", **left)

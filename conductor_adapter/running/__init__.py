@@ -1,7 +1,8 @@
 """A worker's life: `lifecycle` decides, `threads` does, `signals` lets a signal end it."""
 
+from conductor_adapter.running.books import Books
 from conductor_adapter.running.lifecycle import RunnerConfig, ServerView, StopReport
 from conductor_adapter.running.signals import run_workers
 from conductor_adapter.running.threads import WorkerRunner
 
-__all__ = ["RunnerConfig", "ServerView", "StopReport", "WorkerRunner", "run_workers"]
+__all__ = ["Books", "RunnerConfig", "ServerView", "StopReport", "WorkerRunner", "run_workers"]

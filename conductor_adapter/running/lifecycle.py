@@ -1,10 +1,12 @@
 """A worker's life as values: how it is to run, which phase it is in, how it ended. Pure."""
 
 import enum
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import attrs
 
+from conductor_adapter.running.books import Books
 from conductor_adapter.tasks import can_be_sent
 from resilience._checks import number, whole
 from resilience.breaker import BreakerConfig
@@ -208,12 +210,15 @@ class StopReport:
     Attributes:
         left: results that no server had taken when the grace ended.
         unfinished: tasks that were still running then.
-        kept: un-started tasks that could not be given back while it stopped; their server times them out.
+        kept: un-started tasks that were not back when it had stopped; their server times them out.
+        books: what became of all tasks and results of its life, by server; two reports that differ in nothing else are
+            equal.
     """
 
     left: int = 0
     unfinished: int = 0
     kept: int = 0
+    books: Mapping[str, Books] = attrs.field(factory=dict, eq=False, repr=False)
 
     @property
     def clean(self) -> bool:

@@ -71,7 +71,7 @@ def run_until_signal(runner: WorkerRunner, duration: float | None = None) -> Sto
             end = _get(told, None)
     if isinstance(end, BaseException):
         raise end
-    return end if isinstance(end, StopReport) else _interrupted(runner)
+    return end if isinstance(end, StopReport) else runner.report()
 
 
 def _stop_apart(runner: WorkerRunner, told: Told) -> None:
@@ -100,15 +100,6 @@ def _get(told: Told, timeout: float | None) -> StopReport | BaseException | floa
         with suppress(Empty):
             return told.get(timeout=min(left, MOMENT))
     return None
-
-
-def _interrupted(runner: WorkerRunner) -> StopReport:
-    views = runner.view().values()
-    return StopReport(
-        left=sum(view.waiting for view in views),
-        unfinished=sum(view.executing for view in views),
-        kept=sum(view.held for view in views),
-    )
 
 
 @contextmanager

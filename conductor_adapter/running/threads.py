@@ -14,12 +14,12 @@ import attrs
 from conductor_adapter.declaring import WorkerSpec, collect_workers
 from conductor_adapter.events import RunnerListener, TaskFailed, TaskLeaseLost
 from conductor_adapter.running.changes import Changing
+from conductor_adapter.running.counting import Counting
 from conductor_adapter.running.lifecycle import (
     Deliveries,
     DeliveryEvent,
     Phase,
     RunnerConfig,
-    ServerView,
     StopReport,
     advance,
     share_of_grace,
@@ -27,6 +27,7 @@ from conductor_adapter.running.lifecycle import (
 from conductor_adapter.running.links import Link
 from conductor_adapter.running.log import Log
 from conductor_adapter.running.outbox import opened
+from conductor_adapter.running.reporting import Reporting
 from conductor_adapter.settings import ServerSettings, check_servers, servers_from_env
 from conductor_adapter.tasks import Task, TaskResult, TaskStatus
 from conductor_adapter.transports import choose
@@ -36,21 +37,19 @@ from resilience.delivery import Relay
 from resilience.events import (
     BreakerChanged,
     Event,
-    GiveBackFailed,
     LeaseLost,
     notify,
 )
-from resilience.polling import Explanation, Item, Poller, SourceView
+from resilience.polling import Item, Poller
 from resilience.registry import BreakerRegistry
 
 __all__ = ["WorkerRunner"]
 
 NO_THREADS = "raise the limit of threads (ulimit -u; a container's pids limit), or run fewer of them"
-STATES = ("backlogged", "caught up", "slow", "suspect")
 FAILURES = (TaskStatus.FAILED, TaskStatus.FAILED_WITH_TERMINAL_ERROR)
 
 
-class WorkerRunner(Changing):
+class WorkerRunner(Changing, Reporting):
     """Runs workers on several Conductor servers until it is stopped; a context manager that starts and stops it.
 
     Each result goes to the server that its task came from. Thread-safe; installs no signal handlers.
@@ -81,6 +80,7 @@ class WorkerRunner(Changing):
         self._settings = check_servers(servers_from_env() if servers is None else servers)
         self._on_event = on_event
         self._log = Log()
+        self._counting = Counting()
         make = choose(self.config.transport)
         give_up_after = self.config.poll.give_up_after
         self._links = {settings.name: Link(settings, make, give_up_after) for settings in self._settings}
@@ -98,7 +98,7 @@ class WorkerRunner(Changing):
         self._pollers = [(spec, self._poller(spec)) for spec in self._specs]
         self._deliveries = Deliveries()
         self._phase = Phase.NEW
-        self._kept = 0
+        self._kept_before = 0  # what could not go back before it stopped was timed out by its server, or will be
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -141,29 +141,20 @@ class WorkerRunner(Changing):
             if self._phase is Phase.NEW:
                 self._phase = advance(self._phase, Phase.STOPPED)
                 self._outbox.close()
-                return StopReport()
+                return StopReport(books=self.books())
             self._phase = advance(self._phase, Phase.STOPPING)
-            self._kept = 0  # what could not go back before was timed out by its server, or will be
+        self._kept_before = sum(books.kept for books in self.books().values())
         began = time.monotonic()
         self._stop_pollers(grace)
         left = self._relay.close(share_of_grace(grace, time.monotonic() - began))
         self._stop_pollers(max(0.0, grace - (time.monotonic() - began)))  # what the last answers brought goes back
-        unfinished = sum(view.executing for _, poller in self._pollers for view in poller.view().values())
+        report = attrs.evolve(self.report(), left=left)
         for link in self._links.values():
             link.transport.close()
         self._outbox.close()
         with self._lock:
             self._phase = advance(self._phase, Phase.STOPPED)
-            return StopReport(left=left, unfinished=unfinished, kept=self._kept)
-
-    def view(self) -> dict[str, ServerView]:
-        """How each server stands, by name."""
-        views = [poller.view() for _, poller in self._pollers]
-        return {name: self._view(name, [view[name] for view in views]) for name in self._links}
-
-    def explain(self) -> dict[str, dict[str, Explanation]]:
-        """What each worker asks of each server now, and why: by task type (``domain:type``), then by server."""
-        return {_queue_name(spec): poller.explain() for spec, poller in self._pollers}
+        return report
 
     def __enter__(self) -> "WorkerRunner":  # noqa: PYI034 - typing.Self is newer than Python 3.10
         self.start()
@@ -194,6 +185,7 @@ class WorkerRunner(Changing):
             raise ValueError(f"worker {spec.task_type!r} has threads={spec.threads}: {error}") from None
 
     def _run(self, spec: WorkerSpec, item: Item[Task]) -> None:
+        self._counting.starts(item.source, item.value)
         result = _result(spec, item)
         self._relay.deliver(item.source, item.value.task_id, result, chain=item, final=result.is_final)
         if result.status in FAILURES:
@@ -210,6 +202,7 @@ class WorkerRunner(Changing):
         if not isinstance(event, LeaseLost):
             self._heard(event)
             return
+        self._counting.loses_lease(event.source)
         task: Task = event.value  # type: ignore[assignment] # values of a poller of tasks
         lost = TaskLeaseLost(event.source, task.task_type, task.task_id, event.error)
         self._log.lease_lost(lost)
@@ -218,9 +211,6 @@ class WorkerRunner(Changing):
     def _heard(self, event: Event) -> None:
         if isinstance(event, DeliveryEvent):
             self._note_delivery(event)
-        elif isinstance(event, GiveBackFailed):
-            with self._lock:
-                self._kept += event.count
         notify(self._on_event, event)
 
     def _note_delivery(self, event: DeliveryEvent) -> None:
@@ -243,18 +233,6 @@ class WorkerRunner(Changing):
         for stopper in started:
             stopper.join()
 
-    def _view(self, name: str, views: list[SourceView]) -> ServerView:
-        return ServerView(
-            polls=self._poll_breakers.get(name).state.value,
-            updates=self._update_breakers.get(name).state.value,
-            state=min((view.state for view in views), key=STATES.index),
-            executing=sum(view.executing for view in views),
-            held=sum(view.held for view in views),
-            in_flight=sum(view.in_flight for view in views),
-            started=sum(view.started for view in views),
-            waiting=self._relay.pending(name),
-        )
-
 
 def _starts(thread: threading.Thread) -> bool:
     """Start a thread, if the system has one left."""
@@ -263,11 +241,6 @@ def _starts(thread: threading.Thread) -> bool:
     except RuntimeError:
         return False
     return True
-
-
-def _queue_name(spec: WorkerSpec) -> str:
-    """What Conductor calls the queue of a task type in a domain."""
-    return f"{spec.domain}:{spec.task_type}" if spec.domain else spec.task_type
 
 
 def _result(spec: WorkerSpec, item: Item[Task]) -> TaskResult:

@@ -144,6 +144,9 @@ class PollRequest:
 class SourceView(Tally):
     """How a source stands, and what became of all that it brought so far (`Tally`).
 
+    ``received``, ``started``, ``finished``, ``given_back``, ``giving_back``, ``kept``, ``late``, ``held`` and
+    ``executing`` are counts of items, as there.
+
     Attributes:
         state: ``suspect``, ``slow``, ``backlogged`` or ``caught up``; ``removed`` while items of it still run.
         in_flight: what its live poll was asked for; 0 without one.

@@ -4,7 +4,7 @@ import collections
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -116,6 +116,16 @@ def check_nothing_lost(server: RealServer, workflows: Iterable[str]) -> None:
     for workflow_id in workflows:
         for task in server.client.workflow(workflow_id)["tasks"]:
             assert (task["status"], task["retryCount"]) == ("COMPLETED", 0), task
+
+
+def check_books(job: Job, books: Mapping[str, Mapping[str, int]]) -> None:
+    """What the worker's books say, by server: what was polled is accounted for, and started as often as it ran."""
+    ran = collections.Counter(execution.server for execution in job.executions())
+    assert set(books) == set(NAMES)
+    for name, mine in books.items():
+        places = ("finished", "given_back", "giving_back", "kept", "held", "unfinished")
+        assert mine["polled"] == sum(mine[place] for place in places), (name, mine)
+        assert mine["started"] == mine["finished"] == mine["updated"] + mine["dead"] == ran[name], (name, mine)
 
 
 def check_sent_home(server: RealServer, since: int) -> None:

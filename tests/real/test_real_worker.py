@@ -1,6 +1,7 @@
 """One worker on two real servers: both drained, a frozen one costs nobody anything, results go home only."""
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -10,8 +11,9 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import attrs
 import pytest
-from harness import NAMES, Job, check_nothing_lost, check_sent_home, check_work, drained, wait_until
+from harness import NAMES, Job, check_books, check_nothing_lost, check_sent_home, check_work, drained, wait_until
 from servers import RealServers
 
 pytestmark = pytest.mark.real
@@ -27,8 +29,9 @@ def in_process(job: Job, servers: RealServers) -> Iterator[None]:
     from conductor_adapter.targets import load_target  # noqa: PLC0415 - likewise
 
     settings = [ServerSettings(name, server.url) for name, server in zip(NAMES, servers, strict=True)]
-    with WorkerRunner(load_target(job.file), servers=settings):
+    with WorkerRunner(load_target(job.file), servers=settings) as runner:
         yield
+    check_books(job, {name: attrs.asdict(books) for name, books in runner.books().items()})
 
 
 @contextlib.contextmanager
@@ -37,7 +40,7 @@ def by_command(job: Job, servers: RealServers) -> Iterator[None]:
     options = [f"--server={name}={server.url}" for name, server in zip(NAMES, servers, strict=True)]
     with (job.folder / "worker.log").open("wb") as log:
         process = subprocess.Popen(  # noqa: S603 - our own command
-            [Path(sys.executable).with_name("conductor-adapter"), "run", job.file, *options],
+            [Path(sys.executable).with_name("conductor-adapter"), "run", job.file, "--json", *options],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -51,7 +54,10 @@ def by_command(job: Job, servers: RealServers) -> Iterator[None]:
     finally:
         process.kill()
         process.wait()
-    assert code == 0, (job.folder / "worker.log").read_text()[-4000:]
+    said = (job.folder / "worker.log").read_text()
+    assert code == 0, said[-4000:]
+    rows = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+    check_books(job, {row["server"]: row for row in rows if row["kind"] == "books"})
 
 
 @pytest.fixture(params=[in_process, by_command])

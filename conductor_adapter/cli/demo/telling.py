@@ -7,6 +7,7 @@ from types import FrameType
 
 from rich.console import Console
 
+from conductor_adapter.cli.bookkeeping import books_facts, books_sentence
 from conductor_adapter.cli.demo.counting import Counts
 from conductor_adapter.cli.demo.showing import LiveShow, PlainShow, Show
 from conductor_adapter.cli.demo.stage import RefusedError, Stage
@@ -107,7 +108,9 @@ def _play(stage: Stage, seconds: float, printer: Printer) -> list[Account]:
         except BaseException:
             runner.stop(HURRY)
             raise
-        runner.stop()
+        report = runner.stop()
+    for name, books in report.books.items():
+        printer.say("books", books_sentence(books), server=name, **books_facts(books))
     return [counts.complete(account) for account in stage.accounts()]
 
 

@@ -1,0 +1,38 @@
+"""Counting what only events and tasks tell: leases that were lost, and attempts that were not the first."""
+
+import threading
+from collections import Counter
+
+from conductor_adapter.tasks import Task
+
+__all__ = ["Counting"]
+
+
+class Counting:
+    """Counts, by server. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lost: Counter[str] = Counter()
+        self._again: Counter[str] = Counter()
+
+    def starts(self, server: str, task: Task) -> None:
+        """Count a task that starts, if it is not its server's first attempt."""
+        if task.retry_count:
+            with self._lock:
+                self._again[server] += 1
+
+    def loses_lease(self, server: str) -> None:
+        """Count a lease that is lost."""
+        with self._lock:
+            self._lost[server] += 1
+
+    def re_executed(self, server: str) -> int:
+        """Tasks of ``server`` that started and were not its first attempt."""
+        with self._lock:
+            return self._again[server]
+
+    def lost_lease(self, server: str) -> int:
+        """Leases of ``server``'s tasks that were lost."""
+        with self._lock:
+            return self._lost[server]
