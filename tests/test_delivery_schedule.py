@@ -13,8 +13,18 @@ from resilience.delivery.health import Health
 from resilience.delivery.parcel import Parcel, Report
 from resilience.delivery.schedule import Lane
 from resilience.delivery.store import DeadLetter, MemoryStore, Row, Stock
+from resilience.delivery.unwritten import Unwritten
 from resilience.errors import Throttled, Undeliverable
-from resilience.events import BacklogDrained, BacklogFull, DeadLettered, DeliveryFailed, DeliveryResumed, Event
+from resilience.events import (
+    BacklogDrained,
+    BacklogFull,
+    DeadLettered,
+    DeliveryFailed,
+    DeliveryResumed,
+    Event,
+    OutboxFailed,
+    OutboxResumed,
+)
 
 BOOM = ConnectionError("boom")
 
@@ -624,9 +634,9 @@ def test_bad_options_are_named(options, named):
         RelayConfig(**options)
 
 
-def row(number: int, destination: str = "eu") -> Row:
+def row(number: int, destination: str = "eu", one: int = 0) -> Row:
     """A row that says little."""
-    return Row(destination, "http://eu", "k", number, {"secret": 1})
+    return Row(destination, "http://eu", "k", number, {"secret": 1}, one)
 
 
 def test_the_memory_store_keeps_rows_until_they_are_taken():
@@ -668,6 +678,57 @@ def test_the_memory_store_forgets_the_oldest_of_too_many_dead_letters_loudly(cap
     assert "secret" not in caplog.text
     with pytest.raises(ValueError, match="max_dead_letters"):
         MemoryStore(max_dead_letters=0)
+
+
+def test_d7_what_another_process_has_leaves_the_line():
+    """It is not sent, whoever stood behind it is; what is being sent is taken or gone, and its row is not touched."""
+    in_lane = lane()
+    sent, waits, ours = (waiting(in_lane, key, 0.0) for key in ("a", "b", "b"))
+    sent.row, waits.row = row(1, one=1), row(2, one=2)
+    assert in_lane.start(0.0) is sent
+
+    assert in_lane.lose({1, 2, 3}) == 2
+    assert (waits.gone, waits.row, sent.gone) == (True, None, False)
+    assert in_lane.resting() == [ours]
+    assert in_lane.resting("a") == in_lane.resting("c") == []
+
+    settled = in_lane.settle(sent, BOOM, 1.0)
+    assert (settled.kept, settled.passed, settled.taken, sent.row) == (False, True, False, None)
+    assert in_lane.start(60.0) is ours
+    assert in_lane.pending == 1
+
+
+def test_an_attempt_that_waited_for_the_disk_begins_when_it_was_written():
+    """The time that writing took is not the destination's; one that has been settled meanwhile does not begin again."""
+    in_lane = lane()
+    parcel = in_lane.admit("a", "a", 0.0)
+    in_lane.begin(parcel, 5.0)
+    in_lane.settle(parcel, None, 5.1)
+    in_lane.begin(parcel, 6.0)
+
+    assert in_lane.prompt(6.0)
+    assert in_lane.idle
+
+
+def test_d5_a_destination_whose_results_are_unwritten_is_told_of_once_and_again_when_none_is():
+    """However many there are; and writing is tried again after a while, not at once."""
+    unwritten, parcels = Unwritten(), [Parcel(number, "k", None, 0.0) for number in range(3)]
+    error = OSError("full")
+    assert unwritten.retry_at == math.inf
+
+    assert unwritten.add("eu", parcels[0], error, 1.0) == (OutboxFailed("eu", error),)
+    assert unwritten.add("eu", parcels[1], error, 2.0) == unwritten.add("eu", parcels[1], error, 2.0) == ()
+    assert unwritten.add("us", parcels[2], error, 2.0) == (OutboxFailed("us", error),)
+    assert (unwritten.count("eu"), unwritten.count("us"), unwritten.count("asia")) == (2, 1, 0)
+
+    assert (unwritten.retry_at, unwritten.due(2.9)) == (3.0, [])
+    assert unwritten.due(3.0) == [("eu", parcels[0]), ("eu", parcels[1]), ("us", parcels[2])]
+    assert unwritten.retry_at == 5.0
+
+    assert unwritten.remove("eu", parcels[0]) == unwritten.remove("eu", parcels[0]) == ()
+    assert unwritten.remove("eu", parcels[1]) == (OutboxResumed("eu"),)
+    assert unwritten.remove("us", parcels[2]) == (OutboxResumed("us"),)
+    assert (unwritten.retry_at, unwritten.remove("us", parcels[2])) == (math.inf, ())
 
 
 class DeliveryMachine(RuleBasedStateMachine):
@@ -748,9 +809,43 @@ class DeliveryMachine(RuleBasedStateMachine):
             self.lanes[name].release(parcel)
         if not settled.kept:
             assert parcel.gone
+            assert settled.passed == (parcel.passed and error is not None and settled.dead is None)
+            assert settled.taken == (error is None)
             self.taken.append(parcel)
-            self.queues[name][parcel.key].pop(0)
+            self.queues[name][parcel.key].remove(parcel)
+        else:
+            assert not parcel.passed or isinstance(error, Undeliverable)
         assert self.condition(name) == before
+
+    @rule(name=names, data=st.data())
+    def write(self, name, data):
+        """Some of what waits has rows."""
+        owed = [parcel for line in self.queues[name].values() for parcel in line]
+        for parcel in data.draw(st.sets(st.sampled_from(owed))) if owed else ():
+            parcel.row = parcel.row or row(parcel.number, name, parcel.number)
+
+    @rule(name=names, data=st.data())
+    def lose(self, name, data):
+        """Another process has taken some rows over: they leave, or do so when what is being sent has failed."""
+        written = [parcel for line in self.queues[name].values() for parcel in line if parcel.row is not None]
+        lost = data.draw(st.sets(st.sampled_from(written))) if written else set()
+        assert self.lanes[name].lose({parcel.row.id for parcel in lost} | {-1}) == len(lost)
+        for parcel in lost - set(self.away[name].values()):
+            assert parcel.gone
+            self.queues[name][parcel.key].remove(parcel)
+
+    @precondition(lambda self: any(self.away.values()))
+    @rule(data=st.data())
+    def bar(self, data):
+        """An attempt did not come about."""
+        name, parcel = self.pick(data)
+        inline = parcel.inline
+        del self.away[name][parcel.number]
+        self.lanes[name].postpone(parcel, self.now)
+        if parcel.passed:
+            self.queues[name][parcel.key].remove(parcel)
+        elif inline:
+            self.lanes[name].release(parcel)
 
     @rule(seconds=st.sampled_from([0.001, 0.02, 0.1, 1.0, 10.0]))
     def wait(self, seconds):
@@ -781,6 +876,9 @@ class DeliveryMachine(RuleBasedStateMachine):
             assert in_lane.pending == sum(not parcel.inline for parcel in owed)
             assert in_lane.health.failing == self.failing[name]
             assert {id(p) for p in in_lane.leftovers()} == {id(p) for p in owed if not p.inline}
+            for key, line in self.queues[name].items():
+                assert in_lane.resting(key) == (line if line and not line[0].away else [])
+            assert {id(p) for p in in_lane.resting()} == {id(p) for key in "abcd" for p in in_lane.resting(key)}
         assert len(set(map(id, self.taken))) == len(self.taken)
 
     def teardown(self):

@@ -24,7 +24,7 @@ class Unwritten:
 
     def __init__(self) -> None:
         self.retry_at = math.inf
-        self.parcels: dict[str, list[Parcel]] = {}
+        self.parcels: dict[str, dict[Parcel, None]] = {}
 
     def count(self, name: str) -> int:
         """How many there are of a destination."""
@@ -34,17 +34,15 @@ class Unwritten:
         """``parcel`` could not be written down, because of ``error``."""
         self.retry_at = min(self.retry_at, now + _AGAIN_AFTER)
         first = name not in self.parcels
-        parcels = self.parcels.setdefault(name, [])
-        if parcel not in parcels:
-            parcels.append(parcel)
+        self.parcels.setdefault(name, {})[parcel] = None
         return (OutboxFailed(name, error),) if first else ()
 
     def remove(self, name: str, parcel: Parcel) -> tuple[Event, ...]:
         """``parcel`` is written down, or need not be any more."""
-        parcels = self.parcels.get(name, [])
+        parcels = self.parcels.get(name, {})
         if parcel not in parcels:
             return ()
-        parcels.remove(parcel)
+        del parcels[parcel]
         if parcels:
             return ()
         del self.parcels[name]
