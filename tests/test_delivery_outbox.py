@@ -6,10 +6,12 @@ import pytest
 from hearing import GUARD, Heard
 
 from resilience import (
+    Claimed,
     DeadLettered,
     DeliveryFailed,
     DeliveryResumed,
     Destination,
+    MemoryStore,
     Outbox,
     OutboxFailed,
     OutboxResumed,
@@ -141,8 +143,11 @@ def test_d5_rows_on_the_disk_count_for_the_backlog(outbox):
     """A destination whose results of yesterday wait has no room for more than the rest."""
     leave(outbox, *range(3))
     config = RelayConfig(max_backlog=3, close_timeout=0.0)
-    with again(outbox) as store, Relay([eu(ScriptedCall(Held(None)))], config=config, store=store) as relay:
+    send = ScriptedCall(Held(None))
+    with again(outbox) as store, Relay([eu(send)], config=config, store=store) as relay:
         assert not relay.has_room("eu")
+        send.release()
+        assert relay.close(GUARD) == 0
 
 
 def test_d6_dead_letters_are_sent_again_from_another_process(outbox):
@@ -294,3 +299,135 @@ def test_units_of_a_hung_destination_are_free_and_their_results_safe(outbox):
         send.release()
         assert relay.close(GUARD) == 0
     assert outbox.stock() == ()
+
+
+def test_write_first_on_a_full_disk_sends_all_the_same(outbox):
+    """The work is stopped, the result is not; and its time at the destination begins after the disk's."""
+    heard = Heard()
+    full(outbox)
+    with Relay([eu(ScriptedCall(None))], config=RelayConfig(write_first=True), store=outbox, on_event=heard) as relay:
+        assert relay.deliver("eu", "k", "x" * 100_000)
+
+    assert [type(event) for event in heard] == [OutboxFailed, OutboxResumed]
+
+
+def test_what_still_cannot_be_written_is_tried_again_later(outbox):
+    """One attempt says how it is with all of them."""
+    clock = ManualClock()
+    relay = Relay([eu(ScriptedCall(BOOM))], config=QUICK, store=outbox, clock=clock)
+    make_room = full(outbox)
+    for key in ("a", "b"):
+        relay.deliver("eu", key, "x" * 100_000)
+    clock.advance(2.0)
+    relay._keeper.rewrite()
+    assert relay.view()["eu"].unwritten == 2
+
+    make_room()
+    relay._keeper.rewrite()
+    assert relay.view()["eu"].unwritten == 2
+    clock.advance(2.0)
+    relay._keeper.rewrite()
+    assert relay.view()["eu"].unwritten == 0
+    relay.close(0.0)
+
+
+class Whimsical(MemoryStore):
+    """A store whose methods can be made to do something else."""
+
+    durable = True
+    claim_for = 15.0
+
+
+def test_a_result_taken_while_it_is_written_after_all_is_crossed_out():
+    """It does not stay behind for the next process."""
+    store, heard, clock = Whimsical(), Heard(), ManualClock()
+    relay = Relay([eu(ScriptedCall(BOOM))], config=QUICK, store=store, on_event=heard, clock=clock)
+    store.put = ScriptedCall(OSError("full"))
+    relay.deliver("eu", "a", 1)
+    [parcel] = relay._routes["eu"].lane.leftovers()
+
+    def put(row):
+        parcel.gone = True  # its attempt succeeds now
+        return MemoryStore.put(store, row)
+
+    store.put = put
+    clock.advance(2.0)
+    relay._keeper.rewrite()
+
+    assert of(heard, OutboxResumed) == [OutboxResumed("eu")]
+    assert len(store) == 0
+    parcel.gone = False
+    relay.close(0.0)
+
+
+def test_a_store_that_cannot_be_looked_into_is_in_the_log_once(caplog):
+    """What we have is sent all the same, and the next look is tried again."""
+    store, clock = Whimsical(), ManualClock()
+    store.claim = ScriptedCall(OSError("claims"), OSError("claims"), Claimed(lost=frozenset({1})), OSError("claims"))
+    store.stock = ScriptedCall(OSError("stock"))
+    store.release = ScriptedCall(OSError("release"))
+    with Relay([eu(ScriptedCall(BOOM, None))], config=QUICK, store=store, clock=clock) as relay:
+        for _ in range(3):
+            clock.advance(5.0)
+            relay._keeper.look()
+        relay.deliver("eu", "k", 1)
+        assert relay.close(GUARD) == 0
+
+    assert caplog.text.count("cannot be looked for") == 2
+    assert "cannot be counted" not in caplog.text
+    assert relay.view()["eu"].passed == 0
+
+
+def test_rows_that_cannot_be_released_are_others_later(caplog):
+    """That is no error: the claim runs out."""
+    caplog.set_level("INFO")
+    store = Whimsical()
+    store.release = ScriptedCall(OSError("full"))
+    relay = Relay([eu(ScriptedCall(BOOM))], config=RelayConfig(retry_initial=1000.0, retry_maximum=1000.0), store=store)
+    relay.deliver("eu", "k", 1)
+    assert relay.close(0.0) == 1
+
+    assert "1 results on the disk could not be released: full" in caplog.text
+    assert relay.view()["eu"].left == 1
+
+
+def test_strangers_that_cannot_be_counted_are_in_the_log(caplog):
+    """The start goes on."""
+    store = Whimsical()
+    store.stock = ScriptedCall(OSError("stock"))
+    with Relay([eu(ScriptedCall(None))], store=store):
+        pass
+    assert "results on the disk cannot be counted" in caplog.text
+
+
+def test_a_slow_disk_holds_a_bounded_number_of_threads():
+    """Results that were taken and wait to be crossed out keep others from being sent, beyond a hundred."""
+    store, gate = MemoryStore(), threading.Event()
+    remove = store.remove
+
+    def slowly(row):
+        assert gate.wait(GUARD)
+        remove(row)
+
+    store.remove = slowly
+    send = ScriptedCall(None)
+    relay = Relay([eu(send)], store=store)
+    for number in range(300):
+        relay.hand_over("eu", f"k{number}", number)
+    until(lambda: relay._ledger._crossing >= 100)
+    assert relay._ledger.due() == []
+    assert relay.pending() >= 180
+
+    gate.set()
+    assert relay.close(GUARD) == 0
+    assert send.started == 300
+    assert len(store) == 0
+
+
+def test_a_closed_relay_starts_no_more(outbox):
+    """Nor does closing it again do anything."""
+    relay = Relay([eu(ScriptedCall(None))], store=outbox)
+    assert relay.close(1.0) == 0
+    relay.start()
+    assert relay._driver is None
+    assert relay.close(1.0) == 0

@@ -698,6 +698,21 @@ def test_d7_what_another_process_has_leaves_the_line():
     assert in_lane.pending == 1
 
 
+def test_d7_what_another_process_has_leaves_the_line_wherever_it_stood():
+    """Behind others; or when its attempt did not come about."""
+    in_lane = lane()
+    first, second = waiting(in_lane, "a", 0.0), waiting(in_lane, "a", 0.0)
+    first.row, second.row = row(1, one=1), row(2, one=2)
+    assert in_lane.start(0.0) is first
+    assert in_lane.lose({1, 2}) == 2
+    assert (first.gone, second.gone) == (False, True)
+
+    in_lane.postpone(first, 1.0)
+    assert first.gone
+    assert in_lane.idle
+    assert in_lane.start(60.0) is None
+
+
 def test_an_attempt_that_waited_for_the_disk_begins_when_it_was_written():
     """The time that writing took is not the destination's; one that has been settled meanwhile does not begin again."""
     in_lane = lane()

@@ -1,11 +1,16 @@
 """The outbox by itself: what is on the disk, whose it is, and what it says when its file cannot be used."""
 
+import sqlite3
 import stat
 import threading
+import weakref
 
 import pytest
 
 from resilience import DeadLetter, Outbox, OutboxError, Row, Stock
+from resilience.delivery.outbox import database
+from resilience.delivery.outbox import desk as desk_module
+from resilience.delivery.outbox import outbox as outbox_module
 from resilience.delivery.outbox.claims import Claim, Looks
 from resilience.testing import ManualClock
 
@@ -228,6 +233,16 @@ def test_a_closed_outbox_says_so(path, clock):
     assert "outbox.db" in repr(outbox)
 
 
+def test_whoever_is_on_its_way_in_while_it_closes_hears_that(path, clock):
+    """It does not open the file again."""
+    outbox = Outbox(path, clock=clock)
+    desk = outbox._desk
+    outbox.close()
+
+    with pytest.raises(OutboxError, match="closed"):
+        desk.release([1])
+
+
 @pytest.mark.parametrize(("span", "error"), [(0, ValueError), (-1, ValueError), (True, ValueError), ("1", TypeError)])
 def test_a_claim_needs_a_time(path, span, error):
     """A wrong one is refused with its name."""
@@ -260,3 +275,151 @@ def test_d7_a_claim_too_good_to_be_true_has_run_out():
     assert not claim.good(4000.0)
     assert [claim.due(now) for now in (100.0, 3985.0, 3990.0, 3990.1, 4000.0)] == [True, False, False, True, True]
     assert claim.renewed(100.0) == Claim(1, 115.0, 15.0)
+
+
+def locked_out(outbox):
+    """Another program keeps the file; returns what lets go of it."""
+    lock = sqlite3.connect(outbox.path, isolation_level=None)
+    lock.execute("BEGIN IMMEDIATE")
+    return lock
+
+
+def test_d2_a_row_that_could_not_be_deleted_is_deleted_with_the_next_claim(path, clock):
+    """What was taken is not sent once more because the disk was busy at that moment."""
+    with Outbox(path, clock=clock) as outbox:
+        row = outbox.put(result(1))
+        lock = locked_out(outbox)
+        with pytest.raises(OutboxError, match="locked"):
+            outbox.remove(row)
+        lock.close()
+        assert outbox.stock()[0].waiting == 1
+
+        outbox.claim(EU)
+        assert outbox.stock() == ()
+
+
+def test_d2_a_row_that_could_not_be_deleted_is_deleted_at_the_close(path, clock):
+    """If there was no claim any more."""
+    with Outbox(path, clock=clock) as outbox:
+        row = outbox.put(result(1))
+        lock = locked_out(outbox)
+        with pytest.raises(OutboxError, match="locked"):
+            outbox.remove(row)
+        lock.close()
+    with Outbox(path, clock=clock) as outbox:
+        assert outbox.stock() == ()
+
+
+def test_a_close_that_cannot_write_closes_all_the_same(path, clock, caplog):
+    """At worst what was delivered last is sent once more."""
+    outbox = Outbox(path, clock=clock)
+    lock = locked_out(outbox)
+    outbox.close()
+    lock.close()
+
+    assert "what was delivered last may be sent once more" in caplog.text
+    assert "locked" in caplog.text
+
+
+def test_a_claim_that_cannot_be_written_is_as_if_it_had_not_been(path, clock):
+    """The first look is still to come, and who had lost something hears of it then."""
+    with Outbox(path, clock=clock) as dead:
+        dead.put(result(1))
+        clock.advance(15.0)
+        with Outbox(path, clock=clock) as outbox:
+            lock = locked_out(outbox)
+            with pytest.raises(OutboxError, match="locked"):
+                outbox.claim(EU)
+            lock.close()
+            assert numbers(outbox.claim(EU).rows) == [1]
+
+
+def test_whoever_is_interrupted_while_it_writes_leaves_no_transaction_open(path, clock):
+    """The next one finds the outbox as it was."""
+    with Outbox(path, clock=clock) as outbox:
+
+        def interrupted(_):
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            outbox._desk._do(interrupted)
+        assert not outbox._desk._db.in_transaction
+        assert outbox.put(result(1)).id
+
+
+def test_a_file_system_without_shared_memory_is_refused(path, monkeypatch):
+    """Several processes could not share the outbox there."""
+    pragma = database._pragma
+    monkeypatch.setattr(database, "_pragma", lambda db, what: "delete" if "WAL" in what else pragma(db, what))
+
+    with pytest.raises(OutboxError, match=r"cannot share memory between processes \(journal_mode is delete\)"):
+        Outbox(path)
+
+
+def test_another_process_that_is_faster_at_making_the_file_is_welcome(path, clock, monkeypatch):
+    """Whoever comes second takes what is there."""
+    Outbox(path, clock=clock).close()
+    pragma, told = database._pragma, iter(["0"])
+    monkeypatch.setattr(
+        database,
+        "_pragma",
+        lambda db, what: next(told, pragma(db, what)) if what == "user_version" else pragma(db, what),
+    )
+    with Outbox(path, clock=clock) as outbox:
+        assert outbox.put(result(1)).id
+
+
+def test_opening_is_tried_again_while_others_make_the_file(path, monkeypatch):
+    """For a moment; then it is an error."""
+    opened, errors = database._opened, iter([sqlite3.OperationalError("database is locked")])
+
+    def busy(path, *, check):
+        for error in errors:
+            raise error
+        return opened(path, check=check)
+
+    monkeypatch.setattr(database, "_opened", busy)
+    Outbox(path).close()
+
+
+def test_a_forked_child_starts_afresh(path, clock):
+    """What the fork hooks do, seen from within one process: a new connection, a new claim, no rows."""
+    with Outbox(path, clock=clock) as outbox:
+        desk = outbox._desk
+        row = outbox.put(result(1))
+        desk.before_fork()
+        assert desk._db is None
+        desk.after_fork()
+        assert outbox.put(result(2)).id > row.id
+
+        desk.before_fork()
+        outbox_module._after_fork()
+        assert outbox.put(result(3)).id
+        assert outbox._desk is not desk
+        assert outbox.claim(EU).lost == frozenset()
+
+
+def test_a_child_knows_nothing_of_the_desks_of_its_parent(monkeypatch):
+    """They are not closed when it forks again."""
+    desks, lock = weakref.WeakSet(), threading.Lock()
+    monkeypatch.setattr(desk_module, "_desks", desks)
+    monkeypatch.setattr(desk_module, "_all", lock)
+    closed = []
+
+    class Fake:
+        def before_fork(self):
+            closed.append(self)
+
+        def after_fork(self):
+            closed.remove(self)
+
+    fake = Fake()
+    desks.add(fake)
+    desk_module._before_fork()
+    assert closed == [fake]
+    desk_module._after_fork()
+    assert closed == []
+    desk_module._before_fork()
+    desk_module._in_child()
+    assert not desks
+    assert not lock.locked()

@@ -221,10 +221,10 @@ class MemoryStore:
 
     def revive(self, destination: str | None = None) -> int:
         """Turn the dead letters (of ``destination``, or all) into rows that are nobody's; returns how many."""
-        letters = self.dead_letters(destination)
         with self._lock:
-            for letter in letters:
-                if self._dead.pop(letter.row.id, None) is not None:
-                    self._rows[letter.row.id] = letter.row
-                    self._free[letter.row.id] = None
-        return len(letters)
+            rows = [letter.row for letter in self._dead.values() if destination in (None, letter.row.destination)]
+            for row in rows:
+                del self._dead[row.id]
+                self._rows[row.id] = row
+                self._free[row.id] = None
+        return len(rows)

@@ -187,9 +187,8 @@ class Outbox:
         with self._opening:
             if self._closed:
                 raise closed(self.path)
-            if self._desk is None:
-                self._desk = Desk(self.path, self.claim_for, self._clock)
-            return self._desk
+            self._desk = desk = self._desk or Desk(self.path, self.claim_for, self._clock)
+            return desk
 
     def _start_afresh(self) -> None:
         self._opening = threading.Lock()
