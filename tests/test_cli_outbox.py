@@ -174,6 +174,25 @@ def test_d2_a_killed_worker_sends_its_results_at_the_next_start(tmp_path):
     assert "0 tasks started" in said
 
 
+def test_results_left_at_the_end_are_told_of_and_stay_in_the_outbox(tmp_path):
+    """Exit status 1, the count, and where they are: nobody is told that their tasks will run again."""
+    (tmp_path / "workers.py").write_text(WORKER)
+    with DevServer(name="eu") as server:
+        server.faults.set(error=503, only="updates")
+        server.start_task("greet", {"name": "Ada"})
+        options = ("--server", f"eu={server.url}", "--outbox", tmp_path / "o.db", "--duration", "2", "--grace", "0.2")
+        done = command("run", tmp_path / "workers.py", *options)
+
+    last = done.stdout.splitlines()[-1]
+    assert done.returncode == 1
+    assert last == (
+        "stopped; left: 1 result not delivered (1 in the outbox: the next worker sends them), 0 tasks still running, "
+        "0 un-started tasks not given back"
+    )
+    with open_outbox(tmp_path / "o.db") as outbox:
+        assert [(stock.waiting, stock.free) for stock in outbox.stock()] == [(1, 1)]
+
+
 def open_outbox_when_there(path):
     """The outbox that another process makes."""
     until(path.exists, "the worker has made its outbox")

@@ -78,6 +78,7 @@ def drain(server, nursery, orders, notes):
     process = nursery.start(orders)
     outbox = open_outbox(orders.outbox)
     try:
+        until(lambda: str(process) in read(notes).began, "the last life has begun", 60)
         until(
             lambda: not any(stock.waiting for stock in outbox.stock()),
             "all that was handed over is gone from the outbox",

@@ -187,13 +187,15 @@ def _say_end(printer: Printer, ended: Ended, report: StopReport) -> None:
     for name, books in report.books.items():
         failed = ended.failed(name)
         printer.say("books", books_sentence(books, failed), server=name, failed=failed, **books_facts(books))
-    left: dict[str, Any] = {"left": report.left, "unfinished": report.unfinished, "kept": report.kept}
+    left: dict[str, Any] = attrs.asdict(report, filter=lambda field, _: field.name != "books")
     if report.clean:
         printer.say("stopped", "stopped; nothing was left", style="green", **left)
         return
+    safe = f" ({report.saved} in the outbox: the next worker sends them)" if report.saved else ""
     text = (
-        f"stopped; left: {counted(report.left, 'result')} not delivered, {counted(report.unfinished, 'task')} still "
-        f"running, {counted(report.kept, 'un-started task')} not given back; their servers time them out and run them "
-        "again"
+        f"stopped; left: {counted(report.left, 'result')} not delivered{safe}, {counted(report.unfinished, 'task')} "
+        f"still running, {counted(report.kept, 'un-started task')} not given back"
     )
+    if report.left > report.saved or report.unfinished or report.kept:
+        text += "; their servers time them out and run them again"
     printer.say("stopped", text, style="bold red", **left)

@@ -209,6 +209,7 @@ class StopReport:
 
     Attributes:
         left: results that no server had taken when the grace ended.
+        saved: how many of those stay in the outbox, for the next worker to send; 0 if stopping was cut short.
         unfinished: tasks that were still running then.
         kept: un-started tasks that were not back when it had stopped; their server times them out.
         books: what became of all tasks and results of its life, by server; two reports that differ in nothing else are
@@ -216,6 +217,7 @@ class StopReport:
     """
 
     left: int = 0
+    saved: int = 0
     unfinished: int = 0
     kept: int = 0
     books: Mapping[str, Books] = attrs.field(factory=dict, eq=False, repr=False)

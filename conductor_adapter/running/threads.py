@@ -148,7 +148,8 @@ class WorkerRunner(Changing, Reporting):
         self._stop_pollers(grace)
         left = self._relay.close(share_of_grace(grace, time.monotonic() - began))
         self._stop_pollers(max(0.0, grace - (time.monotonic() - began)))  # what the last answers brought goes back
-        report = attrs.evolve(self.report(), left=left)
+        saved = sum(view.left for view in self._relay.view().values())
+        report = attrs.evolve(self.report(), left=left, saved=saved)
         for link in self._links.values():
             link.transport.close()
         self._outbox.close()
