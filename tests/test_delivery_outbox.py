@@ -199,8 +199,9 @@ def test_d7_what_was_lost_while_frozen_is_not_sent(tmp_path):
     clock.advance(100.0)
     relay._keeper.look()
 
+    until(lambda: relay.view()["eu"].passed == 2)  # the driver may have looked
     assert relay._ledger.due() == []
-    assert (relay.pending(), relay.view()["eu"].passed) == (0, 2)
+    assert relay.pending() == 0
     assert relay.close(0.0) == 0
     assert send.started == 1
     assert other.stock()[0].waiting == 2

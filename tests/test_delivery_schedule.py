@@ -193,6 +193,33 @@ def test_d4_at_most_max_in_flight_attempts_of_the_relay():
     assert len(started(eu, 0.1)) == 1
 
 
+def test_d4_a_long_backlog_drains_at_a_pace():
+    """However fast a destination answers, the relay begins max_in_flight attempts in ten milliseconds at most."""
+    eu = lane(max_in_flight=10)
+    for n in range(200):
+        waiting(eu, f"k{n}", 0.0)
+
+    begun = []
+    while eu.pending:
+        now = max(begun[-1] if begun else 0.0, eu.wake_at(begun[-1] if begun else 0.0))
+        eu.settle(eu.start(now), None, now)
+        begun.append(now)
+
+    assert all(later - earlier >= 0.01 - 1e-9 for earlier, later in zip(begun, begun[10:], strict=False))
+    assert begun[-1] <= 0.01 * 200 / 10
+
+
+def test_d7_the_end_of_a_relay_knows_no_pace():
+    """Closing gives every waiting result its try as soon as there is a place for it."""
+    eu = lane(max_in_flight=10)
+    for n in range(50):
+        waiting(eu, f"k{n}", 0.0)
+    eu.hurry(0.0)
+
+    while eu.pending:
+        eu.settle(eu.start(0.0), None, 0.0)
+
+
 def test_d4_pauses_grow_with_the_number_of_results_that_failed():
     """A dead destination is tried ever more rarely, down to once in retry_maximum."""
     eu = lane()

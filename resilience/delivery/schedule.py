@@ -3,7 +3,8 @@
 A ``Lane`` is one destination. Results with the same key stand in one line; only the first of a line is ever sent, and
 it stays first until it is taken or refused for good: that is the order, and why a result is never sent twice at once.
 The lines know nothing of each other. A unit may send by itself while the destination is prompt (``health`` knows);
-everything else is the relay's, up to ``max_in_flight`` at a time, single attempts while the destination fails.
+everything else is the relay's, up to ``max_in_flight`` at a time, single attempts while the destination fails; and as
+many in ten milliseconds, so that a long backlog leaves its destination, and this process, time for what is new.
 """
 
 import heapq
@@ -24,6 +25,7 @@ __all__ = ["Lane"]
 
 
 _TAKEN = Settled(kept=False)
+_PACE = 0.01  # seconds in which the relay begins ``max_in_flight`` attempts at most
 _USED = 0.9  # of a timeout; those who keep it look at another clock
 
 
@@ -50,6 +52,8 @@ class Lane:
         self._waiting: list[tuple[float, int, Parcel]] = []  # heads of lines, by when they may go
         self._flying: dict[int, Parcel] = {}  # in the order they started
         self._relayed = 0  # attempts of the relay that have not ended
+        self._begun: deque[float] = deque(maxlen=config.max_in_flight)  # when the relay's last ones began
+        self._pace = _PACE
         self._full = False
 
     @property
@@ -159,6 +163,7 @@ class Lane:
         parcel = heapq.heappop(self._waiting)[2]
         parcel.relayed = True
         self._relayed += 1
+        self._begun.append(now)
         self._launch(parcel, now)
         return parcel
 
@@ -167,11 +172,13 @@ class Lane:
         if not self._waiting or self._relayed >= self._config.max_in_flight:
             return math.inf
         relayed = [parcel.started for parcel in self._flying.values() if parcel.relayed]
-        return max(self._waiting[0][0], self.health.open_at(relayed, overdue=self._overdue(now)))
+        paced = self._begun[0] + self._pace if len(self._begun) == self._config.max_in_flight else -math.inf
+        return max(self._waiting[0][0], paced, self.health.open_at(relayed, overdue=self._overdue(now)))
 
     def hurry(self, now: float) -> None:
         """The end is near: give every waiting result a try, whatever its pauses; only an asked-for pause stands."""
         self.health.hurry()
+        self._pace = 0.0
         self._waiting = [(min(due, now), number, parcel) for due, number, parcel in self._waiting]
         heapq.heapify(self._waiting)
 

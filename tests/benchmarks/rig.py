@@ -61,9 +61,9 @@ def servers(*names):
 class WorkerProcess:
     """A worker on these servers, as a process; it is killed at the end, so that no window pays for a drain."""
 
-    def __init__(self, chosen, *, program=OURS, threads=10, work=0.01, transport="auto"):
-        urls = {server.name: server.url for server in chosen}
-        options = {"servers": urls, "threads": threads, "work": work, "transport": transport}
+    def __init__(self, chosen, *, program=OURS, **options):
+        usual = {"threads": 10, "work": 0.01, "transport": "auto", "outbox": None}
+        options = {"servers": {server.name: server.url for server in chosen}, **usual, **options}
         self._child = subprocess.Popen(  # noqa: S603 - our own interpreter and program
             [sys.executable, str(program), json.dumps(options)],
             stdin=subprocess.PIPE,

@@ -1,6 +1,7 @@
 """A worker as a process of its own: ``python worker_process.py JSON``; a line on its standard input asks how it is.
 
-The JSON object has ``servers`` (name to URL), ``threads``, ``work`` (seconds a task takes) and ``transport``.
+The JSON object has ``servers`` (name to URL), ``threads``, ``work`` (seconds a task takes), ``transport``
+and ``outbox`` (a path or null).
 """
 
 import itertools
@@ -30,7 +31,8 @@ def main(options):
             time.sleep(seconds)
 
     servers = [ServerSettings(name, url) for name, url in options["servers"].items()]
-    WorkerRunner([work], servers, config=RunnerConfig(transport=options["transport"])).start()
+    config = RunnerConfig(transport=options["transport"], outbox=options["outbox"])
+    WorkerRunner([work], servers, config=config).start()
     answer_until_the_end(lambda: told_of(order))
 
 
