@@ -7,6 +7,7 @@ promises, not lines without a test: coverage is not measured while they run.
 """
 
 import os
+import re
 
 import pytest
 from simulation.delivery import Schedule, draw, play
@@ -53,7 +54,7 @@ def test_defects_are_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     what, plant = PLANTED[name]
     plant(monkeypatch)
 
-    assert any(what in found(draw(seed)) for seed in range(ENOUGH)), f"{name} is not found"
+    assert any(re.search(what, found(draw(seed))) for seed in range(ENOUGH)), f"{name} is not found"
 
 
 def test_the_same_schedule_runs_the_same_way() -> None:
@@ -72,6 +73,6 @@ def test_a_failing_schedule_is_made_small(monkeypatch: pytest.MonkeyPatch) -> No
 
     small = shrink(schedule, found)
 
-    assert what in found(small)
+    assert re.search(what, found(small))
     assert len(small.events) == 1
     assert sum(len(server.flows) for server in small.servers) == 1

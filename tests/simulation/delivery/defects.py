@@ -3,23 +3,28 @@
 from collections.abc import Callable
 from typing import Any
 
+import attrs
 import pytest
 
-from conductor_adapter import protocol
+from conductor_adapter import TaskResult, protocol
 from conductor_adapter.protocol import Meaning
 from conductor_adapter.running.links import Link
 from conductor_adapter.transports import drive
-from resilience.delivery import Relay
+from resilience.delivery import Outbox, Relay, archive, ledger
+from resilience.delivery.archive import Archive
+from resilience.delivery.outbox.claims import Claim
+from resilience.delivery.outbox.desk import Desk
 from resilience.delivery.schedule import Lane
+from resilience.delivery.store import Claimed
 from resilience.polling import PollPlanner
 from resilience.polling.units import Units
 
 Patch = pytest.MonkeyPatch
-PLANTED: dict[str, tuple[str, Callable[[Patch], None]]] = {}  # what is found, and what plants it, by name
+PLANTED: dict[str, tuple[str, Callable[[Patch], None]]] = {}  # a pattern of what is found, and what plants it
 
 
 def planted(found: str) -> Callable[[Callable[[Patch], None]], Callable[[Patch], None]]:
-    """Register a defect and a word of what is found."""
+    """Register a defect and a pattern of what is found."""
 
     def register(plant: Callable[[Patch], None]) -> Callable[[Patch], None]:
         PLANTED[plant.__name__] = found, plant
@@ -28,7 +33,7 @@ def planted(found: str) -> Callable[[Callable[[Patch], None]], Callable[[Patch],
     return register
 
 
-@planted("times something was done")
+@planted("something was done|not at rest")
 def lost_late_answer(patch: Patch) -> None:
     """What a poll brings after it was abandoned is dropped."""
     answered = PollPlanner.answered
@@ -104,7 +109,7 @@ def sent_twice_at_once(patch: Patch) -> None:
     patch.setattr(Lane, "time_out", line_up)
 
 
-@planted("never refused it")
+@planted("never refused it|is forgotten")
 def dead_letter_on_a_proxys_404(patch: Patch) -> None:
     """Every 404 but those that say something else means that the server does not know the task."""
     somebodys = (404,), lambda answer: not protocol.own_message(answer), Meaning.UNKNOWN_ID
@@ -119,7 +124,7 @@ def capacity_over_granted(patch: Patch) -> None:
     patch.setattr("resilience.polling.roster.check_capacity", lambda capacity: capacity + 1)
 
 
-@planted("not at rest")
+@planted("not at rest|is forgotten")
 def a_timeout_taken_for_success(patch: Patch) -> None:
     """An update without an answer is not repeated."""
     settle = Lane.settle
@@ -131,7 +136,7 @@ def a_timeout_taken_for_success(patch: Patch) -> None:
     patch.setattr(Lane, "settle", forgive)
 
 
-@planted("not at rest")
+@planted("not at rest|its books say")
 def unit_not_freed(patch: Patch) -> None:
     """A unit that is left by a late exchange is not freed."""
     patch.setattr(Units, "leave", lambda _, item: item.end())
@@ -145,8 +150,93 @@ class Apart(str):
     __hash__ = object.__hash__
 
 
-@planted("second send")
+@planted("out of order|second send")
 def order_broken(patch: Patch) -> None:
     """Every result has a line of its own."""
     admit = Lane.admit
     patch.setattr(Lane, "admit", lambda self, key, *more, **how: admit(self, Apart(key), *more, **how))
+
+
+@planted("second send")
+def double_claim(patch: Patch) -> None:
+    """Rows of a process that lives are taken over."""
+    patch.setattr(Claim, "good", lambda *_: False)
+
+
+@planted("is forgotten")
+def removed_before_sent(patch: Patch) -> None:
+    """A row is deleted when its attempt begins."""
+    relay = Relay._relay
+
+    def forget(self: Any, route: Any, parcel: Any) -> None:
+        if parcel.row is not None:
+            self._store.remove(parcel.row)
+        relay(self, route, parcel)
+
+    patch.setattr(Relay, "_relay", forget)
+
+
+@planted("not at rest")
+def put_after_send(patch: Patch) -> None:
+    """What waits is written down in the background, while the relay has it already."""
+    put = Archive.put
+
+    def later(self: Any, row: Any) -> Any:
+        archive.threading.Thread(target=put, args=(self, row)).start()
+        return row
+
+    patch.setattr(archive, "threading", ledger.threading, raising=False)
+    patch.setattr(Archive, "put", later)
+
+
+@planted("not at rest")
+def backlog_forgotten_after_a_restart(patch: Patch) -> None:
+    """Nobody takes over what a former process left."""
+    patch.setattr(Archive, "claim", lambda *_: Claimed())
+
+
+@planted("not at rest")
+def crossed_out_by_its_number(patch: Patch) -> None:
+    """A row is deleted by its number in its process, and not by its id."""
+    remove = Outbox.remove
+    patch.setattr(Outbox, "remove", lambda self, row: remove(self, attrs.evolve(row, id=row.number)))
+
+
+@planted("not at rest")
+def dead_letter_thrown_away(patch: Patch) -> None:
+    """What was refused for good is deleted."""
+    patch.setattr(Archive, "cross_out", lambda self, row, _: self._store.remove(row))
+
+
+@planted("stale")
+def stale_result_written_down(patch: Patch) -> None:
+    """What only says how a task goes on is written down, too."""
+    patch.setattr(TaskResult, "is_final", property(lambda _: True))
+
+
+@planted("not at rest")
+def commit_forgotten(patch: Patch) -> None:
+    """What is to be committed is rolled back."""
+    transact = Desk._transact
+
+    def forget(self: Any, jobs: Any) -> None:
+        db = self._db
+        self._db = Forgetful(db)
+        transact(self, jobs)
+        self._db = db
+
+    patch.setattr(Desk, "_transact", forget)
+
+
+class Forgetful:
+    """A connection that never commits."""
+
+    def __init__(self, db: Any) -> None:
+        self._db = db
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._db, name)
+
+    def execute(self, statement: str, *values: Any) -> Any:
+        """Execute a statement, or another one."""
+        return self._db.execute("ROLLBACK" if statement == "COMMIT" else statement, *values)

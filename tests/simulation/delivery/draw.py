@@ -4,9 +4,27 @@ import random
 
 from .plan import FAULTS, Event, Flow, Schedule, ServerPlan
 
-SPAN = 12.0  # virtual seconds in which things begin to go wrong
-KINDS = (*FAULTS, *FAULTS, "die", "die", "forget", *["kill"] * 10, "stop", "stop", "freeze", "skip", "wall")
-POINTS = ("any", "any", "send", "sent", "lock", "store")
+SPAN = 8.0  # virtual seconds in which things begin to go wrong
+DURABLE = 0.85
+TROUBLED = 0.6  # schedules in which a server does not take results while a worker dies
+SILENT = ("refuse", "hang", "swallow", "drop", "late", "error", "saved", "proxy", "broken", "garbage")
+ON_FILE = 0.1
+KINDS = (
+    *FAULTS,
+    *FAULTS,
+    "die",
+    "die",
+    "forget",
+    *["kill"] * 10,
+    "stop",
+    "stop",
+    "freeze",
+    "skip",
+    "wall",
+    "wall",
+    "full",
+)
+POINTS = ("any", "any", "send", "sent", "lock", "store", "store", "stored")
 
 
 def draw(seed: int) -> Schedule:
@@ -14,7 +32,9 @@ def draw(seed: int) -> Schedule:
     rng = random.Random(seed)
     servers = tuple(_server(rng) for _ in range(rng.choice([1, 2, 2, 2, 3])))
     workers = rng.choice([1, 1, 1, 2])
-    events = [_event(rng, len(servers), workers) for _ in range(rng.choice([1, 2, 2, 3, 4, 6]))]
+    events = [_event(rng, len(servers), workers) for _ in range(rng.choice([1, 1, 2, 2, 3, 5]))]
+    if rng.random() < TROUBLED:
+        events += _trouble(rng, servers, workers)
     return Schedule(
         seed,
         servers,
@@ -24,7 +44,29 @@ def draw(seed: int) -> Schedule:
         bounded=rng.choice([True, False]),
         restless=rng.choice([0.0, 0.0, 0.02, 0.2]),
         backlog=rng.choice([2, 4, 50]),
+        durable=rng.random() < DURABLE,
+        on_file=rng.random() < ON_FILE,
     )
+
+
+def _trouble(rng: random.Random, servers: tuple[ServerPlan, ...], workers: int) -> list[Event]:
+    """A server takes no results for a while, and a worker dies meanwhile, or soon after."""
+    number = max(range(len(servers)), key=lambda one: len(servers[one].flows))
+    begin, length = round(rng.uniform(0, 1), 3), rng.choice([2.0, 5.0, 9.0])
+    kind = rng.choice(SILENT)
+    outage = Event(begin, kind, number, length, calls=rng.choice(["updates", "updates", "all"]))
+    kills = [
+        Event(
+            round(rng.uniform(begin, begin + length + 1.0), 3),
+            rng.choice(["kill", "kill", "kill", "stop", "freeze"]),
+            rng.randrange(workers),
+            rng.choice([0.0, 0.3, 3.0, 10.0]),
+            rng.choice(POINTS),
+            int(rng.expovariate(1 / 15)),
+        )
+        for _ in range(rng.choice([1, 1, 1, 2]))
+    ]
+    return [outage, *kills]
 
 
 def _server(rng: random.Random) -> ServerPlan:
@@ -56,6 +98,8 @@ def _event(rng: random.Random, servers: int, workers: int) -> Event:
     if kind == "kill":
         point = rng.choice(POINTS)
         return Event(at, kind, rng.randrange(workers), rng.choice([0.0, 0.3, 3.0]), point, int(rng.expovariate(1 / 30)))
+    if kind == "full":
+        return Event(at, kind, 0, rng.choice([0.7, 3.0, 9.0]))
     if kind == "wall":
         return Event(at, kind, 0, rng.choice([-3600.0, -5.0, 5.0, 3600.0]))
     return Event(at, kind, rng.randrange(workers), rng.choice([0.3, 2.0, 8.0, 20.0]))

@@ -2,11 +2,14 @@
 
 import re
 from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import attrs
 
+from conductor_adapter import TaskResult
 from conductor_adapter.wire import HttpAnswer
+from resilience.polling import Tally
 
 from .machine import Machine
 
@@ -24,19 +27,28 @@ class Life:
     lines: dict[tuple[str, str], list[int]] = attrs.field(factory=lambda: defaultdict(list))  # results on their way
     sending: set[tuple[str, str]] = attrs.field(factory=set)
     killed: bool = False
-    stopped: bool = False
+    stopped: bool = False  # or is just stopping
+    over: bool = False
 
 
 class Judge:
-    """Hears of everything, and says what is not as it must be."""
+    """Hears of everything, and says what is not as it must be.
 
-    def __init__(self, machine: Machine) -> None:
+    Args:
+        machine: whose time it is.
+        may_overlap: two processes may send one row at the same time: one seemed dead to the other, because it stood
+            still for longer than its claim was good, or because the clock they share jumped.
+    """
+
+    def __init__(self, machine: Machine, *, may_overlap: bool = False) -> None:
         self._machine = machine
+        self._may_overlap = may_overlap
         self._owner: dict[str, str] = {}
         self._refused: set[tuple[str, str]] = set()
         self._accepted: set[int] = set()
         self._results: dict[int, tuple[str, str, Life]] = {}
         self._written: set[int] = set()
+        self._handed: set[int] = set()
         self._flying: set[int] = set()  # results that are being sent
         self.lives: list[Life] = []
         self.executions: Counter[str] = Counter()
@@ -74,10 +86,10 @@ class Judge:
             return
         number = number_of(told)
         if number is not None:
-            if (server, task) in life.sending or number in self._flying:
+            if (server, task) in life.sending or (number in self._flying and not self._may_overlap):
                 self._machine.find(f"{life.name}: a second send of {task} to {server} at the same time")
-            line = life.lines[server, task]
-            if number in line[1:]:
+            line = self._line_of(number)
+            if number in line[1:] and not self._may_overlap:
                 self._machine.find(f"{life.name}: out of order: result {number} of {task} is sent before {line[0]}")
             life.sending.add((server, task))
             self._flying.add(number)
@@ -88,9 +100,8 @@ class Judge:
         if number is not None:
             life.sending.discard((server, told["taskId"]))
             self._flying.discard(number)
-            line = life.lines[server, told["taskId"]]
-            if answer is not None and settles(answer) and number in line:
-                line.remove(number)
+            if answer is not None and settles(answer) and number in self._line_of(number):
+                self._lines_of(number).remove(number)
 
     def brought(self, life: Life, tasks: list[dict[str, Any]]) -> None:
         """An answer with tasks reached a process."""
@@ -117,6 +128,19 @@ class Judge:
         self._results[number] = server, task, life
         return number
 
+    def balance(self, life: Life, tally: Tally | None) -> None:
+        """The poller's books balance at every moment."""
+        if tally is not None and not tally.balanced:
+            self._machine.find(f"{life.name}: its books do not balance: {tally}")
+
+    def compare(self, life: Life, tally: Tally) -> None:
+        """At the end the poller's books are those of the wire."""
+        self.balance(life, tally)
+        ours = (life.delivered.total(), life.started.total(), life.returned.total(), life.executing)
+        theirs = (tally.received, tally.started, tally.given_back + tally.giving_back + tally.kept, tally.executing)
+        if ours != theirs:
+            self._machine.find(f"{life.name}: came, started, went back, run: {ours}, its books say {theirs}")
+
     def dead_letter(self, server: str, task: str) -> None:
         """Only what a server refused for good may become one."""
         if (server, task) not in self._refused:
@@ -125,24 +149,45 @@ class Judge:
     def written(self, told: dict[str, Any]) -> None:
         """A store says that it has a result."""
         number = number_of(told)
-        if number is None:
-            self._machine.find(f"a give-back was written down: {told}")
+        if number is None or told["status"] == "IN_PROGRESS":
+            self._machine.find(f"what is stale when it comes late was written down: {told}")
         else:
             self._written.add(number)
 
+    def handed_over(self, result: TaskResult) -> None:
+        """A relay says that a result is its own from now on; only final ones outlive their process."""
+        number = number_of(result.to_wire())
+        if number is not None and result.is_final:
+            self._handed.add(number)
+
+    def crossed_out(self, server: str, told: dict[str, Any]) -> None:
+        """A store is to forget a result, or to bury it: only what was taken, or refused for good."""
+        number = number_of(told)
+        if number not in self._accepted and (server, told["taskId"]) not in self._refused:
+            self._machine.find(f"result {number} of {told['taskId']} is forgotten, and {server} never had it")
+
     # -- at rest -----------------------------------------------------------------------------------------------------
 
-    def missing(self, *, durable: bool) -> list[str]:
-        """Results that were handed over and have not arrived."""
+    def missing(self, letters: Collection[tuple[str, str]] | None, *, durable: bool) -> list[str]:
+        """Results that were handed over and have neither arrived nor become dead letters.
+
+        Args:
+            letters: the dead letters, as server and task; None if that is not to be checked.
+            durable: whether what was handed over is owed also when its process has ended; else only what was written.
+        """
         found = []
         for number, (server, task, life) in self._results.items():
-            ended = life.killed or (life.stopped and not durable)
-            owed = number in self._written if ended else True
-            if ended and not durable:
-                owed = False
-            if owed and number not in self._accepted and (server, task) not in self._refused:
+            owed = number in self._written or not (life.killed or life.stopped) or (durable and number in self._handed)
+            if not owed or number in self._accepted:
+                continue
+            buried = letters is None or (server, task) in letters or number not in self._handed  # not final, or not yet
+            if (server, task) not in self._refused or not buried:
                 found.append(f"result {number} of {task} on {server}, made by {life.name}")
         return found
+
+    def unexplained(self, letters: Iterable[tuple[str, str]]) -> list[str]:
+        """Dead letters of what no server refused."""
+        return [f"{task} for {server}" for server, task in letters if (server, task) not in self._refused]
 
     def close_books(self) -> None:
         """Whatever was handed to a process that lived on was started or given back."""
@@ -155,6 +200,15 @@ class Judge:
                     self._machine.find(f"{life.name}: {task} came {count} times, and {done} times something was done")
             if life.executing:
                 self._machine.find(f"{life.name}: {life.executing} tasks still run")
+
+    def _lines_of(self, number: int) -> list[int]:
+        server, task, maker = self._results[number]
+        return maker.lines[server, task]
+
+    def _line_of(self, number: int) -> list[int]:
+        """The results of its task that whoever made it has to send, or left behind, oldest first."""
+        maker = self._results[number][2]
+        return [one for one in self._lines_of(number) if not maker.killed or one in self._written]
 
     def _account(self, life: Life, task: str, what: str) -> None:
         started, returned, came = life.started[task], life.returned[task], life.delivered[task]

@@ -88,6 +88,7 @@ class Machine:
         self.restless = restless
         self.hub = getcurrent()
         self.now = 0.0
+        self.disk: Any = None
         self.wall = 1_700_000_000.0  # what the wall clock shows at time 0
         self.ready: deque[Strand] = deque()
         self.found: str = ""

@@ -34,7 +34,7 @@ class Event:
             ``forget`` (the same, with nothing left of its memory); ``kill`` (a worker, at the ``nth`` point of kind
             ``point`` from then on; it starts again after ``seconds``); ``stop`` (a worker, politely, likewise);
             ``freeze`` (a worker's process stands still); ``skip`` (a worker's monotonic clock jumps ahead); ``wall``
-            (everybody's wall clock jumps by ``seconds``, also back).
+            (everybody's wall clock jumps by ``seconds``, also back); ``full`` (nothing can be written to the disk).
         whom: number of the server or the worker.
         calls: which calls to a server are concerned: ``all``, ``polls`` or ``updates``.
     """
@@ -73,7 +73,20 @@ class ServerPlan:
 
 @attrs.frozen
 class Schedule:
-    """Everything that is decided before a run; the same schedule always runs the same way."""
+    """Everything that is decided before a run; the same schedule always runs the same way.
+
+    Attributes:
+        seed: of everything that is left to chance.
+        servers: what there is.
+        events: what goes wrong.
+        workers: processes that run at a time, on one store.
+        capacity: units of each.
+        bounded: whether calls keep to their timeouts.
+        restless: how likely another thread goes on, wherever one may be interrupted.
+        backlog: results that may wait for a server before it is not polled any more.
+        durable: whether the results that wait are in an outbox, else in memory.
+        on_file: whether that is a file, else SQLite's shared memory.
+    """
 
     seed: int
     servers: tuple[ServerPlan, ...]
@@ -84,6 +97,7 @@ class Schedule:
     restless: float = 0.0
     backlog: int = 50
     durable: bool = True
+    on_file: bool = False
 
     def to_text(self) -> str:
         """As one line of JSON."""

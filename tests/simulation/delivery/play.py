@@ -4,13 +4,14 @@ from collections import Counter
 
 import attrs
 
+from .disk import Disk
 from .judge import Judge
 from .machine import Machine
 from .network import Net
-from .plan import FAULTS, Schedule
+from .plan import FAULTS, Event, Schedule
 from .possession import possessed
 from .server import Server
-from .worker import Worker
+from .worker import CLAIM, Worker
 
 REST = 240.0  # virtual seconds after the last fault within which everything comes to rest
 STOPPING = 60.0
@@ -28,7 +29,11 @@ class Verdict:
 
 def play(schedule: Schedule) -> Verdict:
     """Run it."""
-    return Play(schedule).run()
+    made = Play(schedule)
+    try:
+        return made.run()
+    finally:
+        made.disk.remove()
 
 
 class Play:
@@ -37,21 +42,21 @@ class Play:
     def __init__(self, schedule: Schedule) -> None:
         self.schedule = schedule
         self.machine = machine = Machine(schedule.seed, schedule.restless)
-        self.judge = Judge(machine)
+        self.disk = machine.disk = Disk(machine, real=schedule.on_file, full=self._is_full)
+        self.judge = Judge(machine, may_overlap=any(map(_looks_dead, schedule.events)))
         servers = [Server(name, plan, machine, self.judge) for name, plan in zip("abc", schedule.servers, strict=False)]
         self.net = Net(machine, self.judge, servers, schedule.events)
         self.workers: list[Worker] = []
+        self._full = [event for event in schedule.events if event.kind == "full"]
 
     def run(self) -> Verdict:
         """Run it to its end."""
         machine, schedule, calm = self.machine, self.schedule, self.schedule.calm_from
         with possessed(machine):
-            self.workers = [Worker(number, schedule, self.net, None) for number in range(schedule.workers)]
+            disk = self.disk if schedule.durable else None
+            self.workers = [Worker(number, schedule, self.net, disk) for number in range(schedule.workers)]
             for event in schedule.events:
-                if event.kind == "wall":
-                    machine.at(event.at, lambda event=event: self._jump(event.seconds))
-                elif event.kind not in (*FAULTS, "die", "forget"):
-                    machine.at(event.at, lambda event=event: self.workers[event.whom].suffer(event))
+                machine.at(event.at, lambda event=event: self._happens(event))
             machine.run(calm, lambda: False)
             for worker in self.workers:
                 worker.spare()
@@ -66,23 +71,43 @@ class Play:
             machine.run(machine.now, lambda: True)
         return Verdict(machine.found, rest, machine.steps, self.judge.executions)
 
-    def _jump(self, seconds: float) -> None:
-        self.machine.wall += seconds
+    def _happens(self, event: Event) -> None:
+        """What happens to servers and disks, these know themselves."""
+        if event.kind == "wall":
+            self.machine.wall += event.seconds
+        elif event.kind not in (*FAULTS, "die", "forget", "full"):
+            self.workers[event.whom].suffer(event)
+
+    def _is_full(self) -> bool:
+        return any(event.at <= self.machine.now < event.at + event.seconds for event in self._full)
 
     def _is_at_rest(self) -> bool:
         return (
             all(run.state != "RUNNING" for server in self.net.servers.values() for run in server.runs)
             and all(worker.idle for worker in self.workers)
-            and not self._missing()
+            and not self._left()
         )
 
-    def _missing(self) -> list[str]:
-        return self.judge.missing(durable=False)
+    def _left(self) -> list[str]:
+        """What has not arrived, and what waits in the store."""
+        durable = self.schedule.durable and not self._full  # what cannot be written may end with its process
+        missing = self.judge.missing(None, durable=durable)
+        if missing or not self.schedule.durable:
+            return missing
+        there = self.disk.look()
+        if there is None:
+            return ["somebody writes"]
+        rows, letters = there
+        for what in self.judge.unexplained(letters):
+            self.machine.find(f"{what} is a dead letter, and was never refused")
+        if rows:
+            return [f"{rows} rows"]
+        return self.judge.missing(set(letters), durable=True) if durable else []
 
     def _unrest(self) -> str:
         running = [run.name for server in self.net.servers.values() for run in server.runs if run.state == "RUNNING"]
         busy = [worker.life.name for worker in self.workers if not worker.idle]
-        return f"workflows {running}, workers {busy}, {self._missing()}"
+        return f"workflows {running}, workers {busy}, left {self._left()}"
 
     def _end(self) -> None:
         """Stop all workers; nothing may be left."""
@@ -96,3 +121,10 @@ class Play:
                 self.machine.find(f"{worker.life.name}: something is left at the end: {report}")
         if not self.machine.found:
             self.judge.close_books()
+        if not self.machine.found and (left := self._left()):
+            self.machine.find(f"left after the end: {left}")
+
+
+def _looks_dead(event: Event) -> bool:
+    """Whether a living process may seem dead to others: claims are renewed after a third of their time."""
+    return event.kind == "wall" or (event.kind == "freeze" and event.seconds > CLAIM / 2)

@@ -3,6 +3,7 @@
 import inspect
 import logging
 import random
+import sqlite3
 import sys
 import threading
 import time
@@ -17,6 +18,7 @@ from greenlet import getcurrent
 import conductor_adapter.running
 import resilience
 
+from .disk import Sqlite
 from .machine import Machine, Strand
 from .primitives import Event, SimpleQueue, Threading
 
@@ -64,9 +66,11 @@ class Random:
 
 def _stand_in(value: object) -> object | None:
     if isinstance(value, ModuleType):
-        return {threading: Threading(), time: Time(), random: Random()}.get(value)
+        return {threading: Threading(), time: Time(), random: Random(), sqlite3: Sqlite()}.get(value)
     if value is RealQueue:
         return SimpleQueue
+    if isinstance(value, threading.Event):  # of a module: nobody ever sets it
+        return Event()
     return Event if value is threading.Event else None
 
 

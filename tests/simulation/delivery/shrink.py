@@ -93,9 +93,11 @@ def _is_of_a_worker(event: Event) -> bool:
 def _without_server(schedule: Schedule, number: int) -> Schedule:
     servers = _without(schedule.servers, number)
     events = tuple(
-        attrs.evolve(event, whom=event.whom - (event.whom > number)) if not _is_of_a_worker(event) else event
+        attrs.evolve(event, whom=event.whom - (event.whom > number))
+        if event.whom and not _is_of_a_worker(event)
+        else event
         for event in schedule.events
-        if _is_of_a_worker(event) or event.kind == "wall" or event.whom != number
+        if _is_of_a_worker(event) or event.kind in ("wall", "full") or event.whom != number
     )
     return attrs.evolve(schedule, servers=servers, events=events)
 

@@ -9,18 +9,21 @@ from conductor_adapter import (
     RunnerConfig,
     ServerSettings,
     Task,
+    TaskResult,
     WorkerRunner,
     task_context,
 )
 from conductor_adapter.declaring import WorkerSpec
 from resilience.breaker import BreakerConfig
-from resilience.delivery import RelayConfig
+from resilience.delivery import Outbox, Relay, RelayConfig
 from resilience.events import DeadLettered, HandlerFailed
-from resilience.polling import PollConfig
+from resilience.polling import PollConfig, Tally
 
+from .disk import Disk
 from .judge import Judge, Life
 from .machine import Killed, Machine, Process
 from .network import Line, Net
+from .noted import Noted
 from .plan import Event, Schedule
 from .server import TYPE
 
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 POLL = PollConfig(poll_wait=4.0, poll_timeout=6.0, give_up_after=12.0)
 BREAKER = BreakerConfig(reset_timeout=2.0, max_reset_timeout=6.0, probe_timeout=10.0)
 GRACE = 5.0
+CLAIM = 6.0  # seconds
 LATER = 1.0  # seconds after which a task that waits is handed out again
 SETTINGS = {name: ServerSettings(name, f"http://{name}.example/api") for name in "abc"}
 
@@ -38,10 +42,10 @@ class Worker:
     """One place where a worker runs: at most one process at a time.
 
     Args:
-        make_store: makes the relay's store, in a process that starts; None for the relay's own.
+        disk: where the results that wait are written down; None keeps them in memory.
     """
 
-    def __init__(self, number: int, schedule: Schedule, net: Net, make_store: Callable[[Life], Any] | None) -> None:
+    def __init__(self, number: int, schedule: Schedule, net: Net, disk: Disk | None) -> None:
         self.number = number
         self.runner: WorkerRunner | None = None
         self.life: Life
@@ -51,9 +55,9 @@ class Worker:
         self._net = net
         self._machine: Machine = net.machine
         self._judge: Judge = net.judge
-        self._make_store = make_store
+        self._disk = disk
         self._relay = RelayConfig(send_timeout=4.0, retry_maximum=2.0, max_backlog=schedule.backlog)
-        self._waiting: dict[str, int] = {}
+        self._down = 0.0  # seconds from its death to its next start
         self.start()
 
     @property
@@ -67,6 +71,7 @@ class Worker:
         self.life = Life(f"w{self.number}.{lives}", self._schedule.capacity)
         self._judge.lives.append(self.life)
         self.process = Process(self._machine, self.life.name)
+        self.process.on_death.append(partial(self._died, self.life))
         self.process.spawn(self._main, "main")
 
     def suffer(self, event: Event) -> None:
@@ -74,9 +79,8 @@ class Worker:
         if self.process.dead or self.life.stopped:
             return
         if event.kind == "kill":
-            life = self.life
             self.process.doom = event.point, event.nth
-            self.process.on_death.append(lambda: self._died(life, event.seconds))
+            self._down = event.seconds
         elif event.kind == "stop":
             self.process.spawn(lambda: self.stop(restart_after=event.seconds), "stop")
         elif event.kind == "freeze":
@@ -93,17 +97,25 @@ class Worker:
         if self.runner is None or self.life.stopped:
             return
         runner, self.runner = self.runner, None
-        self.life.stopped = True
+        life, process = self.life, self.process
+        life.stopped = True
         report = runner.stop(GRACE)
+        if runner.config.outbox is not None:
+            runner.config.outbox.close()
+        self._judge.compare(life, self._total(runner))
+        life.over = True
+        self._machine.kill(process)  # its main thread ends, and the others with it
         if restart_after is None:
             self.report = report
         else:
             self._machine.at(self._machine.now + restart_after, self.start)
 
-    def _died(self, life: Life, down: float) -> None:
-        life.killed = True
+    def _died(self, life: Life) -> None:
+        if life.over:
+            return
+        life.killed = life.over = True
         self.runner = None
-        self._machine.at(self._machine.now + down, self.start)
+        self._machine.at(self._machine.now + self._down, self.start)
 
     def _main(self) -> None:
         life, schedule = self.life, self._schedule
@@ -114,17 +126,46 @@ class Worker:
             breaker=BREAKER,
             relay=self._relay,
             grace=GRACE,
+            outbox=self._outbox(),
             transport=lambda settings: Line(self._net, life, settings.name, bounded=schedule.bounded),
         )
         servers = [SETTINGS[name] for name in self._net.servers]
         runner = WorkerRunner([spec], servers, config=config, on_event=partial(self._heard, self.process))
+        self._listen(runner._relay)
         runner.start()
         self.runner = runner
+
+    def _tally(self) -> Tally | None:
+        return None if self.runner is None else self._total(self.runner)
+
+    @staticmethod
+    def _total(runner: WorkerRunner) -> Tally:
+        ((_, poller),) = runner._pollers
+        return poller._planner.total()
+
+    def _outbox(self) -> Any:
+        if self._disk is None:
+            return None
+        outbox = Outbox(self._disk.path, dump=TaskResult.to_json, load=TaskResult.from_json, claim_for=CLAIM)
+        return Noted(outbox, self._judge)
+
+    def _listen(self, relay: Relay) -> None:
+        """Note what the relay has taken."""
+        deliver, process = relay.deliver, self.process
+
+        def told(destination: str, key: str, payload: TaskResult, **how: Any) -> bool:
+            taken = deliver(destination, key, payload, **how)
+            if not process.dead:
+                self._judge.handed_over(payload)
+            return taken
+
+        relay.deliver = told  # type: ignore[method-assign]
 
     def _function(self, life: Life) -> Callable[..., object]:
         def charge(task: Task) -> object:
             server, seconds, how = task_context().server, task.input["seconds"], task.input["how"]
             self._judge.starts(life, server, task.task_id)
+            self._judge.balance(life, self._tally())
             self._machine.park(seconds)
             number = self._judge.ends(life, server, task.task_id)
             if how == "fails" and task.retry_count == 0:
