@@ -31,6 +31,7 @@ from conductor_adapter.wire import HttpAnswer, HttpCall, OutOfDescriptors, Trans
 __all__ = ["CurlTransport"]
 
 CONNECT_TIMEOUT_MS = 10_000
+UPLOAD_BUFFER = 16_384  # bytes; libcurl's own 64 kB would be half of what a handle takes, and few results are as large
 _QUICK_EXIT = 322  # CURLOPT_QUICK_EXIT, which pycurl does not name: closing does not wait for a slow resolver
 _REDIRECTS = 300  # and what is above: no success
 _KEPT_HEADERS = ("content-type", "date", "retry-after")
@@ -167,6 +168,7 @@ class _Handle:
         curl.setopt(pycurl.TCP_KEEPALIVE, 1)
         curl.setopt(pycurl.MAXCONNECTS, 1)
         curl.setopt(pycurl.MAXAGE_CONN, MAX_IDLE)
+        curl.setopt(pycurl.UPLOAD_BUFFERSIZE, UPLOAD_BUFFER)
         curl.setopt(pycurl.ACCEPT_ENCODING, "gzip")
         curl.setopt(pycurl.USERAGENT, USER_AGENT)
         curl.setopt(pycurl.WRITEFUNCTION, self._write)

@@ -5,6 +5,7 @@ import logging
 import os
 import resource
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -17,7 +18,8 @@ def answer_until_the_end(more=dict):
     for _ in sys.stdin:
         used = resource.getrusage(resource.RUSAGE_SELF)
         usage = {"clock": time.monotonic(), "cpu": used.ru_utime + used.ru_stime, "switches": used.ru_nvcsw}
-        sys.stdout.write(json.dumps({**usage, "resident": resident(), **more()}) + "\n")
+        size = {"resident": resident(), "threads": threading.active_count()}
+        sys.stdout.write(json.dumps({**usage, **size, **more()}) + "\n")
         sys.stdout.flush()
     os._exit(0)
 

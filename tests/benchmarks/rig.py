@@ -79,7 +79,7 @@ class WorkerProcess:
         self._child.communicate()
 
     def usage(self):
-        """What the process says of itself: ``clock``, ``cpu``, ``switches``, ``resident``; ours more."""
+        """What the process says of itself: ``clock``, ``cpu``, ``switches``, ``resident``, ``threads``; ours more."""
         self._child.stdin.write("\n")
         self._child.stdin.flush()
         return json.loads(self._child.stdout.readline())
