@@ -244,6 +244,63 @@ def test_second_signal_ends_run_at_once(
     assert "1 task still running" in told
 
 
+HELD_UP_WORKER = """
+import os, pathlib, time
+from conductor_adapter import worker
+
+@worker("greet", threads=1)
+def greet() -> None:
+    print("begun", flush=True)
+    while not os.path.exists("released"):
+        time.sleep(0.01)
+"""
+
+
+@pytest.mark.parametrize("transport", ["curl", "requests"])
+def test_run_that_stops_while_every_server_hangs_ends_with_1_and_tells_what_is_left(
+    pair: tuple[DevServer, DevServer], tmp_path: Path, transport: str
+) -> None:
+    """It ends though nobody answers: a result and an un-started task are left, and each line says whose."""
+    (tmp_path / "held_up.py").write_text(HELD_UP_WORKER)
+    for server in pair:
+        server.start_tasks("greet", 1)
+    servers = [f"--server={name}={server.url}" for name, server in zip(("eu", "us"), pair, strict=True)]
+    options = [*servers, "--transport", transport, "--grace", "1.5", "--outbox", "none"]
+    arguments = [COMMAND, "run", "held_up.py", *options]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as process:  # noqa: S603 - ours
+        assert process.stdout is not None
+        while "begun" not in process.stdout.readline():
+            pass
+        while not all(server.handed_out() for server in pair):
+            pass
+        for server in pair:
+            server.faults.set(hang=True)
+        process.send_signal(signal.SIGTERM)
+        while "stopping" not in process.stdout.readline():
+            pass
+        (tmp_path / "released").touch()
+        told, _ = process.communicate(timeout=GUARD)
+
+    assert process.returncode == 1
+    left = "left: 1 result not delivered, 0 tasks still running, 1 un-started task not given back"
+    assert f"stopped; {left}" in told
+    assert "1 task polled: 1 finished; 0 results delivered, 1 waiting" in told
+    assert re.search("1 task polled: 1 (not back yet|not taken back); 0 results delivered", told)
+
+
+def test_run_exits_with_1_when_a_task_outlives_the_grace(pair: tuple[DevServer, DevServer], tmp_path: Path) -> None:
+    """One signal is enough: the process does not wait longer than it was told to."""
+    (tmp_path / "held_up.py").write_text(HELD_UP_WORKER)
+    pair[0].start_tasks("greet", 1)
+    server = f"--server=eu={pair[0].url}"
+
+    done = command("run", "held_up.py", server, "--duration", "0.5", "--grace", "0.2", folder=tmp_path)
+
+    assert done.returncode == 1
+    assert "stopped; left: 0 results not delivered, 1 task still running" in done.stdout
+    assert "eu: 1 task polled: 1 still running; 0 results delivered\n" in done.stdout
+
+
 NO_THREADS = """
 import threading
 from conductor_adapter import worker

@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from types import TracebackType
 from typing import Any
@@ -109,17 +110,20 @@ class WorkerRunner(Changing, Reporting):
 
         Raises:
             RuntimeError: it was started before; or there are no threads left to run the workers on: what had started
-                is stopped again then, within the configured grace.
+                is stopped again then, within the configured grace, as after anything else that ends a start half-way.
         """
         with self._lock:
             self._phase = advance(self._phase, Phase.RUNNING)
-        self._relay.start()
         try:
+            self._relay.start()
             for spec, poller in self._pollers:
                 poller.start(partial(self._run, spec))
         except RuntimeError as error:
-            WorkerRunner.stop(self)
+            self._stop_what_started()
             raise RuntimeError(f"the workers were not started: {error}: {NO_THREADS}") from error
+        except BaseException:
+            self._stop_what_started()
+            raise
 
     def stop(self, grace: float | None = None) -> StopReport:
         """Stop polling, give un-started tasks back, let running ones finish, send what waits.
@@ -220,6 +224,10 @@ class WorkerRunner(Changing, Reporting):
         self._deliveries.note(event, self._relay.pending(name))
         for _, poller in self._pollers:
             poller.deliveries(name, self._deliveries.may_poll(name))
+
+    def _stop_what_started(self) -> None:
+        with suppress(RuntimeError):  # somebody stops it already
+            WorkerRunner.stop(self)
 
     def _stop_pollers(self, grace: float) -> None:
         deadline = time.monotonic() + grace
