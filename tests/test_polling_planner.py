@@ -650,6 +650,20 @@ def test_p7_fewer_units_stop_nothing_and_start_nothing() -> None:
     assert desk.start() == ["a"]
 
 
+def test_p11_due_probes_go_out_when_a_task_ends_though_more_run_than_may() -> None:
+    """When units have become fewer, whoever is due is asked all the same, or its news waits for the last long task."""
+    desk = Desk("a", "b", capacity=2)
+    desk.backlogged("a", executing=1)
+    desk.answer(desk.plan()["a"])
+    assert desk.start() == ["a"]
+    desk.planner.set_capacity(1)
+
+    assert (desk.planner.executing, desk.plan(1.0)) == (2, {})
+    desk.planner.finished("a")
+    assert set(desk.plan()) == {"b"}
+    assert desk.plan() == {}
+
+
 def test_p7_removed_source_is_forgotten_when_its_last_poll_is_back() -> None:
     """Its polls are waited for until they are overdue, and what they bring or say is no news."""
     desk = Desk("a", "b")

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 from scenarios.worlds import alone, full, idle, ran, rate
-from simulation import NEVER
+from simulation import NEVER, Simulated, Simulation
 
 
 @pytest.mark.parametrize("breakers", [False, True])
@@ -30,6 +30,19 @@ def test_weights_hold_among_slow_sources() -> None:
     assert starts["b"] >= 1.5 * starts["a"]
     assert starts["c"] >= 3.5 * starts["a"]
     assert sum(starts.values()) / 60.0 >= 7.0
+
+
+@pytest.mark.parametrize("chains", [False, True])
+def test_p5_source_that_had_little_has_its_part_when_it_has_much(chains: bool) -> None:
+    """What it was charged for a task now and then is not paid for later: five sixths of the starts are its own."""
+    other = Simulated("b", rate=1 / 3, weight=5, task=1.0)
+    world = Simulation([full(task=1.0), other], 4, seed=1, chains=chains).run(400.0)
+    before = world.starts.copy()
+    other.backlog = NEVER
+    world.run(460.0)
+
+    since = world.starts - before
+    assert 0.8 <= since["b"] / since.total() <= 0.86
 
 
 def test_slow_source_with_long_tasks_has_its_share_and_no_more() -> None:

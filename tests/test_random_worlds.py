@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from referee import Referee
-from simulation.random_worlds import random_world
+from simulation.random_worlds import random_world, seeded_world
 from simulation.survey import Outcome, outcome, part
 from simulation.watch import Watch
 
@@ -51,6 +51,18 @@ def test_random_worlds_are_near_an_omniscient_scheduler() -> None:
     assert part(shares, 10) >= 0.81
     assert part(shares, 1) >= 0.43
     assert part(shares, 50) >= 0.97
+
+
+def test_p5_nobody_piles_up_credit_in_random_worlds() -> None:
+    """Among those who want units nobody is owed more than a few, nor owes them, however long some were away."""
+    for seed in range(60):
+        made = seeded_world(seed, most_sources=MOST_SOURCES)
+        for part_of_it in range(1, 11):
+            sharing = made.world.run(made.seconds * part_of_it / 10).planner._sharing
+            weights = {name: track.source.weight for name, track in sharing._contenders.items()}
+            credit = {name: sharing.credit(name) for name in weights}
+            fair = sum(credit.values()) / max(1, sum(weights.values()))
+            assert all(abs(credit[name] - fair * weights[name]) <= 4 for name in weights), (seed, credit)
 
 
 def test_random_worlds_keep_every_rule() -> None:
