@@ -458,9 +458,12 @@ class Referee:
         assert now >= account.earliest, "P6: polled in its pause"
 
     def check_wait(self, request: PollRequest, sharers: set[str]) -> None:
-        """P1: nobody waits while somebody is backlogged."""
+        """P1: nobody waits while somebody is backlogged, nor a suspect while more of them are to be probed than may."""
+        suspects = [name for name, account in self.accounts.items() if account.suspect]
         if sharers:
             assert request.wait == 0.0, "P1: it waits while somebody is backlogged"
+        elif request.probe and request.source in suspects and len(suspects) > max(8, self.capacity):
+            assert request.wait == 0.0, "P1: it waits while other suspects cannot be probed"
         elif not any(account.backlogged for account in self.accounts.values()):
             assert request.wait == self.config.poll_wait, "P1: it does not wait though nobody is backlogged"
 

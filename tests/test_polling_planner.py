@@ -108,6 +108,34 @@ def test_p1_sources_wait_only_while_nobody_is_backlogged() -> None:
     assert [request.wait for request in desk.plan(1.0).values()] == [1.0, 1.0]
 
 
+@pytest.mark.parametrize(("sources", "capacity", "wait"), [(8, 1, 1.0), (9, 1, 0.0), (12, 12, 1.0), (13, 12, 0.0)])
+def test_p1_suspects_do_not_wait_when_there_are_more_than_may_be_probed(
+    sources: int, capacity: int, wait: float
+) -> None:
+    """The last one would be asked after many waits of others; who has answered may wait again."""
+    desk = Desk(*(f"s{i}" for i in range(sources)), capacity=capacity)
+    first = desk.plan()
+    assert {request.wait for request in first.values()} == {wait}
+
+    for request in first.values():
+        desk.answer(request, 0, after=0.0)
+    again = desk.plan(desk.now + 0.1)
+    assert {request.wait for name, request in again.items() if name in first} == {1.0}
+
+
+def test_p1_who_has_answered_waits_beside_many_suspects() -> None:
+    """A source that is caught up is not asked again and again because others are ill."""
+    desk = Desk(*(f"s{i}" for i in range(20)), capacity=1)
+    while sent := desk.plan():
+        for name, request in sent.items():
+            if name == "s0":
+                desk.answer(request, 0, after=0.0)
+            else:
+                desk.planner.failed(request, DOWN, desk.now)
+
+    assert [(request.source, request.wait) for request in desk.plan(0.003).values()] == [("s0", 1.0)]
+
+
 # -- P2: the sum -----------------------------------------------------------------------------------------------------
 
 
@@ -161,8 +189,8 @@ def test_p2_sources_that_never_answered_bring_no_more_than_fits(capacity: int, m
 
     first = desk.plan()
     assert len(first) == most
-    assert len(desk.plan(1.4)) == 0
-    assert len(desk.plan(1.5)) == most
+    assert len(desk.plan(0.4)) == 0
+    assert len(desk.plan(0.5)) == most
 
     for request in first.values():
         desk.answer(request, after=0.0)

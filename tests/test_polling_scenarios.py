@@ -3,6 +3,7 @@
 import itertools
 
 import pytest
+from referee import Referee
 from scenarios.worlds import alone, full, idle, ran, rate
 from simulation import NEVER, Simulated, Simulation
 
@@ -63,6 +64,16 @@ def test_slow_sources_with_long_tasks_let_a_prompt_one_in_at_capacity_one(number
     assert max(after - before - 1 for before, after in itertools.pairwise(starts)) <= 2 * number + 1
     assert min(world.starts[it.name] for it in slow) >= 0.5 * max(world.starts[it.name] for it in slow)
     assert world.returns <= 2
+
+
+@pytest.mark.parametrize("capacity", [1, 10])
+def test_p1_many_sources_without_work_have_soon_answered(capacity: int) -> None:
+    """Those that were never heard of are not asked one wait after another; then each poll waits out its second."""
+    world = Simulation(idle(60), capacity, planner=Referee).run(1.1)
+    assert {view.state for view in world.planner.planner.view().values()} == {"caught up"}
+
+    before = world.polls.copy()
+    assert max((world.run(4.1).polls - before).values()) <= 4
 
 
 def test_idle_sources_are_polled_once_a_second() -> None:

@@ -16,7 +16,7 @@ from resilience.polling.chaining import Turn, may_go_on
 from resilience.polling.explaining import Look, explain
 from resilience.polling.holding import Held, forget, lend, reserved
 from resilience.polling.outage import Outage
-from resilience.polling.probing import outsiders, probes, sharers
+from resilience.polling.probing import is_crowded, outsiders, probes, sharers
 from resilience.polling.readiness import is_able, is_due
 from resilience.polling.reasons import Explanation, Why
 from resilience.polling.reserving import fitting, kept_free
@@ -92,7 +92,9 @@ class PollPlanner(Roster):
         grants = self._sharing.grants(sharing, takers, self._room(), now) if takers else []
         requests = [self._send(track, count, wait, now, probe=False) for track, count in grants]
         if task_ended or self._executing < self._capacity:
-            requests += [self._send(track, 1, wait, now, probe=True) for track in self._probed(due, takers)]
+            hurry = is_crowded(self._tracks.values(), self._capacity)
+            probed = self._probed(due, takers)
+            requests += [self._send(t, 1, 0.0 if hurry and t.suspect else wait, now, probe=True) for t in probed]
         return requests
 
     def explain(

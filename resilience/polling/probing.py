@@ -6,7 +6,7 @@ from resilience.polling.reasons import Why
 from resilience.polling.sharing import share_of
 from resilience.polling.track import Track
 
-__all__ = ["outsiders", "probes", "sharers"]
+__all__ = ["is_crowded", "outsiders", "probes", "sharers"]
 
 ROOM = 8  # suspect probes and held items that even the smallest capacity may have
 
@@ -30,6 +30,14 @@ def outsiders(due: Iterable[Track], sharing: Sequence[Track], capacity: int) -> 
     """
     outside = [t for t in due if t not in sharing and not t.is_owed]
     return [t for t in outside if not t.units or _has_room(t, sharing, capacity)]
+
+
+def is_crowded(tracks: Iterable[Track], capacity: int) -> bool:
+    """Whether there are more suspect sources than may be probed at a time.
+
+    Then they are not to wait, or the last of two hundred would be asked after many waits of others.
+    """
+    return sum(t.suspect for t in tracks) > max(ROOM, capacity)
 
 
 def probes(due: Iterable[Track], tracks: Iterable[Track], held: int, capacity: int) -> Sequence[Track]:
