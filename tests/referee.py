@@ -175,7 +175,8 @@ class Referee:
                 self.check_probe(account, request, sharers, now)
             else:
                 self.check_grant(account, request, sharers, now, gates)
-            overdue_at = now + request.wait + self.config.overdue_after
+            wait = self.config.poll_wait if self.hurries(request, sharers) else request.wait
+            overdue_at = now + wait + self.config.overdue_after
             account.live = Poll(request, now, overdue_at, lendable=not account.is_owed)
             account.unserved_since = None
         self.check_nobody_is_forgotten(sharers, now, gates)
@@ -459,13 +460,18 @@ class Referee:
 
     def check_wait(self, request: PollRequest, sharers: set[str]) -> None:
         """P1: nobody waits while somebody is backlogged, nor a suspect while more of them are to be probed than may."""
-        suspects = [name for name, account in self.accounts.items() if account.suspect]
         if sharers:
             assert request.wait == 0.0, "P1: it waits while somebody is backlogged"
-        elif request.probe and request.source in suspects and len(suspects) > max(8, self.capacity):
+        elif self.hurries(request, sharers):
             assert request.wait == 0.0, "P1: it waits while other suspects cannot be probed"
         elif not any(account.backlogged for account in self.accounts.values()):
             assert request.wait == self.config.poll_wait, "P1: it does not wait though nobody is backlogged"
+
+    def hurries(self, request: PollRequest, sharers: set[str]) -> bool:
+        """Whether it would wait, if other suspects did not need its place."""
+        suspects = [name for name, account in self.accounts.items() if account.suspect]
+        crowded = len(suspects) > max(8, self.capacity) and not sharers
+        return crowded and request.probe and request.source in suspects
 
     def check_probe(self, account: Account, request: PollRequest, sharers: set[str], now: float) -> None:
         """P2 and P3: one unit, for those who do not share, while there is room for what suspects may bring."""

@@ -189,8 +189,8 @@ def test_p2_sources_that_never_answered_bring_no_more_than_fits(capacity: int, m
 
     first = desk.plan()
     assert len(first) == most
-    assert len(desk.plan(0.4)) == 0
-    assert len(desk.plan(0.5)) == most
+    assert len(desk.plan(1.4)) == 0
+    assert len(desk.plan(1.5)) == most
 
     for request in first.values():
         desk.answer(request, after=0.0)

@@ -58,6 +58,7 @@ class PollPlanner(Roster):
         self._planned_at = -math.inf
         self._numbers = 0
         self._stopped = False
+        self._crowded = False  # with suspects
         self._calm: set[str] = set()  # whose units go on as they are
 
     # -- what a driver asks ------------------------------------------------------------------------------------------
@@ -92,9 +93,8 @@ class PollPlanner(Roster):
         grants = self._sharing.grants(sharing, takers, self._room(), now) if takers else []
         requests = [self._send(track, count, wait, now, probe=False) for track, count in grants]
         if task_ended or self._executing < self._capacity:
-            hurry = is_crowded(self._tracks.values(), self._capacity)
-            probed = self._probed(due, takers)
-            requests += [self._send(t, 1, 0.0 if hurry and t.suspect else wait, now, probe=True) for t in probed]
+            self._crowded = not sharing and is_crowded(self._tracks.values(), self._capacity)
+            requests += [self._send(track, 1, wait, now, probe=True) for track in self._probed(due, takers)]
         return requests
 
     def explain(
@@ -277,8 +277,10 @@ class PollPlanner(Roster):
         return fitting([held.track for held in self._holding], self._tracks.values(), self._free())
 
     def _send(self, track: Track, count: int, wait: float, now: float, *, probe: bool) -> PollRequest:
+        """Send a poll. One that makes room for other suspects asks for no wait; it is overdue no sooner for that."""
         self._numbers += 1
-        request = PollRequest(track.name, count, wait, probe, self._numbers, track is self._early)
+        asked = 0.0 if self._crowded and track.suspect else wait
+        request = PollRequest(track.name, count, asked, probe, self._numbers, track is self._early)
         overdue_at = now + wait + self._config.overdue_after
         track.live = Flight(request, now, overdue_at, lendable=not track.is_owed)
         track.polled_at, track.ripe_at = now, None
