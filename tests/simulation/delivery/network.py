@@ -33,7 +33,7 @@ class Net:
         self.judge = judge
         self.servers = {server.name: server for server in servers}
         self._faults: dict[str, list[Event]] = {server.name: [] for server in servers}
-        self._calls: dict[str, set[Flight]] = {server.name: set() for server in servers}
+        self._calls: dict[str, dict[Flight, None]] = {server.name: {} for server in servers}  # in their order
         for event in events:
             name = servers[event.whom].name if event.kind in (*FAULTS, "die", "forget") else None
             if name is not None:
@@ -49,11 +49,11 @@ class Net:
 
     def flies(self, flight: "Flight") -> None:
         """A call is on its way."""
-        self._calls[flight.server.name].add(flight)
+        self._calls[flight.server.name][flight] = None
 
     def landed(self, flight: "Flight") -> None:
         """Nobody waits for it any more."""
-        self._calls[flight.server.name].discard(flight)
+        self._calls[flight.server.name].pop(flight, None)
 
     def _die(self, name: str, event: Event) -> None:
         if event.kind == "forget":
