@@ -22,6 +22,11 @@ ENOUGH = 1000  # schedules within which a defect is found
 LATE = 120.0  # virtual seconds
 
 
+@pytest.fixture(autouse=True)
+def _books_balance() -> None:
+    """In the place of what notes every poller there ever was: the judge compares their books with the wire's."""
+
+
 def name_of(seeds: range) -> str:
     """How a test of these schedules is called."""
     return f"{seeds.start}-{seeds.stop - 1}"

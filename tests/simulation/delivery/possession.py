@@ -15,8 +15,8 @@ from typing import Any
 
 from greenlet import getcurrent
 
-import conductor_adapter.running
-import resilience
+import conductor_adapter.running  # noqa: F401
+import resilience  # noqa: F401 - both: so that all is there that is looked through
 
 from .disk import Sqlite
 from .machine import Machine, Strand
@@ -101,21 +101,17 @@ def _defaults(function: object) -> list[tuple[dict[str, Any], str, Any]]:
     return [(given, name, getattr(Time, CLOCKS[value])) for name, value in known.items()]
 
 
-_found: list[tuple[dict[str, Any], str, Any]] = []
+_PLACES = _places()  # before anybody wraps what is looked for
 
 
 @contextmanager
 def possessed(machine: Machine) -> Iterator[None]:
     """Within it, what the program makes belongs to the machine."""
-    assert resilience
-    assert conductor_adapter.running
-    places = _found or _places()
-    _found[:] = places
-    before = [(names, name, names[name]) for names, name, _ in places]
+    before = [(names, name, names[name]) for names, name, _ in _PLACES]
     silent = logging.root.manager.disable
     _current.append(machine)
     logging.disable(logging.CRITICAL)
-    for names, name, value in places:
+    for names, name, value in _PLACES:
         names[name] = value
     try:
         yield
