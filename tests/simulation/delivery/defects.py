@@ -9,6 +9,7 @@ import pytest
 from conductor_adapter import TaskResult, protocol
 from conductor_adapter.protocol import Meaning
 from conductor_adapter.running.links import Link
+from conductor_adapter.server import ConductorServer
 from conductor_adapter.transports import drive
 from resilience.delivery import Outbox, Relay, archive, ledger
 from resilience.delivery.archive import Archive
@@ -240,3 +241,14 @@ class Forgetful:
     def execute(self, statement: str, *values: Any) -> Any:
         """Execute a statement, or another one."""
         return self._db.execute("ROLLBACK" if statement == "COMMIT" else statement, *values)
+
+
+@planted("without a reason")
+def heartbeats_forgotten(patch: Patch) -> None:
+    """A running task is not kept alive."""
+
+    def nothing(*_: object) -> Any:
+        return
+        yield
+
+    patch.setattr(ConductorServer, "extend_lease", nothing)

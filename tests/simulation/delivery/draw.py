@@ -73,14 +73,14 @@ def _server(rng: random.Random) -> ServerPlan:
     flows = tuple(_flow(rng) for _ in range(rng.choice([0, 1, 2, 3, 5])))
     return ServerPlan(
         trip=rng.choice([0.0005, 0.002, 0.05]),
-        response_timeout=rng.choice([15, 20]),
+        response_timeout=rng.choice([3, 15, 15, 20]),
         flows=flows,
         has_v2=rng.choice([True, True, False]),
     )
 
 
 def _flow(rng: random.Random) -> Flow:
-    steps = tuple(rng.choice([0.001, 0.05, 0.5, 2.0]) for _ in range(rng.choice([1, 1, 2])))
+    steps = tuple(rng.choice([0.001, 0.001, 0.05, 0.05, 0.5, 0.5, 2.0, 5.0]) for _ in range(rng.choice([1, 1, 2])))
     how = rng.choice(["well"] * 8 + ["fails", "waits", "poison"])
     return Flow(round(rng.choice([0.0, 0.0, rng.uniform(0, SPAN)]), 3), steps, how)
 

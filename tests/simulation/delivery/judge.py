@@ -26,6 +26,7 @@ class Life:
     returned: Counter[str] = attrs.field(factory=Counter)  # give-backs that were sent
     lines: dict[tuple[str, str], list[int]] = attrs.field(factory=lambda: defaultdict(list))  # results on their way
     sending: set[tuple[str, str]] = attrs.field(factory=set)
+    running: Counter[str] = attrs.field(factory=Counter)
     killed: bool = False
     stopped: bool = False  # or is just stopping
     over: bool = False
@@ -75,6 +76,12 @@ class Judge:
         """A server will never take a result of this task."""
         self._refused.add((server, task))
 
+    def timed_out(self, server: str, task: str, *, excused: bool) -> None:
+        """A server takes a task for lost: not one that runs, and whose heartbeats nothing was in the way of."""
+        for life in self.lives:
+            if life.running[task] > 0 and not (life.killed or excused):
+                self._machine.find(f"{life.name}: {task} runs, and {server} has taken it for lost without a reason")
+
     # -- the wire tells ----------------------------------------------------------------------------------------------
 
     def sends(self, life: Life, server: str, told: dict[str, Any]) -> None:
@@ -112,6 +119,7 @@ class Judge:
     def starts(self, life: Life, server: str, task: str) -> None:
         """No more at once than the capacity, and each task once for each time it was handed out."""
         life.executing += 1
+        life.running[task] += 1
         life.started[task] += 1
         self.executions[task] += 1
         if life.executing > life.capacity:
@@ -123,6 +131,7 @@ class Judge:
     def ends(self, life: Life, server: str, task: str) -> int:
         """A task function is done; returns the number of its result."""
         life.executing -= 1
+        life.running[task] -= 1
         number = len(self._results) + 1
         life.lines[server, task].append(number)
         self._results[number] = server, task, life

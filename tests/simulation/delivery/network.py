@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -15,6 +16,7 @@ from .plan import FAULTS, Event
 from .server import Server
 
 SLOW = 1.0
+AFTERMATH = 12.0  # seconds after which no call that began in trouble is in flight any more
 DRIPPING = 30.0  # seconds that a dripping answer keeps a patient transport
 ANSWERS = {
     "error": HttpAnswer(503, {}, b""),
@@ -34,6 +36,8 @@ class Net:
         self.servers = {server.name: server for server in servers}
         self._faults: dict[str, list[Event]] = {server.name: [] for server in servers}
         self._calls: dict[str, dict[Flight, None]] = {server.name: {} for server in servers}  # in their order
+        for server in servers:
+            server.troubled = partial(self._was_troubled, events)
         for event in events:
             name = servers[event.whom].name if event.kind in (*FAULTS, "die", "forget") else None
             if name is not None:
@@ -46,6 +50,11 @@ class Net:
         now = self.machine.now
         there = (event for event in self._faults[name] if event.at <= now < event.at + event.seconds)
         return next((event for event in there if event.calls in ("all", calls)), None)
+
+    def _was_troubled(self, events: Sequence[Event], since: float) -> bool:
+        """Whether anything went wrong since then anywhere, or its consequences may not have been over."""
+        now = self.machine.now
+        return any(event.at <= now and since <= event.at + event.seconds + AFTERMATH for event in events)
 
     def flies(self, flight: "Flight") -> None:
         """A call is on its way."""

@@ -25,8 +25,12 @@ class Lock:
         if type(strand) is not Strand:  # the hub, which prepares something: nobody else runs
             self._held = True
             return True
-        machine: Machine = strand.process.machine
-        machine.point("lock")
+        process = strand.process
+        machine: Machine = process.machine
+        if process.dead or process.doom is not None or machine.restless:
+            machine.point("lock")
+        else:
+            machine.steps += 1  # the same, in short: there are many
         while self._held:
             self._waiting.append(strand)
             machine.park()

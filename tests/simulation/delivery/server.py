@@ -59,6 +59,7 @@ class Server:
         self._tasks: dict[str, ServedTask] = {}
         self._queue: deque[ServedTask] = deque()
         self._polls: list[tuple[float, int, Poll]] = []
+        self.troubled: Callable[[float], bool] = bool  # told by the network: whether anything was wrong since then
         for flow in plan.flows:
             machine.at(flow.at, lambda flow=flow: self._begin(flow))
 
@@ -165,6 +166,7 @@ class Server:
             self._expect(task)
             return
         task.status = "TIMED_OUT"
+        self._judge.timed_out(self.name, task.name, excused=self.troubled(task.updated_at))
         self._machine.at(self._machine.now + RETRY_DELAY, lambda: self._retry(task))
 
     def _retry(self, task: ServedTask) -> None:
