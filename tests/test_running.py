@@ -15,6 +15,7 @@ from typing import Any
 import attrs
 import pytest
 import requests
+from fault_kit import until
 from hearing import GUARD, Heard
 from hypothesis import given
 from hypothesis import strategies as st
@@ -458,7 +459,7 @@ def test_first_signal_stops_and_the_second_reports_what_is_left(
     def signal_twice() -> None:
         assert started.wait(GUARD)
         os.kill(os.getpid(), signal.SIGTERM)
-        threading.Event().wait(0.2)
+        until(lambda: any(thread.name == "stopping" for thread in threading.enumerate()), "the first has been heard")
         os.kill(os.getpid(), signal.SIGTERM)
 
     pair[0].start_task("hangs")
