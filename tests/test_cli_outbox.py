@@ -1,6 +1,7 @@
 """``outbox list``, ``retry`` and ``purge``, and what ``run`` keeps in the file: by real processes on real files."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from test_cli_run import refused as refusal_of
 from conductor_adapter import DevServer, TaskResult, TaskStatus
 from conductor_adapter.cli import outbox as outbox_module
 from conductor_adapter.running.outbox import open_outbox
-from resilience import Row
+from resilience import OutboxError, Row
 
 WORKER = """\
 from conductor_adapter import worker
@@ -197,3 +198,50 @@ def open_outbox_when_there(path):
     """The outbox that another process makes."""
     until(path.exists, "the worker has made its outbox")
     return open_outbox(path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("retry", "9" * 30), "is not in the range"),
+        (("purge", "--yes", "9" * 30), "is not in the range"),
+        (("retry", "--server", os.fsdecode(b"e\xff")), "no server is called that"),
+        (("purge", "--yes", "--waiting", "--server", os.fsdecode(b"e\xff")), "no server is called that"),
+        (("list", "--server", os.fsdecode(b"e\xff")), "no server is called that"),
+    ],
+)
+def test_what_no_row_can_have_is_refused_in_one_line(file, arguments, why):
+    """A number that is too long, and a name that is no text."""
+    assert why in refused("outbox", *arguments, "--outbox", file)
+
+
+def test_a_path_that_no_file_can_have_is_refused_in_one_line(tmp_path):
+    """It cannot even be looked for."""
+    assert "File name too long" in refused("outbox", "list", "--outbox", tmp_path / ("x" * 300))
+
+
+def test_an_outbox_that_breaks_while_it_is_looked_at_is_refused_in_one_line(monkeypatch, file, capsys):
+    """It could be opened, and then could not be read."""
+
+    def broken(outbox):
+        raise OutboxError("outbox 'x': the disk fails", outbox.path)
+
+    monkeypatch.setattr(outbox_module.Outbox, "stock", broken)
+    with pytest.raises(SystemExit) as caught:
+        outbox_module.show(str(file), [], as_json=False)
+
+    assert (caught.value.code, capsys.readouterr().err) == (2, "conductor-adapter: outbox 'x': the disk fails\n")
+
+
+@pytest.mark.parametrize("path", [Path("~/.local/state"), RuntimeError("no home directory")])
+def test_a_user_without_a_home_is_told_to_name_a_file(monkeypatch, path):
+    """As in a container that runs as a user whom its image does not know."""
+
+    def user_state_path(_name):
+        if isinstance(path, Exception):
+            raise path
+        return path
+
+    monkeypatch.setattr(outbox_module.platformdirs, "user_state_path", user_state_path)
+    with pytest.raises(ValueError, match=r"no home directory.* name a file with --outbox, or '--outbox none'"):
+        outbox_module.outbox_path("")

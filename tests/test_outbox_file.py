@@ -278,3 +278,14 @@ def test_processes_that_make_the_file_at_the_same_time_all_get_it(path):
     with Outbox(path) as outbox:
         assert outbox.stock()[0].waiting == 6
     assert [file.name for file in path.parent.iterdir()] == ["outbox.db"]
+
+
+def test_what_a_link_leads_to_is_made_for_this_user_alone(path):
+    """Results may be secret, and a link may be there before its file is."""
+    path.symlink_to("results.db")
+
+    with Outbox(path) as outbox:
+        outbox.put(result(1))
+        modes = {file.name: file.stat().st_mode & 0o777 for file in path.parent.iterdir() if not file.is_symlink()}
+
+    assert modes == dict.fromkeys(("results.db", "results.db-wal", "results.db-shm"), 0o600)

@@ -17,11 +17,21 @@ from conductor_adapter.cli.printing import Printer
 from conductor_adapter.cli.run import RunOptions
 from conductor_adapter.cli.run import run as run_workers
 from conductor_adapter.cli.streams import UNREAD, UNWRITABLE, flushed, give_up, say_error, written
-from conductor_adapter.cli.usage import BAD_USAGE, count, grace_length, refusing, seconds, story_length, timeout
+from conductor_adapter.cli.usage import (
+    BAD_USAGE,
+    count,
+    grace_length,
+    refusing,
+    seconds,
+    server_name,
+    story_length,
+    timeout,
+)
 
 __all__ = ["app", "command"]
 
 INTERRUPTED = 130
+MAX_ID = 2**63 - 1  # of a row
 NAME = "conductor-adapter"
 
 app = typer.Typer(
@@ -48,9 +58,10 @@ OutboxFile = Annotated[
     typer.Option("--outbox", metavar="PATH", help="The file; the user's own if it is left out.", show_default=False),
 ]
 OutboxServers = Annotated[
-    list[str] | None, typer.Option("--server", metavar="NAME", help="Only this server's; repeat it.")
+    list[str] | None,
+    typer.Option("--server", parser=server_name, metavar="NAME", help="Only this server's; repeat it."),
 ]
-LetterIds = Annotated[list[int] | None, typer.Argument(metavar="[ID]...", help="Of dead letters.")]
+LetterIds = Annotated[list[int] | None, typer.Argument(min=1, max=MAX_ID, metavar="[ID]...", help="Of dead letters.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 
 

@@ -19,7 +19,7 @@ from conductor_adapter.cli.streams import say, written
 from conductor_adapter.cli.usage import refusing
 from conductor_adapter.protocol import one_line
 from conductor_adapter.running.outbox import open_outbox
-from resilience import DeadLetter, Outbox, Stock
+from resilience import DeadLetter, Outbox, OutboxError, Stock
 
 __all__ = ["NO_OUTBOX", "outbox_path", "purge", "retry", "show"]
 
@@ -30,10 +30,14 @@ _NOTHING = 1  # exit status: there was nothing of what was named
 
 
 def outbox_path(given: str) -> Path | None:
-    """The file that ``--outbox`` names: the user's own if it is empty, None if it says ``none``."""
+    """The file that ``--outbox`` names: the user's own if it is empty, None if it says ``none``.
+
+    Raises:
+        ValueError: a user without a home directory has none of their own.
+    """
     if given == NO_OUTBOX:
         return None
-    return Path(given) if given else platformdirs.user_state_path(_NAME) / "outbox.db"
+    return Path(given) if given else _own_folder() / "outbox.db"
 
 
 def show(given: str, servers: Collection[str], *, as_json: bool) -> int:
@@ -72,18 +76,43 @@ def purge(given: str, servers: Sequence[str], ids: Collection[int], *, waiting: 
     return 0 if deleted else _NOTHING
 
 
+def _own_folder() -> Path:
+    try:
+        folder = platformdirs.user_state_path(_NAME)
+    except RuntimeError as error:
+        raise ValueError(f"{error}; or name a file with --outbox, or '--outbox {NO_OUTBOX}'") from None
+    if not folder.is_absolute():  # what platformdirs makes of it depends on its version
+        raise ValueError(
+            f"there is no home directory: set HOME, or name a file with --outbox, or '--outbox {NO_OUTBOX}'"
+        )
+    return folder
+
+
 @contextmanager
 def _opened(given: str) -> Iterator[Outbox]:
     """The outbox, which must be there: one that a typing error makes would be empty and tell nothing."""
     with refusing():
-        path = outbox_path(given)
-        if path is None:
-            raise ValueError(f"--outbox is {NO_OUTBOX!r}: name the file that the workers were given")
-        if not path.exists():
-            raise ValueError(f"there is no outbox at {path}: no worker has made it; --outbox names another one")
-        outbox = open_outbox(path)
-    with outbox:
-        yield outbox
+        outbox = open_outbox(_there(given))
+    try:
+        with outbox:
+            yield outbox
+    except OutboxError as error:  # it was usable when it was opened
+        with refusing():
+            raise error from None
+
+
+def _there(given: str) -> Path:
+    path = outbox_path(given)
+    if path is None:
+        raise ValueError(f"--outbox is {NO_OUTBOX!r}: name the file that the workers were given")
+    try:
+        path.stat()
+    except FileNotFoundError:
+        raise ValueError(f"there is no outbox at {path}: no worker has made it; --outbox names another one") from None
+    except (OSError, ValueError) as error:
+        said = getattr(error, "strerror", None) or error
+        raise ValueError(f"the outbox {str(path)!r} cannot be looked at: {said}; --outbox names another one") from None
+    return path
 
 
 def _print_objects(stocks: Sequence[Stock], letters: Sequence[DeadLetter]) -> None:

@@ -9,9 +9,10 @@ import typer
 from conductor_adapter.cli.streams import say_error
 from conductor_adapter.declaring import MAX_THREADS
 from conductor_adapter.targets import TargetError
+from conductor_adapter.tasks import can_be_sent
 from resilience import OutboxError
 
-__all__ = ["BAD_USAGE", "count", "grace_length", "refusing", "seconds", "story_length", "timeout"]
+__all__ = ["BAD_USAGE", "count", "grace_length", "refusing", "seconds", "server_name", "story_length", "timeout"]
 
 BAD_USAGE = 2
 LONGEST_COUNT = 20  # digits
@@ -73,6 +74,13 @@ def _bounded(text: str, value: float) -> float:
     if value > LONGEST:
         raise typer.BadParameter(f"{text!r} must be at most {LONGEST:.0f} seconds")
     return value
+
+
+def server_name(text: str) -> str:
+    """The name of a server from an option."""
+    if not can_be_sent(text):
+        raise typer.BadParameter(f"{text!r} holds bytes that are no text in UTF-8; no server is called that")
+    return text
 
 
 def count(text: str) -> int:

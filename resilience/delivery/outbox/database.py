@@ -127,8 +127,8 @@ def _make(path: Path) -> None:
     """Results may be secret: what is made is for this user alone."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with suppress(FileExistsError):
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        with suppress(FileExistsError):  # resolved: SQLite would follow a link that leads to no file yet
+            os.close(os.open(os.path.realpath(path), os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     except (OSError, ValueError) as error:
         said = getattr(error, "strerror", None) or error
         raise OutboxError(
