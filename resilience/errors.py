@@ -52,11 +52,13 @@ class OutboxError(ResilienceError):
 
     Attributes:
         path: the file.
+        lost: what was written there before is not to be found any more, as the file is gone or damaged.
     """
 
-    def __init__(self, message: str, path: os.PathLike[str]) -> None:
+    def __init__(self, message: str, path: os.PathLike[str], *, lost: bool = False) -> None:
         super().__init__(message)
         self.path = path
+        self.lost = lost
 
 
 class Throttled(ResilienceError):  # noqa: N818 - the design's name: it is a request to wait, not a fault

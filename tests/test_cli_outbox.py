@@ -203,8 +203,8 @@ def open_outbox_when_there(path):
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        (("retry", "9" * 30), "is not in the range"),
-        (("purge", "--yes", "9" * 30), "is not in the range"),
+        (("retry", "9" * 30), "Invalid value for '[ID]...'"),
+        (("purge", "--yes", "9" * 30), "Invalid value for '[ID]...'"),
         (("retry", "--server", os.fsdecode(b"e\xff")), "no server is called that"),
         (("purge", "--yes", "--waiting", "--server", os.fsdecode(b"e\xff")), "no server is called that"),
         (("list", "--server", os.fsdecode(b"e\xff")), "no server is called that"),

@@ -432,3 +432,42 @@ def test_a_closed_relay_starts_no_more(outbox):
     relay.start()
     assert relay._driver is None
     assert relay.close(1.0) == 0
+
+
+def test_d2_results_whose_file_is_gone_are_in_memory_alone_again(outbox):
+    """It is told with the next look, their destination brings no more work, and they are not said to be safe."""
+    heard = Heard()
+    relay = Relay([eu(ScriptedCall(BOOM))], config=QUICK, store=outbox, on_event=heard)
+    relay.hand_over("eu", "a", 1)
+    outbox.path.unlink()
+
+    relay._keeper.claim()
+
+    until(lambda: [event.destination for event in of(heard, OutboxFailed)] == ["eu"])
+    assert relay.close(0.05) == 1
+    assert of(heard, Undelivered) == [Undelivered("eu", "a")]
+    assert (relay.view()["eu"].left, relay.view()["eu"].undelivered) == (0, 1)
+
+
+def test_d7_results_whose_file_is_gone_at_the_end_are_not_said_to_be_safe(outbox):
+    """Nobody noticed before: there was nothing to write."""
+    relay = Relay([eu(ScriptedCall(BOOM))], config=QUICK, store=outbox)
+    relay.hand_over("eu", "a", 1)
+    outbox.path.unlink()
+
+    assert relay.close(0.05) == 1
+    assert (relay.view()["eu"].left, relay.view()["eu"].undelivered) == (0, 1)
+
+
+def test_d2_results_whose_file_is_gone_are_sent_all_the_same(outbox):
+    """From memory, and once."""
+    send = ScriptedCall(BOOM, BOOM, BOOM, None)
+    heard = Heard()
+    with Relay([eu(send)], config=QUICK, store=outbox, on_event=heard) as relay:
+        relay.hand_over("eu", "a", 1)
+        outbox.path.unlink()
+        relay._keeper.claim()
+        until(lambda: relay.view()["eu"].delivered == 1)
+
+    assert [event.destination for event in of(heard, OutboxResumed)] == ["eu"] * len(of(heard, OutboxFailed))
+    assert relay.pending() == 0

@@ -289,3 +289,45 @@ def test_what_a_link_leads_to_is_made_for_this_user_alone(path):
         modes = {file.name: file.stat().st_mode & 0o777 for file in path.parent.iterdir() if not file.is_symlink()}
 
     assert modes == dict.fromkeys(("results.db", "results.db-wal", "results.db-shm"), 0o600)
+
+
+def test_a_file_that_stays_locked_holds_up_one_thread_and_not_all_after_it(filled):
+    """Whoever finds it locked next waits a moment only; once it is free there is time again for others' commits."""
+    with Outbox(filled) as outbox:
+
+        def patience():
+            return outbox._desk._db.execute("PRAGMA busy_timeout").fetchone()[0]
+
+        assert patience() == 1000
+        lock = sqlite3.connect(filled, isolation_level=None)
+        lock.execute("BEGIN IMMEDIATE")
+        with pytest.raises(OutboxError, match="keeps it locked"):
+            outbox.put(result(99))
+        assert patience() == 200
+        lock.execute("ROLLBACK")
+        lock.close()
+        outbox.put(result(99))
+        assert patience() == 1000
+
+
+def test_looking_into_a_file_that_is_gone_makes_none(filled):
+    """It would be empty, and there for everybody to read."""
+    with Outbox(filled) as outbox:
+        filled.unlink()
+        with pytest.raises(OutboxError, match="moved or deleted"):
+            outbox.stock()
+        assert not filled.exists()
+
+
+def test_an_error_says_whether_what_was_written_is_lost(filled):
+    """It is if the file is damaged, and not if it is only locked."""
+    lock = sqlite3.connect(filled, isolation_level=None)
+    lock.execute("BEGIN IMMEDIATE")
+    with pytest.raises(OutboxError) as locked:
+        Outbox(filled)
+    lock.close()
+    filled.write_bytes(filled.read_bytes()[:5000])
+    with pytest.raises(OutboxError) as damaged:
+        Outbox(filled)
+
+    assert (locked.value.lost, damaged.value.lost) == (False, True)

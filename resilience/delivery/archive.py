@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Collection, Mapping
 
 from resilience.delivery.store import Claimed, Row, Stock, Store
+from resilience.errors import OutboxError
 
 __all__ = ["Archive"]
 
@@ -51,20 +52,22 @@ class Archive:
         else:
             self._failing.discard(self.cross_out)
 
-    def release(self, rows: Collection[Row]) -> None:
-        """Others may have them."""
+    def release(self, rows: Collection[Row]) -> bool:
+        """Others may have them; returns False if the disk has none of our rows any more."""
         try:
             self._store.release(rows)
         except Exception as error:  # noqa: BLE001 - they are others' once the claim has run out
             log.info("%d results on the disk could not be released: %s", len(rows), error)
+            return not _lost(error)
+        return True
 
-    def claim(self, destinations: Mapping[str, str]) -> Claimed:
-        """What there is for us; nothing if that cannot be found out."""
+    def claim(self, destinations: Mapping[str, str]) -> Claimed | Exception:
+        """What there is for us; nothing if that cannot be found out, or why the disk has none of our rows any more."""
         try:
             claimed = self._store.claim(destinations)
         except Exception as error:  # noqa: BLE001 - what we have is sent all the same
             self._complain(self.claim, error, "results on the disk cannot be looked for")
-            return Claimed()
+            return error if _lost(error) else Claimed()
         self._failing.discard(self.claim)
         return claimed
 
@@ -84,3 +87,7 @@ class Archive:
         if about not in self._failing:
             log.error(text, *values, exc_info=error)
         self._failing.add(about)
+
+
+def _lost(error: Exception) -> bool:
+    return isinstance(error, OutboxError) and error.lost

@@ -80,6 +80,9 @@ class Keeper:
         if self._archive.durable:
             self._next_at = self._clock() + self._archive.claim_for / _LOOKS
         claimed = self._archive.claim(self._identities)
+        if isinstance(claimed, Exception):
+            self._miss(claimed)
+            return
         if claimed.lost:
             self._pass_on(claimed.lost)
         if claimed.rows or claimed.spoiled:
@@ -143,6 +146,16 @@ class Keeper:
                 ledger.announcer.add([DeadLettered(letter.row.destination, letter.row.key, letter.reason)])
             ledger.changed.notify_all()
 
+    def _miss(self, error: Exception) -> None:
+        """What was on the disk is not there any more, because of ``error``: it is in memory alone again."""
+        ledger, now = self._ledger, self._clock()
+        with ledger.lock:
+            for name, route in ledger.routes.items():
+                for parcel in route.lane.written():
+                    parcel.row = None
+                    ledger.announcer.add(ledger.unwritten.add(name, parcel, error, now))
+        ledger.announcer.tell()
+
     def _pass_on(self, ids: Collection[int]) -> None:
         """Another process has the rows with these ``ids``: they are not ours to send."""
         ledger = self._ledger
@@ -159,15 +172,16 @@ class Keeper:
     def _part(self, left: dict[Route, list[Parcel]], resting: Collection[Row]) -> None:
         """Leave to the next process what is on the disk, and report what ends with this one."""
         safe, lost = {}, {}
+        nothing = not (resting or any(left.values()))
+        there = nothing or (self._archive.release(resting) and self._archive.durable)
         with self._ledger.lock:
             for route, parcels in left.items():
                 name = route.lane.name
-                safe[name] = [parcel for parcel in parcels if self._archive.durable and parcel.row is not None]
-                lost[name] = [parcel for parcel in parcels if not (self._archive.durable and parcel.row is not None)]
+                safe[name] = [parcel for parcel in parcels if there and parcel.row is not None]
+                lost[name] = [parcel for parcel in parcels if not (there and parcel.row is not None)]
                 route.tally.left += len(safe[name])
                 route.tally.undelivered += len(lost[name])
                 self._ledger.announcer.add(Undelivered(name, parcel.key) for parcel in lost[name])
-        self._archive.release(resting)
         if any(safe.values()):
             log.warning("results left in the outbox, for whoever opens it next: %s", _counted(safe))
         if any(lost.values()):

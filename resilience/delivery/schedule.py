@@ -186,6 +186,10 @@ class Lane:
         """The results that were not delivered, line by line; not those that units are sending."""
         return [parcel for line in self._lines.values() for parcel in line if not parcel.inline]
 
+    def written(self) -> list[Parcel]:
+        """The results that are written down."""
+        return [parcel for line in self._lines.values() for parcel in line if parcel.row is not None]
+
     def postpone(self, parcel: Parcel, now: float) -> None:
         """The attempt never ran, or was cancelled: nothing is known."""
         self._land(parcel)

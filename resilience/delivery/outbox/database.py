@@ -13,11 +13,22 @@ from pathlib import Path
 
 from resilience.errors import OutboxError
 
-__all__ = ["SCHEMA_VERSION", "closed", "connect", "explained", "file_id", "locked", "reading", "same_file"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "be_patient",
+    "closed",
+    "connect",
+    "explained",
+    "file_id",
+    "locked",
+    "reading",
+    "same_file",
+]
 
 SCHEMA_VERSION = 1
 _APPLICATION = 0x6F757462  # "outb", so that the file of another program is not taken for ours
 _LOCKED_FOR = 1.0  # seconds to wait for other processes, whose transactions take milliseconds
+_STILL_LOCKED_FOR = 0.2  # seconds to wait for one that kept it locked for so long already
 _BETWEEN = 0.01  # seconds between two attempts to open
 _PAUSE = threading.Event()  # is never set
 _WAL_LIMIT = 16 * 2**20  # bytes that the log keeps on the disk after a large backlog
@@ -46,12 +57,15 @@ _SCHEMA = (
     f"PRAGMA user_version = {SCHEMA_VERSION}",
 )
 
+_DAMAGED = "it is damaged: move it away (results in it may be saved with the tool sqlite3 and its .recover)"
+_DAMAGE = ("not a database", "malformed", "no such table")
 _CURES = (  # what SQLite says, and what to do about it
     ("disk is full", "the disk is full: make room, or put it onto another disk"),
     ("readonly", "it cannot be written: give this user write access to the file and its folder"),
     ("unable to open", "it cannot be opened: give this user write access to the folder, or name another path"),
     ("not a database", "it is no outbox: name another path, or move that file away"),
-    ("malformed", "it is damaged: move it away (results in it may be saved with the tool sqlite3 and its .recover)"),
+    ("malformed", _DAMAGED),
+    ("no such table", _DAMAGED),
     ("locked", "another program keeps it locked: end that program, or name another path"),
     ("disk I/O", "the disk fails, or there is a limit for files: look into the system's log, or name another path"),
     ("closed", "it is closed: open another Outbox"),
@@ -95,6 +109,7 @@ def same_file(path: Path, opened: tuple[int, int]) -> None:
             f"outbox {str(path)!r}: the file was moved or deleted while it was in use: what is in it is not sent by "
             "others, what comes is kept in memory; start this process again",
             path,
+            lost=True,
         )
 
 
@@ -112,6 +127,11 @@ def locked(error: BaseException) -> bool:
     return "locked" in str(error)
 
 
+def be_patient(db: sqlite3.Connection, *, patient: bool) -> None:
+    """Say whether to wait for other processes, or only a moment, as one keeps the file locked."""
+    db.execute(f"PRAGMA busy_timeout = {round(1000 * (_LOCKED_FOR if patient else _STILL_LOCKED_FOR))}")
+
+
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
     """Turn what SQLite raises into an `OutboxError` that says what to do."""
@@ -120,7 +140,8 @@ def explained(path: Path) -> Iterator[None]:
     except sqlite3.Error as error:
         said = " ".join(str(error).split())
         cure = next((cure for words, cure in _CURES if words in said), "name another path")
-        raise OutboxError(f"outbox {str(path)!r}: {cure} ({said})", path) from error
+        lost = any(words in said for words in _DAMAGE)
+        raise OutboxError(f"outbox {str(path)!r}: {cure} ({said})", path, lost=lost) from error
 
 
 def _make(path: Path) -> None:

@@ -23,7 +23,16 @@ import attrs
 from resilience.delivery.outbox import statements
 from resilience.delivery.outbox.claims import Claim, Looks
 from resilience.delivery.outbox.commits import Commits, Job
-from resilience.delivery.outbox.database import closed, connect, explained, file_id, locked, reading, same_file
+from resilience.delivery.outbox.database import (
+    be_patient,
+    closed,
+    connect,
+    explained,
+    file_id,
+    locked,
+    reading,
+    same_file,
+)
 from resilience.delivery.outbox.statements import Entry
 from resilience.errors import OutboxError
 
@@ -71,6 +80,7 @@ class Desk:
         self._mine: set[int] = set()
         self._taken: set[int] = set()  # results whose rows are still to be deleted
         self._left = False
+        self._patient = True
         self._known = False  # our claim is in the file, as of this transaction
         self._claim = Claim(0, clock() + span, span)
         with _all:
@@ -134,8 +144,10 @@ class Desk:
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """A connection of its own for somebody who only reads: nobody who writes waits for that."""
-        with self._reads, reading(self._path) as db:
-            yield db
+        with self._reads:
+            same_file(self._path, self._file)  # else an empty one would be made
+            with reading(self._path) as db:
+                yield db
 
     def before_fork(self) -> None:
         """Close what is open, and open nothing until ``after_fork``."""
@@ -160,11 +172,18 @@ class Desk:
         """All in one transaction; if that fails each in its own: one that cannot be written spoils no other."""
         with self._open:
             error = self._attempt(jobs)
+            self._be_patient(error is None or not locked(error))
             if error is not None:
                 alone = len(jobs) == 1 or locked(error)
                 for job in jobs:
                     job.error = error if alone else self._attempt((job,))
                     job.over = True
+
+    def _be_patient(self, patient: bool) -> None:  # noqa: FBT001 - its only argument
+        """After one thread has waited for a program that keeps the file locked, the others do not wait as long."""
+        if patient is not self._patient and self._db is not None:
+            self._patient = patient
+            be_patient(self._db, patient=patient)
 
     def _attempt(self, jobs: Sequence[Job]) -> Exception | None:
         try:
@@ -184,6 +203,7 @@ class Desk:
             raise closed(self._path)
         if self._db is None:
             self._db = connect(self._path, check=False)
+            self._patient = True
         same_file(self._path, self._file)
         self._known = False
         self._db.execute("BEGIN IMMEDIATE")
