@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import attrs
 import pytest
 
+from conductor_adapter import WorkerRunner, worker
 from conductor_adapter.dev_server import DevServer, DevServerProcess
 from conductor_adapter.dev_server.definitions import Plan
 from conductor_adapter.dev_server.listener import _drop
@@ -27,6 +28,18 @@ def test_dropping_a_connection_that_is_gone_is_no_error() -> None:
 def test_waiting_for_an_unknown_run_says_so() -> None:
     """Whoever waits for a run that is not there is told that it has not ended."""
     assert "has not ended after 2 s" in standing(SimpleNamespace(run=lambda _: None), "r", 2.0)  # type: ignore[arg-type]
+
+
+def test_half_a_character_in_a_log_is_taken() -> None:
+    """JSON can carry one, and a result that does is no reason for a 500: a question mark stands for it."""
+
+    @worker("fails")
+    def fails() -> None:
+        raise RuntimeError("half \ud800 of it")
+
+    with DevServer() as server, WorkerRunner([fails], servers=[server.settings]):
+        run = server.start_task("fails", retryCount=0)
+        assert server.wait(run, timeout=10).status == "FAILED"
 
 
 def test_notified_waiter_whose_time_is_over_too_is_woken_once() -> None:

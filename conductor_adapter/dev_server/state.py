@@ -237,7 +237,9 @@ class Store:
 
     def add_logs(self, task_id: str, entries: Iterable[tuple[int, str]]) -> None:
         """Write down log lines of a task: when (ms) and what."""
-        rows = [(task_id, created, text) for created, text in entries]
+        rows = [
+            (task_id, created, text.encode(errors="replace").decode()) for created, text in entries
+        ]  # as Java would
         self._db.executemany("INSERT INTO logs VALUES (?, ?, ?)", rows)
 
     def logs(self, task_id: str) -> list[Mapping[str, Any]]:
