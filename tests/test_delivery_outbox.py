@@ -31,7 +31,7 @@ QUICK = RelayConfig(inline_timeout=0.02, retry_initial=0.001, retry_maximum=0.01
 @pytest.fixture
 def outbox(tmp_path):
     """An outbox in a fresh file."""
-    with Outbox(tmp_path / "outbox.db") as outbox:
+    with Outbox(tmp_path / "outbox.db", claim_for=1000.0) as outbox:  # nobody's claim runs out in here
         yield outbox
 
 
@@ -157,7 +157,7 @@ def test_d6_dead_letters_are_sent_again_from_another_process(outbox):
         assert not relay.deliver("eu", "k", 1)
         with again(outbox) as tool:
             assert tool.revive() == 1
-        clock.advance(5.0)
+        clock.advance(outbox.claim_for / 3)
         relay._keeper.look()
         assert relay.view()["eu"].inherited == 1
         assert relay.close(GUARD) == 0
@@ -471,3 +471,17 @@ def test_d2_results_whose_file_is_gone_are_sent_all_the_same(outbox):
 
     assert [event.destination for event in of(heard, OutboxResumed)] == ["eu"] * len(of(heard, OutboxFailed))
     assert relay.pending() == 0
+
+
+def test_d7_what_is_being_sent_at_the_end_is_others_when_that_has_ended(outbox):
+    """And so is what stands behind it: until then another process must not send it at the same time."""
+    send = ScriptedCall(Held(BOOM))
+    relay = Relay([Destination("eu", send, "http://eu")], config=QUICK, store=outbox)
+    relay.deliver("eu", "k", 1)
+    relay.hand_over("eu", "k", 2)
+    relay.hand_over("eu", "other", 3)
+    assert relay.close(0.0) == 3
+    assert [stock.free for stock in outbox.stock()] == [1]
+
+    send.release()
+    until(lambda: [stock.free for stock in outbox.stock()] == [3])

@@ -7,7 +7,7 @@ import weakref
 
 import pytest
 
-from resilience import DeadLetter, Outbox, OutboxError, Row, Stock
+from resilience import Claimed, DeadLetter, Outbox, OutboxError, Row, Stock
 from resilience.delivery.outbox import database
 from resilience.delivery.outbox import desk as desk_module
 from resilience.delivery.outbox import outbox as outbox_module
@@ -423,3 +423,57 @@ def test_a_child_knows_nothing_of_the_desks_of_its_parent(monkeypatch):
     desk_module._in_child()
     assert not desks
     assert not lock.locked()
+
+
+class WallClock:
+    """Jumps both ways."""
+
+    def __init__(self):
+        self.now = 1_000_000.0
+
+    def __call__(self):
+        """Seconds since the epoch."""
+        return self.now
+
+
+def test_d7_a_process_that_others_have_forgotten_makes_its_claim_again(path):
+    """It had no rows while the clock was an hour ahead; what it writes afterwards is its own."""
+    clock = WallClock()
+    with Outbox(path, clock=clock) as idle, Outbox(path, clock=clock) as other:
+        clock.now += 3600.0
+        other.claim(EU)
+        clock.now -= 3600.0
+        idle.put(result(1))
+
+        with Outbox(path, clock=clock) as third:
+            assert third.claim(EU).rows == ()
+        assert idle.claim(EU).lost == frozenset()
+
+
+@pytest.mark.parametrize("jump", [3600.0, -3600.0])
+def test_d7_a_clock_that_jumps_takes_nothing_from_the_living(path, jump):
+    """Whoever looks first after the jump finds all claims bad; by its second look those who live have renewed them."""
+    clock = WallClock()
+    with Outbox(path, clock=clock) as one, Outbox(path, clock=clock) as other:
+        one.put(result(1))
+        other.put(result(2))
+        for outbox in (one, other):
+            outbox.claim(EU)
+        clock.now += jump
+        for _ in range(4):
+            for outbox in (one, other):
+                assert outbox.claim(EU) == Claimed()
+            clock.now += 5.0
+
+
+@pytest.mark.parametrize("jump", [3600.0, -3600.0])
+def test_d7_a_clock_that_jumps_keeps_nothing_of_the_dead(path, jump):
+    """Two looks after the jump their rows are taken over: nobody waits an hour."""
+    clock = WallClock()
+    with Outbox(path, clock=clock) as dead, Outbox(path, clock=clock) as other:
+        dead.put(result(1))
+        other.claim(EU)
+        clock.now += jump
+        assert other.claim(EU).rows == ()
+        clock.now += 5.0
+        assert numbers(other.claim(EU).rows) == [1]
