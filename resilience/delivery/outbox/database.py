@@ -31,6 +31,7 @@ _LOCKED_FOR = 1.0  # seconds to wait for other processes, whose transactions tak
 _STILL_LOCKED_FOR = 0.2  # seconds to wait for one that kept it locked for so long already
 _BETWEEN = 0.01  # seconds between two attempts to open
 _PAUSE = threading.Event()  # is never set
+_ROOM = 2_000  # pages of 4 KB that are left of a large backlog before the file is made smaller at a start
 _WAL_LIMIT = 16 * 2**20  # bytes that the log keeps on the disk after a large backlog
 
 _SCHEMA = (
@@ -171,7 +172,8 @@ def _opened(path: Path, *, check: bool) -> sqlite3.Connection:
 
 def _prepare(db: sqlite3.Connection, path: Path, *, check: bool) -> None:
     version, application = int(_pragma(db, "user_version")), int(_pragma(db, "application_id"))
-    if application not in (0, _APPLICATION) or (version and not application):
+    tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if application not in (0, _APPLICATION) or (application == 0 and (version or tables)):
         raise OutboxError(f"outbox {str(path)!r}: it belongs to another program: name another path", path)
     if version > SCHEMA_VERSION:
         raise OutboxError(
@@ -181,6 +183,7 @@ def _prepare(db: sqlite3.Connection, path: Path, *, check: bool) -> None:
         )
     if check and (complaint := _pragma(db, "quick_check(1)")) != "ok":
         raise sqlite3.DatabaseError(f"database disk image is malformed: {complaint}")
+    db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # says something while the file is empty, and only then
     if (mode := _pragma(db, "journal_mode = WAL")) != "wal":
         raise OutboxError(
             f"outbox {str(path)!r}: its file system cannot share memory between processes (journal_mode is {mode}): "
@@ -191,16 +194,16 @@ def _prepare(db: sqlite3.Connection, path: Path, *, check: bool) -> None:
         db.execute(f"PRAGMA {setting}")
     _pragma(db, f"journal_size_limit = {_WAL_LIMIT}")
     if not version:
-        _build(db, path)
+        _build(db)
+    if check and int(_pragma(db, "freelist_count")) > _ROOM:
+        db.executescript("PRAGMA incremental_vacuum")  # a step a page: execute does a single one
 
 
-def _build(db: sqlite3.Connection, path: Path) -> None:
+def _build(db: sqlite3.Connection) -> None:
     db.execute("BEGIN IMMEDIATE")
     try:
         if _pragma(db, "user_version") != "0":
             return  # another process was faster
-        if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-            raise OutboxError(f"outbox {str(path)!r}: it belongs to another program: name another path", path)
         for statement in _SCHEMA:
             db.execute(statement)
         db.execute("COMMIT")
