@@ -43,7 +43,7 @@ def test_d2_what_was_put_is_there_for_the_next_process(path, clock):
     """A process that ends without a word loses nothing: its rows are others' once its claim has run out."""
     dead = Outbox(path, clock=clock)
     put = [dead.put(result(number, payload={"n": number})) for number in range(3)]
-    del dead  # no close, no release
+    dead._desk._disconnect()  # no close, no release
 
     with Outbox(path, clock=clock) as outbox:
         assert outbox.claim(EU).rows == ()
