@@ -1,5 +1,6 @@
 """The outbox by itself: what is on the disk, whose it is, and what it says when its file cannot be used."""
 
+import itertools
 import sqlite3
 import stat
 import threading
@@ -477,3 +478,21 @@ def test_d7_a_clock_that_jumps_keeps_nothing_of_the_dead(path, jump):
         assert other.claim(EU).rows == ()
         clock.now += 5.0
         assert numbers(other.claim(EU).rows) == [1]
+
+
+@pytest.mark.parametrize("after", [1, 2, 3, 4, 5])
+def test_a_file_that_is_made_by_others_while_it_is_looked_at_is_an_outbox(path, monkeypatch, after):
+    """Between whichever two looks that happens."""
+    looks = itertools.count(1)
+
+    class Watched(sqlite3.Connection):
+        def execute(self, *args):
+            if next(looks) == after:
+                monkeypatch.undo()
+                Outbox(path).close()
+            return super().execute(*args)
+
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **options: connect(*args, factory=Watched, **options))
+    with Outbox(path) as outbox:
+        assert outbox.put(result(1)).id

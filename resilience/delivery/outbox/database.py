@@ -171,8 +171,9 @@ def _opened(path: Path, *, check: bool) -> sqlite3.Connection:
 
 
 def _prepare(db: sqlite3.Connection, path: Path, *, check: bool) -> None:
-    version, application = int(_pragma(db, "user_version")), int(_pragma(db, "application_id"))
+    # In this order: another process may make the file meanwhile, all at once, and that is not another program.
     tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    version, application = int(_pragma(db, "user_version")), int(_pragma(db, "application_id"))
     if application not in (0, _APPLICATION) or (application == 0 and (version or tables)):
         raise OutboxError(f"outbox {str(path)!r}: it belongs to another program: name another path", path)
     if version > SCHEMA_VERSION:
