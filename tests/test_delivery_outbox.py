@@ -485,3 +485,15 @@ def test_d7_what_is_being_sent_at_the_end_is_others_when_that_has_ended(outbox):
 
     send.release()
     until(lambda: [stock.free for stock in outbox.stock()] == [3])
+
+
+def test_d7_what_did_not_come_about_after_the_end_is_others_at_once(outbox):
+    """Such as an attempt that was cancelled when everything closed."""
+    relay = Relay([eu(ScriptedCall(Held(BOOM)))], config=QUICK, store=outbox)
+    attempt = relay._ledger.admit(relay._routes["eu"], "k", 1, inline=True)
+    relay._keeper.keep(attempt.route, attempt.parcel)
+    assert relay.close(0.0) == 0  # its unit has it
+    assert outbox.stock()[0].free == 0
+
+    relay._ledger.bar(attempt, None)
+    assert outbox.stock()[0].free == 1

@@ -184,7 +184,8 @@ def _prepare(db: sqlite3.Connection, path: Path, *, check: bool) -> None:
         )
     if check and (complaint := _pragma(db, "quick_check(1)")) != "ok":
         raise sqlite3.DatabaseError(f"database disk image is malformed: {complaint}")
-    db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # says something while the file is empty, and only then
+    if not version:
+        db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # before there is anything in it
     if (mode := _pragma(db, "journal_mode = WAL")) != "wal":
         raise OutboxError(
             f"outbox {str(path)!r}: its file system cannot share memory between processes (journal_mode is {mode}): "
