@@ -1,8 +1,11 @@
 """Workers whose units bring the next task with a result: on embedded servers, over real sockets."""
 
+import json
 import threading
+import urllib.request
 from collections import Counter
 
+import attrs
 import pytest
 from hearing import GUARD, Heard
 
@@ -75,6 +78,31 @@ def test_each_server_gets_its_own_results_in_chains() -> None:
             polls = eu.counts()["polls"] + us.counts()["polls"]
 
     assert polls < TASKS
+
+
+def test_tasks_are_known_by_their_workers_name_in_chains_too() -> None:
+    """A server shows who had each task, however it was handed out: polled, or with the answer to a result."""
+    with DevServer(name="eu") as eu:
+        runs = [eu.start_task("quick") for _ in range(TASKS // 4)]
+        held: list[object] = []
+
+        @worker("quick", threads=3)
+        def look() -> None:
+            held.append(shown(eu, task_context().task.workflow_id)["workerId"])
+
+        with WorkerRunner([look], [eu.settings], config=attrs.evolve(config(), worker_id="me")):
+            for run in runs:
+                eu.wait(run, GUARD)
+            reported = [shown(eu, run)["workerId"] for run in runs]
+
+    assert set(held) == set(reported) == {"me"}
+
+
+def shown(server: DevServer, run: str) -> dict[str, object]:
+    """The only task of a run, as its server shows it."""
+    with urllib.request.urlopen(f"{server.url}/workflow/{run}", timeout=GUARD) as answer:  # noqa: S310 - our own server
+        (task,) = json.load(answer)["tasks"]
+    return task
 
 
 def test_server_without_update_v2_is_polled_as_ever() -> None:

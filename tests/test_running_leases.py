@@ -148,10 +148,10 @@ def test_lost_lease_is_told_with_its_task_and_the_late_result_is_sent(caplog: py
 def test_lease_of_a_task_is_its_response_timeout(response_timeout: float, lease: float | None) -> None:
     """One without is assigned for ever, and costs nothing."""
     link = Link(ServerSettings("eu", "http://127.0.0.1:1/api"), choose("requests"), 1.0)
-    source = link.source(WorkerSpec(task_type="t", function=lambda: None), "me")
+    source = link.source(WorkerSpec(task_type="t", function=lambda: None))
 
     assert source.lease is not None
     assert source.lease(Task(task_id="t", response_timeout=response_timeout)) == lease
-    silent = link.source(WorkerSpec(task_type="t", function=lambda: None, heartbeats=False), "me")
+    silent = link.source(WorkerSpec(task_type="t", function=lambda: None, heartbeats=False))
     assert (silent.lease, silent.extend) == (None, None)
     link.transport.close()

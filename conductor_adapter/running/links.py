@@ -36,11 +36,11 @@ class Link:
         self._settings = settings
         self._give_up_after = give_up_after
 
-    def source(self, spec: WorkerSpec, worker_id: str) -> Source[Task]:
-        """The source of one worker's tasks."""
+    def source(self, spec: WorkerSpec) -> Source[Task]:
+        """The source of the tasks of one worker, which has a ``worker_id``."""
         return Source(
             self.name,
-            partial(self._poll, spec, worker_id),
+            partial(self._poll, spec),
             give_back=self._give_back,
             extend=self._extend if spec.heartbeats else None,
             lease=_lease if spec.heartbeats else None,
@@ -61,8 +61,8 @@ class Link:
             exchange_wait=NEXT_TASK_WAIT,
         )
 
-    def _poll(self, spec: WorkerSpec, worker_id: str, count: int, wait: float) -> Sequence[Task]:
-        operation = self.server.poll(spec.task_type, spec.worker_id or worker_id, count, wait, spec.domain)
+    def _poll(self, spec: WorkerSpec, count: int, wait: float) -> Sequence[Task]:
+        operation = self.server.poll(spec.task_type, spec.worker_id or "", count, wait, spec.domain)
         answer = drive(operation, self.transport, self._give_up_after)
         if answer.problem is not None:
             raise Incomplete(answer.problem, answer.tasks)

@@ -174,13 +174,14 @@ class WorkerRunner(Changing, Reporting):
     # -- private -----------------------------------------------------------------------------------------------------
 
     def _adjusted(self, spec: WorkerSpec) -> WorkerSpec:
-        return spec if self.config.threads is None else attrs.evolve(spec, threads=self.config.threads)
+        # the results name it too: a server notes it for the task that it sends back with its answer
+        worker_id = spec.worker_id or self.config.worker_id or f"{socket.gethostname()}-{os.getpid()}"
+        return attrs.evolve(spec, worker_id=worker_id, threads=self.config.threads or spec.threads)
 
     def _poller(self, spec: WorkerSpec) -> Poller[Task]:
-        worker_id = self.config.worker_id or f"{socket.gethostname()}-{os.getpid()}"
         try:
             return Poller(
-                [link.source(spec, worker_id) for link in self._links.values()],
+                [link.source(spec) for link in self._links.values()],
                 capacity=spec.threads,
                 config=self.config.poll,
                 breakers=self._poll_breakers,

@@ -80,6 +80,11 @@ class RealServer:
 
     def start(self) -> None:
         """Start the process on its database and wait until its API answers."""
+        self.launch()
+        self.wait_until_it_answers()
+
+    def launch(self) -> None:
+        """Start the process on its database; not from a thread that ends before it, or that ends it."""
         self.directory.mkdir(parents=True, exist_ok=True)
         properties = self.directory / "server.properties"
         properties.write_text(PROPERTIES.format(port=self.port, directory=self.directory))
@@ -93,7 +98,17 @@ class RealServer:
                 stderr=log,
                 start_new_session=True,
             )
-        self._wait_until_it_answers(time.monotonic() + START_TIMEOUT)
+
+    def wait_until_it_answers(self) -> None:
+        """Wait until the API of a process that was launched answers."""
+        deadline = time.monotonic() + START_TIMEOUT
+        while not self._answers():
+            if not self.is_running:
+                raise RealServerError(f"the server on port {self.port} died at its start:\n{self._log_tail()}")
+            if time.monotonic() > deadline:
+                self.kill()
+                raise RealServerError(f"no answer from port {self.port} in {START_TIMEOUT} s:\n{self._log_tail()}")
+            time.sleep(0.25)
 
     def freeze(self) -> None:
         """SIGSTOP, and wait until every thread has stopped: its sockets stay open and nothing answers."""
@@ -142,15 +157,6 @@ class RealServer:
             raise RealServerError(f"the server on port {self.port} does not run")
         os.killpg(self._process.pid, number)
 
-    def _wait_until_it_answers(self, deadline: float) -> None:
-        while not self._answers():
-            if not self.is_running:
-                raise RealServerError(f"the server on port {self.port} died at its start:\n{self._log_tail()}")
-            if time.monotonic() > deadline:
-                self.kill()
-                raise RealServerError(f"no answer from port {self.port} in {START_TIMEOUT} s:\n{self._log_tail()}")
-            time.sleep(0.25)
-
     def _answers(self) -> bool:
         # /health is true before anything works, so ask for something that reads the database
         try:
@@ -178,6 +184,11 @@ class RealServers:
             self._servers.append(server)
             server.start()
         return self._servers[:count]
+
+    def keep(self, count: int) -> None:
+        """End those beyond the first ``count``."""
+        while len(self._servers) > count:
+            self._servers.pop().stop()
 
     def freeze(self, index: int) -> None:
         """SIGSTOP server ``index``."""

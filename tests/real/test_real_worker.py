@@ -1,11 +1,6 @@
 """One worker on two real servers: both drained, a frozen one costs nobody anything, results go home only."""
 
 import contextlib
-import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -15,6 +10,7 @@ import attrs
 import pytest
 from harness import NAMES, Job, check_books, check_nothing_lost, check_sent_home, check_work, drained, wait_until
 from servers import RealServers
+from worker_process import WorkerProcess
 
 pytestmark = pytest.mark.real
 
@@ -31,33 +27,16 @@ def in_process(job: Job, servers: RealServers) -> Iterator[None]:
     settings = [ServerSettings(name, server.url) for name, server in zip(NAMES, servers, strict=True)]
     with WorkerRunner(load_target(job.file), servers=settings) as runner:
         yield
-    check_books(job, {name: attrs.asdict(books) for name, books in runner.books().items()})
+    check_books(job.executions(), {name: attrs.asdict(books) for name, books in runner.books().items()})
 
 
 @contextlib.contextmanager
 def by_command(job: Job, servers: RealServers) -> Iterator[None]:
     """The worker as a user runs it; SIGTERM ends it and it must end cleanly."""
-    options = [f"--server={name}={server.url}" for name, server in zip(NAMES, servers, strict=True)]
-    with (job.folder / "worker.log").open("wb") as log:
-        process = subprocess.Popen(  # noqa: S603 - our own command
-            [Path(sys.executable).with_name("conductor-adapter"), "run", job.file, "--json", *options],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            cwd=job.folder,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        )
-    try:
+    with WorkerProcess(job, dict(zip(NAMES, servers, strict=True))) as worker:
         yield
-        process.send_signal(signal.SIGTERM)
-        code = process.wait(timeout=60)
-    finally:
-        process.kill()
-        process.wait()
-    said = (job.folder / "worker.log").read_text()
-    assert code == 0, said[-4000:]
-    rows = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
-    check_books(job, {row["server"]: row for row in rows if row["kind"] == "books"})
+        worker.stop()
+    check_books(job.executions(), worker.books())
 
 
 @pytest.fixture(params=[in_process, by_command])
