@@ -171,8 +171,8 @@ def check_executions(case: Case, known: list[Attempt], dead: Dead, killed_at: fl
     )
     assert len(known) == tasks + vain.total()
     assert set(vain) <= {BY_WORKER, BY_SERVER}, vain
-    # it had no more tasks than threads, and the frozen server handed out what it had asked for to nobody
-    assert max(vain.values(), default=0) <= 2 * THREADS
+    # what its threads had, what results on their way would have brought back, what polls on their way had asked for
+    assert max(vain.values(), default=0) <= 3 * THREADS
     for (server, task_id), times in again.items():
         assert server == KILLED, "only a server that forgets what it did hands an attempt out twice"
         assert times <= polls[server, task_id]

@@ -8,7 +8,17 @@ from pathlib import Path
 
 import attrs
 import pytest
-from harness import NAMES, Job, check_books, check_nothing_lost, check_sent_home, check_work, drained, wait_until
+from harness import (
+    NAMES,
+    Job,
+    check_books,
+    check_nothing_lost,
+    check_sent_home,
+    check_work,
+    drained,
+    wait_until,
+    warm_up,
+)
 from servers import RealServers
 from worker_process import WorkerProcess
 
@@ -47,6 +57,8 @@ def running(request: pytest.FixtureRequest) -> Running:
 
 def test_both_backlogs_are_drained_and_results_go_home(real: RealServers, tmp_path: Path, running: Running) -> None:
     """Every task of both servers is completed by its own server's result, and no update is ever answered with 404."""
+    for server in real:
+        warm_up(server)
     job = Job.new(tmp_path, threads=4, seconds=0.01, steps=2)
     before = [len(server.accesses()) for server in real]
     started = [job.backlog(server, 60) for server in real]
@@ -102,7 +114,7 @@ def test_killed_server_comes_back_and_is_drained(real: RealServers, tmp_path: Pa
         drained(job, [real[0]])
         real.restart(1)
         before = served(job, NAMES[1])
-        wait_until(lambda: served(job, NAMES[1]) > before, 60, "the server that is back is not served")
+        wait_until(lambda: served(job, NAMES[1]) > before, 150, "the server that is back is not served")
         real.kill(1)
         real.restart(1)
         drained(job, real)
