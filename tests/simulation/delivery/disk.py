@@ -54,15 +54,14 @@ class Disk:
             self._anchor.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def look(self) -> tuple[int, list[tuple[str, str]]] | None:
-        """How many results wait, and the dead letters, as destination and key; None while somebody writes."""
+    def look(self) -> list[tuple[str, str, str, str | None]] | None:
+        """Destination, identity, key and reason of all rows; None while somebody writes."""
         if self._anchor is None:
             self._anchor = sqlite3.connect(self.path, isolation_level=None, timeout=0.0)
         try:
-            rows = self._anchor.execute("SELECT destination, key, reason FROM results").fetchall()
+            return self._anchor.execute("SELECT destination, identity, key, reason FROM results").fetchall()
         except sqlite3.OperationalError as error:
-            return (0, []) if "no such table" in str(error) else None
-        return sum(reason is None for *_, reason in rows), [(to, key) for to, key, reason in rows if reason is not None]
+            return [] if "no such table" in str(error) else None
 
     @property
     def answers_wal(self) -> bool:

@@ -58,7 +58,7 @@ def _trouble(rng: random.Random, servers: tuple[ServerPlan, ...], workers: int) 
     kills = [
         Event(
             round(rng.uniform(begin, begin + length + 1.0), 3),
-            rng.choice(["kill", "kill", "kill", "stop", "freeze"]),
+            rng.choice(["kill", "kill", "kill", "stop", "freeze", "without", "swap"]),
             rng.randrange(workers),
             rng.choice([0.0, 0.3, 3.0, 10.0]),
             rng.choice(POINTS),

@@ -20,6 +20,7 @@ class Life:
 
     name: str
     capacity: int
+    hosts: dict[str, str]  # which server is meant by a name
     executing: int = 0
     delivered: Counter[str] = attrs.field(factory=Counter)  # tasks that an answer brought, by id
     started: Counter[str] = attrs.field(factory=Counter)
@@ -177,17 +178,20 @@ class Judge:
 
     # -- at rest -----------------------------------------------------------------------------------------------------
 
-    def missing(self, letters: Collection[tuple[str, str]] | None, *, durable: bool) -> list[str]:
+    def missing(
+        self, kept: Collection[tuple[str, str]], letters: Collection[tuple[str, str]] | None, *, durable: bool
+    ) -> list[str]:
         """Results that were handed over and have neither arrived nor become dead letters.
 
         Args:
+            kept: results, as server and task, that wait for servers that nobody serves any more.
             letters: the dead letters, as server and task; None if that is not to be checked.
             durable: whether what was handed over is owed also when its process has ended; else only what was written.
         """
         found = []
         for number, (server, task, life) in self._results.items():
             owed = number in self._written or not (life.killed or life.stopped) or (durable and number in self._handed)
-            if not owed or number in self._accepted:
+            if not owed or number in self._accepted or (server, task) in kept:
                 continue
             buried = letters is None or (server, task) in letters or number not in self._handed  # not final, or not yet
             if (server, task) not in self._refused or not buried:
@@ -217,7 +221,7 @@ class Judge:
     def _line_of(self, number: int) -> list[int]:
         """The results of its task that whoever made it has to send, or left behind, oldest first."""
         maker = self._results[number][2]
-        return [one for one in self._lines_of(number) if not maker.killed or one in self._written]
+        return [one for one in self._lines_of(number) if not maker.over or one in self._written]
 
     def _account(self, life: Life, task: str, what: str) -> None:
         started, returned, came = life.started[task], life.returned[task], life.delivered[task]

@@ -26,10 +26,15 @@ class Noted:
 
     def remove(self, row: Row) -> None:
         """Forget."""
-        self._judge.crossed_out(row.destination, row.payload.to_wire())
+        self._judge.crossed_out(host_of(row.identity), row.payload.to_wire())
         self._outbox.remove(row)
 
     def bury(self, row: Row, reason: str) -> None:
         """Make a dead letter."""
-        self._judge.crossed_out(row.destination, row.payload.to_wire())
+        self._judge.crossed_out(host_of(row.identity), row.payload.to_wire())
         self._outbox.bury(row, reason)
+
+
+def host_of(url: str) -> str:
+    """The server that a URL leads to."""
+    return url.split("//")[1].split(".", maxsplit=1)[0]

@@ -34,7 +34,9 @@ class Event:
             ``forget`` (the same, with nothing left of its memory); ``kill`` (a worker, at the ``nth`` point of kind
             ``point`` from then on; it starts again after ``seconds``); ``stop`` (a worker, politely, likewise);
             ``freeze`` (a worker's process stands still); ``skip`` (a worker's monotonic clock jumps ahead); ``wall``
-            (everybody's wall clock jumps by ``seconds``, also back); ``full`` (nothing can be written to the disk).
+            (everybody's wall clock jumps by ``seconds``, also back); ``full`` (nothing can be written to the disk);
+            ``without`` (a worker is stopped and started again with a configuration that lacks the first server, and
+            after ``seconds`` with the usual one); ``swap`` (likewise, with the names of all servers exchanged).
         whom: number of the server or the worker.
         calls: which calls to a server are concerned: ``all``, ``polls`` or ``updates``.
     """

@@ -8,6 +8,7 @@ from .disk import Disk
 from .judge import Judge
 from .machine import Machine
 from .network import Net
+from .noted import host_of
 from .plan import FAULTS, Event, Schedule
 from .possession import possessed
 from .server import Server
@@ -89,20 +90,18 @@ class Play:
         )
 
     def _left(self) -> list[str]:
-        """What has not arrived, and what waits in the store."""
+        """What has not arrived, and what waits in the store for somebody who is there."""
         durable = self.schedule.durable and not self._full  # what cannot be written may end with its process
-        missing = self.judge.missing(None, durable=durable)
-        if missing or not self.schedule.durable:
-            return missing
-        there = self.disk.look()
-        if there is None:
+        rows = self.disk.look() if self.schedule.durable else []
+        if rows is None:
             return ["somebody writes"]
-        rows, letters = there
+        waiting = [(name, host_of(identity), key) for name, identity, key, reason in rows if reason is None]
+        letters = {(host_of(identity), key) for _, identity, key, reason in rows if reason is not None}
+        kept = {(host, key) for name, host, key in waiting if name != host}  # for a name that means another server now
         for what in self.judge.unexplained(letters):
             self.machine.find(f"{what} is a dead letter, and was never refused")
-        if rows:
-            return [f"{rows} rows"]
-        return self.judge.missing(set(letters), durable=True) if durable else []
+        missing = self.judge.missing(kept, letters if durable else None, durable=durable)
+        return missing + [f"row {key} for {host}" for name, host, key in waiting if name == host]
 
     def _unrest(self) -> str:
         running = [run.name for server in self.net.servers.values() for run in server.runs if run.state == "RUNNING"]

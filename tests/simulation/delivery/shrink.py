@@ -87,7 +87,7 @@ def _simpler_events(event: Event) -> Iterator[Event]:
 
 
 def _is_of_a_worker(event: Event) -> bool:
-    return event.kind in ("kill", "stop", "freeze", "skip")
+    return event.kind in ("kill", "stop", "freeze", "skip", "without", "swap")
 
 
 def _without_server(schedule: Schedule, number: int) -> Schedule:

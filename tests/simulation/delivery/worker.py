@@ -23,7 +23,7 @@ from .disk import Disk
 from .judge import Judge, Life
 from .machine import Killed, Machine, Process
 from .network import Line, Net
-from .noted import Noted
+from .noted import Noted, host_of
 from .plan import Event, Schedule
 from .server import TYPE
 
@@ -35,7 +35,8 @@ BREAKER = BreakerConfig(reset_timeout=2.0, max_reset_timeout=6.0, probe_timeout=
 GRACE = 5.0
 CLAIM = 6.0  # seconds
 LATER = 1.0  # seconds after which a task that waits is handed out again
-SETTINGS = {name: ServerSettings(name, f"http://{name}.example/api") for name in "abc"}
+SETTINGS = {(name, host): ServerSettings(name, f"http://{host}.example/api") for name in "abc" for host in "abc"}
+AGAIN = 0.1  # seconds between a stop for the sake of another configuration and the next start
 
 
 class Worker:
@@ -58,6 +59,8 @@ class Worker:
         self._disk = disk
         self._relay = RelayConfig(send_timeout=4.0, retry_maximum=2.0, max_backlog=schedule.backlog)
         self._down = 0.0  # seconds from its death to its next start
+        self._usual = {name: name for name in net.servers}  # which servers its configuration names how
+        self._hosts = self._usual
         self.start()
 
     @property
@@ -68,7 +71,7 @@ class Worker:
     def start(self) -> None:
         """Start a process."""
         lives = sum(life.name.startswith(f"w{self.number}.") for life in self._judge.lives)
-        self.life = Life(f"w{self.number}.{lives}", self._schedule.capacity)
+        self.life = Life(f"w{self.number}.{lives}", self._schedule.capacity, self._hosts)
         self._judge.lives.append(self.life)
         self.process = Process(self._machine, self.life.name)
         self.process.on_death.append(partial(self._died, self.life))
@@ -83,10 +86,26 @@ class Worker:
             self._down = event.seconds
         elif event.kind == "stop":
             self.process.spawn(lambda: self.stop(restart_after=event.seconds), "stop")
+        elif event.kind in ("without", "swap"):
+            self._machine.at(self._machine.now + event.seconds, lambda: self._configure(self._usual))
+            self._configure(self._others(event.kind))
         elif event.kind == "freeze":
             self._machine.freeze(self.process, event.seconds)
         else:
             self._machine.skip(self.process, event.seconds)
+
+    def _others(self, kind: str) -> dict[str, str]:
+        """A configuration that lacks the first server, or in which all have changed places."""
+        names = list(self._usual)
+        if kind == "without":
+            return {name: name for name in names[1:]} or self._usual
+        return dict(zip(names, names[1:] + names[:1], strict=True))
+
+    def _configure(self, hosts: dict[str, str]) -> None:
+        """Use these from the next start on, which is soon if others are in use."""
+        self._hosts = hosts
+        if not (self.process.dead or self.life.stopped) and self.life.hosts != hosts:
+            self.process.spawn(lambda: self.stop(restart_after=AGAIN), "stop")
 
     def spare(self) -> None:
         """No kill that was to come comes any more."""
@@ -95,7 +114,7 @@ class Worker:
     def stop(self, restart_after: float | None = None) -> None:
         """Stop politely."""
         if self.runner is None or self.life.stopped:
-            return
+            return  # it has not begun, or somebody else stops it
         runner, self.runner = self.runner, None
         life, process = self.life, self.process
         life.stopped = True
@@ -127,10 +146,10 @@ class Worker:
             relay=self._relay,
             grace=GRACE,
             outbox=self._outbox(),
-            transport=lambda settings: Line(self._net, life, settings.name, bounded=schedule.bounded),
+            transport=lambda settings: Line(self._net, life, host_of(settings.url), bounded=schedule.bounded),
         )
-        servers = [SETTINGS[name] for name in self._net.servers]
-        runner = WorkerRunner([spec], servers, config=config, on_event=partial(self._heard, self.process))
+        servers = [SETTINGS[place] for place in life.hosts.items()]
+        runner = WorkerRunner([spec], servers, config=config, on_event=partial(self._heard, self.process, life))
         self._listen(runner._relay)
         runner.start()
         self.runner = runner
@@ -163,7 +182,7 @@ class Worker:
 
     def _function(self, life: Life) -> Callable[..., object]:
         def charge(task: Task) -> object:
-            server, seconds, how = task_context().server, task.input["seconds"], task.input["how"]
+            server, seconds, how = life.hosts[task_context().server], task.input["seconds"], task.input["how"]
             self._judge.starts(life, server, task.task_id)
             self._judge.balance(life, self._tally())
             self._machine.park(seconds)
@@ -176,10 +195,10 @@ class Worker:
 
         return charge
 
-    def _heard(self, process: Process, event: object) -> None:
+    def _heard(self, process: Process, life: Life, event: object) -> None:
         if process.dead:
             raise Killed
         if isinstance(event, DeadLettered):
-            self._judge.dead_letter(event.destination, str(event.key))
+            self._judge.dead_letter(life.hosts[event.destination], str(event.key))
         elif isinstance(event, HandlerFailed):
             self._machine.find(f"{process.name}: a unit failed: {event.error!r}")
