@@ -497,3 +497,62 @@ def test_d7_what_did_not_come_about_after_the_end_is_others_at_once(outbox):
 
     relay._ledger.bar(attempt, None)
     assert outbox.stock()[0].free == 1
+
+
+def test_d3_a_result_that_cannot_be_written_keeps_no_other_off_the_disk():
+    """It may be too large for what is left of the disk: those of other destinations, and then of its own, go first."""
+    full, tried = [True], []
+
+    class Small(MemoryStore):
+        """A disk with room for small results."""
+
+        durable = True
+
+        def put(self, row):
+            tried.append(row.payload)
+            if full[0] or row.payload == "large":
+                raise OSError("no room")
+            return super().put(row)
+
+    places = [Destination(name, ScriptedCall(BOOM)) for name in ("eu", "us")]
+    relay = Relay(places, config=QUICK, store=Small(), clock=ManualClock())
+    for name, payload in (("eu", "large"), ("eu", "small"), ("us", "other")):
+        relay.hand_over(name, payload, payload)
+    full[0] = False
+    tried.clear()
+
+    relay._keeper.rewrite(at_once=True)
+    relay._keeper.rewrite(at_once=True)
+
+    assert tried == ["large", "other", "small", "large"]
+    relay.close(0.0)
+
+
+def test_a_disk_that_takes_nothing_is_tried_three_times_at_once_and_not_once_for_every_destination():
+    """Each try may have to wait for it; a result that was taken meanwhile has no place in the line."""
+    tried = []
+
+    class Full(MemoryStore):
+        """A disk without any room, and a result that its destination takes while it is written."""
+
+        durable = True
+
+        def put(self, row):
+            tried.append(row.destination)
+            if len(tried) == 5:
+                parcels = relay._ledger.unwritten.parcels["a"]
+                relay._ledger.unwritten.remove("a", next(iter(parcels)))
+            raise OSError("no room")
+
+    relay = Relay(
+        [Destination(name, ScriptedCall(BOOM)) for name in "abcd"], config=QUICK, store=Full(), clock=ManualClock()
+    )
+    for name in "abcd":
+        relay.hand_over(name, "k", name)
+    assert tried == ["a", "b", "c", "d"]
+
+    relay._keeper.rewrite(at_once=True)
+
+    assert tried[4:] == ["a", "b", "c"]
+    assert list(relay._ledger.unwritten.parcels) == ["b", "c", "d"]
+    relay.close(0.0)

@@ -16,6 +16,7 @@ __all__ = ["Keeper"]
 
 log = logging.getLogger("resilience.delivery")
 
+_STUCK = 3  # destinations: it is not one large result that finds no room, then, but the disk
 _LOOKS = 3  # while a claim is good: one that fails, or comes late, costs nothing yet
 
 
@@ -99,10 +100,18 @@ class Keeper:
         now = math.inf if at_once else self._clock()
         with ledger.lock:
             due = ledger.unwritten.due(now)
+        stuck: set[str] = set()
         for name, parcel in due:
+            if name in stuck:
+                continue
             kept = self._write(ledger.routes[name], parcel)
             if not isinstance(kept, Row):
-                return  # so it is with the others
+                stuck.add(name)
+                with ledger.lock:
+                    ledger.unwritten.postpone(name, parcel)
+                if len(stuck) == _STUCK:
+                    return  # so it is with the others
+                continue
             with ledger.lock:
                 parcel.row, gone = kept, parcel.gone
                 ledger.announcer.add(ledger.unwritten.remove(name, parcel))

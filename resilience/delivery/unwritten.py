@@ -50,6 +50,13 @@ class Unwritten:
             self.retry_at = math.inf
         return (OutboxResumed(name),)
 
+    def postpone(self, name: str, parcel: Parcel) -> None:
+        """``parcel`` could not be written again: others of its destination are tried before it next time."""
+        parcels = self.parcels.get(name, {})
+        if parcel in parcels:  # it may have been taken meanwhile
+            del parcels[parcel]
+            parcels[parcel] = None
+
     def due(self, now: float) -> list[tuple[str, Parcel]]:
         """Those to write now, oldest first in each destination; the next time is a while later."""
         if now < self.retry_at:
