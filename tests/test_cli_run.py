@@ -618,7 +618,7 @@ def test_missing_extra_is_named_with_the_command_that_installs_it(
 
     done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=GUARD, check=False)  # noqa: S603 - ours
 
-    assert f"pip install 'conductor-resilience[{extra}]'" in refused(done)
+    assert f"pip install '.[{extra}]' in the checkout" in refused(done)
 
 
 def test_help_shows_what_a_configuration_file_holds() -> None:

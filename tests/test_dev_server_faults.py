@@ -220,4 +220,4 @@ def test_without_aiohttp_the_extra_is_named():
     code = "import sys; sys.modules['aiohttp'] = None\nimport conductor_adapter.dev_server"
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own words
-    assert "pip install 'conductor-resilience[dev-server]'" in done.stderr.splitlines()[-1]
+    assert "pip install '.[dev-server]' in the checkout" in done.stderr.splitlines()[-1]

@@ -29,4 +29,5 @@ def _advice(arguments: Sequence[str], missing: str) -> str:
     name = next((word for word in arguments if not word.startswith("-")), None)
     extras = "cli,dev-server" if name in SERVING else "cli"
     what = "the command line" if name is None else f"the command {name!r}"
-    return f"{what} needs {missing}, which is not installed: pip install 'conductor-resilience[{extras}]'"
+    advice = f"pip install '.[{extras}]' in the checkout of conductor-resilience"
+    return f"{what} needs {missing}, which is not installed; get it with: {advice}"

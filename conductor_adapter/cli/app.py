@@ -61,7 +61,7 @@ OutboxServers = Annotated[
     list[str] | None,
     typer.Option("--server", parser=server_name, metavar="NAME", help="Only this server's; repeat it."),
 ]
-LetterIds = Annotated[list[int] | None, typer.Argument(min=1, max=MAX_ID, metavar="[ID]...", help="Of dead letters.")]
+LetterIds = Annotated[list[int] | None, typer.Argument(min=1, max=MAX_ID, metavar="ID", help="Of dead letters.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 
 
@@ -83,7 +83,7 @@ def main(
 
 @app.command()
 def run(  # noqa: PLR0913, PLR0917 - the options of a command
-    target: Annotated[str, typer.Argument(help="A Python file or a module that holds @worker functions.")],
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="A Python file or a module that holds @worker functions.")],
     server: Servers = None,
     config: Config = None,
     threads: Annotated[

@@ -25,7 +25,7 @@ from resilience import (
     Undelivered,
 )
 
-__all__ = ["NORMAL", "QUIET", "VERBOSE", "Line", "counted", "line_of"]
+__all__ = ["NORMAL", "QUIET", "VERBOSE", "Line", "counted", "line_of", "without_name"]
 
 QUIET, NORMAL, VERBOSE = 0, 1, 2
 _ENDS = {
@@ -68,7 +68,7 @@ def _of_polls(event: RunnerEvent) -> Line | None:
         case BreakerChanged(name, before, after):
             return _of_breaker(event, name, before, after)
         case PollFailed(source, error):
-            return Line("poll failed", source, f"poll failed: {_text(error)}", style="red")
+            return Line("poll failed", source, f"poll failed: {_text(error, source)}", style="red")
         case PollTimedOut(source, timeout):
             text = f"no answer to a poll within {timeout:g} s; a late one is taken in"
             return Line("poll timed out", source, text, style="red")
@@ -83,7 +83,7 @@ def _of_breaker(event: BreakerChanged, name: str, before: BreakerState, after: B
     wait = f", next probe in {event.retry_after:.1f} s" if event.retry_after is not None else ""
     trip = before is BreakerState.CLOSED
     kind = "breaker" if trip or after is BreakerState.CLOSED else "probe"
-    because = f": {_text(event.error)}" if trip and event.error is not None else ""
+    because = f": {_text(event.error, name)}" if trip and event.error is not None else ""
     calls = "" if event.calls is None else f" of {event.calls}"
     text = f"breaker{calls} {before.value} -> {after.value}{wait}{because}"
     return Line(
@@ -94,12 +94,13 @@ def _of_breaker(event: BreakerChanged, name: str, before: BreakerState, after: B
 def _of_deliveries(event: RunnerEvent) -> Line | None:
     match event:
         case DeliveryFailed(destination, key, attempt, error):
-            text = f"result of task {key} not taken (attempt {attempt}), it is sent again: {_text(error)}"
+            said = without_name(_text(error), destination, key)
+            text = f"result of task {key} not taken (attempt {attempt}), it is sent again: {said}"
             return Line("delivery failed", destination, text, style="red")
         case DeliveryResumed(destination):
             return Line("delivery resumed", destination, "takes results again", style="green")
         case DeadLettered(destination, key, reason):
-            text = f"result of task {key} was refused for good: {reason}"
+            text = f"result of task {key} was refused for good: {without_name(reason, destination, key)}"
             return Line("dead letter", destination, text, QUIET, style="bold red")
         case Undelivered(destination, key):
             return Line(
@@ -139,7 +140,7 @@ def _of_tasks(event: RunnerEvent) -> Line | None:
         case GaveBack(source, count, reason):
             return Line("gave back", source, f"{counted(count, 'task')} given back un-started ({reason})", style="cyan")
         case GiveBackFailed(source, count, error):
-            text = f"{counted(count, 'task')} could not be given back, the server times them out: {_text(error)}"
+            text = f"{counted(count, 'task')} could not be given back, the server times them out: {_text(error, source)}"
             return Line("give-back failed", source, text, style="red")
         case HandlerFailed(source, error):
             return Line("task lost", source, f"a task could not be handled: {_text(error)}", QUIET, style="bold red")
@@ -152,9 +153,8 @@ def _of_tasks(event: RunnerEvent) -> Line | None:
 def _of_leases(event: RunnerEvent) -> Line | None:
     match event:
         case TaskLeaseLost(server, task_type, _, error):
-            text = (
-                f"a task of type {task_type!r} has outlived its response timeout, it may be run again: {_text(error)}"
-            )
+            said = _text(error, server)
+            text = f"a task of type {task_type!r} has outlived its response timeout, it may be run again: {said}"
             return Line("lease lost", server, text, style="red")
     return None
 
@@ -164,5 +164,11 @@ def counted(count: int, what: str) -> str:
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
-def _text(error: BaseException) -> str:
-    return str(error) or type(error).__name__
+def without_name(text: str, server: str, task_id: str | None = None) -> str:
+    """What went wrong, where the server, and the task, are named already."""
+    text = text.removeprefix(f"server {server!r}: ")
+    return text if task_id is None else text.replace(f" of task {task_id}: ", ": ", 1)
+
+
+def _text(error: BaseException, server: str = "") -> str:
+    return without_name(str(error), server) or type(error).__name__

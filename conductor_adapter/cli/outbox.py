@@ -5,7 +5,7 @@ A worker may be running on the same file: it has what is sent again within secon
 
 import json
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,19 +14,21 @@ import platformdirs
 from rich.console import Console
 from rich.table import Table
 
-from conductor_adapter.cli.lines import counted
+from conductor_adapter.cli.lines import counted, without_name
 from conductor_adapter.cli.streams import say, written
 from conductor_adapter.cli.usage import refusing
 from conductor_adapter.protocol import one_line
 from conductor_adapter.running.outbox import open_outbox
+from conductor_adapter.settings import ServerSettings
 from resilience import DeadLetter, Outbox, OutboxError, Stock
 
-__all__ = ["NO_OUTBOX", "outbox_path", "purge", "retry", "show"]
+__all__ = ["NO_OUTBOX", "elsewhere", "outbox_path", "purge", "retry", "show"]
 
 NO_OUTBOX = "none"
 _NAME = "conductor-adapter"
 _ALL: Sequence[str | None] = (None,)
 _NOTHING = 1  # exit status: there was nothing of what was named
+_NO_LETTER = f"there is no such dead letter: see '{_NAME} outbox list'"
 
 
 def outbox_path(given: str) -> Path | None:
@@ -40,15 +42,28 @@ def outbox_path(given: str) -> Path | None:
     return Path(given) if given else _own_folder() / "outbox.db"
 
 
+def elsewhere(path: Path | None, servers: Iterable[ServerSettings]) -> dict[str, int]:
+    """How many results of these servers another process has, by server; one that was killed has them for a while."""
+    if path is None or not path.exists():
+        return {}
+    ours = {(server.name, server.identity) for server in servers}
+    with open_outbox(path) as outbox:
+        taken = {one.destination: _taken(one) for one in outbox.stock() if (one.destination, one.identity) in ours}
+    return {name: count for name, count in taken.items() if count}
+
+
 def show(given: str, servers: Collection[str], *, as_json: bool) -> int:
     """Say what waits for each server, and every dead letter with its reason."""
     with _opened(given) as outbox, written():
-        stocks = [stock for stock in outbox.stock() if not servers or stock.destination in servers]
+        found = outbox.stock()
+        stocks = [stock for stock in found if not servers or stock.destination in servers]
         letters = [letter for letter in outbox.dead_letters() if not servers or letter.row.destination in servers]
         if as_json:
             _print_objects(stocks, letters)
+        elif found and not stocks:
+            print(f"{outbox.path}: {_nothing_of(servers, found)}")  # noqa: T201 - output of a command
         else:
-            _print(outbox.path, stocks, letters)
+            _print(outbox, stocks, letters)
     return 0
 
 
@@ -56,8 +71,11 @@ def retry(given: str, servers: Sequence[str], ids: Collection[int]) -> int:
     """Let dead letters be sent again; exit status 1 if there is none like that."""
     with _opened(given) as outbox:
         revived = sum(outbox.revive(server, ids=ids or None) for server in servers or _ALL)
+    if not revived:
+        say(_NO_LETTER)
+        return _NOTHING
     say(f"{counted(revived, 'dead letter')} will be sent again: by a worker that runs, or the next one that does")
-    return 0 if revived else _NOTHING
+    return 0
 
 
 def purge(given: str, servers: Sequence[str], ids: Collection[int], *, waiting: bool, sure: bool) -> int:
@@ -72,6 +90,9 @@ def purge(given: str, servers: Sequence[str], ids: Collection[int], *, waiting: 
             deleted, what = sum(map(outbox.discard, servers)), "waiting result"
         else:
             deleted, what = sum(outbox.purge(server, ids=ids or None) for server in servers or _ALL), "dead letter"
+    if not deleted and not waiting:
+        say(_NO_LETTER)
+        return _NOTHING
     say(f"{counted(deleted, what)} deleted")
     return 0 if deleted else _NOTHING
 
@@ -123,28 +144,61 @@ def _print_objects(stocks: Sequence[Stock], letters: Sequence[DeadLetter]) -> No
         print(json.dumps({"kind": "dead letter", **row, "at": letter.at, "reason": letter.reason}))  # noqa: T201 - likewise
 
 
-def _print(path: Path, stocks: Sequence[Stock], letters: Sequence[DeadLetter]) -> None:
+def _nothing_of(servers: Collection[str], found: Sequence[Stock]) -> str:
+    """A name that is none of them is likely a typing error."""
+    there = ", ".join(dict.fromkeys(one_line(stock.destination) for stock in found))
+    return f"nothing of {', '.join(servers)}; there is something of {there}"
+
+
+def _taken(stock: Stock) -> int:
+    return stock.waiting - stock.free
+
+
+def _print(outbox: Outbox, stocks: Sequence[Stock], letters: Sequence[DeadLetter]) -> None:
     if not stocks:
-        print(f"{path}: empty")  # noqa: T201 - output of a command
+        print(f"{outbox.path}: empty")  # noqa: T201 - output of a command
         return
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
-    heads = [(stock.destination, stock.identity, str(stock.waiting), str(stock.dead)) for stock in stocks]
-    _print_rows(console, ("server", "url", "waiting", "dead letters"), heads)
-    if letters:
-        _print_rows(console, ("id", "server", "refused at", "task", "reason"), [_columns(letter) for letter in letters])
+    if console.is_terminal:
+        heads = [(stock.destination, stock.identity, str(stock.waiting), str(stock.dead)) for stock in stocks]
+        _print_table(console, ("server", "url", "waiting", "dead letters"), heads)
+    else:
+        _print_lines((one.destination, one.identity, *_amounts(one)) for one in stocks)
+    if taken := sum(map(_taken, stocks)):
+        print(  # noqa: T201 - output of a command
+            f"{taken} of what waits belongs to a worker that runs, or was killed less than {outbox.claim_for:g} s ago"
+        )
+    _print_letters(console, letters)
+
+
+def _amounts(stock: Stock) -> Sequence[str]:
+    return f"{stock.waiting} waiting", counted(stock.dead, "dead letter")
+
+
+def _print_letters(console: Console, letters: Sequence[DeadLetter]) -> None:
+    """On a terminal a table without the reasons: those are long, and stand below it."""
+    rows = [_columns(letter) for letter in letters]
+    if not console.is_terminal:
+        _print_lines(rows)
+    elif rows:
+        _print_table(console, ("id", "server", "refused at", "task"), [row[:-1] for row in rows])
+        for row in rows:
+            console.print(f"{row[0]}: {row[-1]}")
 
 
 def _columns(letter: DeadLetter) -> Sequence[str]:
     row = letter.row
-    return str(row.id), row.destination, _when(letter.at), one_line(row.key), one_line(letter.reason)
+    reason = one_line(without_name(letter.reason, row.destination, row.key))
+    return str(row.id), row.destination, _when(letter.at), one_line(row.key), reason
 
 
-def _print_rows(console: Console, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on a terminal, else a line each with its columns apart by two spaces."""
-    if not console.is_terminal:
-        for row in rows:
-            print("  ".join(row))  # noqa: T201 - output of a command
-        return
+def _print_lines(rows: Iterable[Sequence[str]]) -> None:
+    """A line each, its columns apart by two spaces."""
+    for row in rows:
+        print("  ".join(row))  # noqa: T201 - output of a command
+
+
+def _print_table(console: Console, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     table = Table(*columns)
     for row in rows:
         table.add_row(*row)

@@ -2,7 +2,7 @@
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,8 @@ import attrs
 from conductor_adapter.cli.bookkeeping import books_facts, books_sentence
 from conductor_adapter.cli.health import Health, Wanted, ask_all
 from conductor_adapter.cli.limits import descriptor_hint, open_files
-from conductor_adapter.cli.lines import NORMAL, counted
-from conductor_adapter.cli.outbox import outbox_path
+from conductor_adapter.cli.lines import NORMAL, counted, without_name
+from conductor_adapter.cli.outbox import elsewhere, outbox_path
 from conductor_adapter.cli.printing import Printer
 from conductor_adapter.cli.servers import credentials_hint, find_servers
 from conductor_adapter.cli.streams import say_error
@@ -127,10 +127,12 @@ def run(options: RunOptions, printer: Printer) -> int:
         servers = find_servers(options.servers, options.config)
         config = options.runner_config()
         specs = load_target(options.target)
+        taken = elsewhere(outbox_path(options.outbox), servers)
         ended = Ended(printer)
         runner = TellingRunner(specs, servers, config=config, on_event=ended.hear)
     runner.printer = printer
     _say_start(printer, specs, servers)
+    _say_elsewhere(printer, taken)
     if hint := credentials_hint(options.servers, options.config, servers):
         printer.say("hint", hint, style="yellow")
     threads = [options.threads or spec.threads for spec in specs]
@@ -162,6 +164,16 @@ def _say_start(printer: Printer, specs: Iterable[WorkerSpec], servers: Iterable[
             printer.say("hint", server.hint, style="yellow")
 
 
+def _say_elsewhere(printer: Printer, taken: Mapping[str, int]) -> None:
+    """Who starts a worker again after it was killed would look for its results at once."""
+    for name, count in taken.items():
+        text = (
+            f"{counted(count, 'result')} in the outbox belong to another worker; if that was killed,"
+            f" they are sent from here, {CLAIM_FOR:g} s after its end"
+        )
+        printer.say("outbox", text, server=name, level=NORMAL, style="yellow", elsewhere=count)
+
+
 def _look(printer: Printer, servers: Iterable[ServerSettings], specs: Iterable[WorkerSpec], transport: str) -> None:
     wanted = [Wanted(spec.task_type, spec.domain) for spec in specs]
     for health in ask_all(servers, wanted, choose(transport), LOOK_TIMEOUT):
@@ -176,7 +188,7 @@ def _look(printer: Printer, servers: Iterable[ServerSettings], specs: Iterable[W
 
 def _sentence(health: Health) -> str:
     if health.problem is not None:
-        return f"not reachable: {health.problem}"
+        return f"not reachable: {without_name(health.problem, health.name)}"
     waiting = ", ".join(f"{count} {name}" for name, count in health.waiting.items()) or "it does not say"
     unknown = "".join(f"; task type {name!r} is unknown there" for name in health.unknown)
     return f"reachable; waiting: {waiting}{unknown}"

@@ -119,7 +119,10 @@ def _parse_value(name: str, value: str) -> Any:  # noqa: ANN401 - what it is dep
     try:
         return float(value)
     except ValueError:
-        raise ValueError(f"fault {name}={value}: {value!r} is neither a number, true nor false") from None
+        raise ValueError(
+            f"fault {name}={value}: {value!r} is neither a number, true nor false; separate faults by commas, as in"
+            " error=503,only=updates"
+        ) from None
 
 
 class FaultSwitch:

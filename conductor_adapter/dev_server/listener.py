@@ -10,7 +10,7 @@ try:
 except ImportError as error:
     raise ImportError(
         "the dev server needs aiohttp, which is not installed; "
-        "get it with: pip install 'conductor-resilience[dev-server]'"
+        "get it with: pip install '.[dev-server]' in the checkout of conductor-resilience"
     ) from error
 
 __all__ = ["Listener"]

@@ -28,7 +28,7 @@ def choose(name: str | Callable[[ServerSettings], Transport] = "auto") -> Callab
             from conductor_adapter.transports.curl import CurlTransport  # noqa: PLC0415 - optional
         except ImportError as error:
             if name == "curl":
-                advice = "pip install 'conductor-resilience[fast]'"
+                advice = "pip install '.[fast]' in the checkout of conductor-resilience"
                 raise ImportError(
                     f"transport 'curl' needs pycurl 7.45.7 or newer ({error}): {advice}, or choose requests"
                 ) from error

@@ -158,6 +158,8 @@ def _make(path: Path) -> None:
             "give this user write access to its folder, or name another path",
             path,
         ) from error
+    if path.is_dir():
+        raise OutboxError(f"outbox {str(path)!r}: it is a folder: name a file in it", path)
 
 
 def _opened(path: Path, *, check: bool) -> sqlite3.Connection:
