@@ -62,7 +62,7 @@ def test_check_draws_a_table_on_a_terminal(server: DevServer) -> None:
     assert "━" in done.stdout
     below = done.stdout.rpartition("┘")[2]
     assert "eu: task type 'nope' is unknown there" in below
-    assert "dead: server 'dead': " in below
+    assert "dead: Failed to connect to " in below
 
 
 def test_check_says_nothing_below_the_table_of_a_server_that_is_well(server: DevServer) -> None:
@@ -153,6 +153,14 @@ class TakesAnything(Versionless):
         return HttpAnswer(204) if call.path.endswith("update-v2") else super().send(call, timeout)
 
 
+class TakesNothing(Versionless):
+    """A transport to a server that is too busy for results."""
+
+    def send(self, call: HttpCall, timeout: float) -> HttpAnswer:
+        """Refuse results."""
+        return HttpAnswer(503, {}, b"busy") if call.method == "POST" else super().send(call, timeout)
+
+
 class Breaking(Versionless):
     """A transport whose connection breaks at one path."""
 
@@ -228,6 +236,30 @@ def test_whoever_takes_a_result_of_no_workflow_has_no_update_v2() -> None:
     (health,) = ask_all([ServerSettings("eu", URL)], [], TakesAnything, GUARD, v2=True)
 
     assert health.endpoints["update-v2"] is False
+
+
+def test_check_says_of_a_server_that_takes_no_results_that_it_takes_none(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whether it has update-v2 does not show then, and is not denied."""
+    (health,) = ask_all([ServerSettings("eu", URL)], [], TakesNothing, GUARD, v2=True)
+    assert health.endpoints["update-v2"] is None
+    assert health.hint == "takes no results now: update-v2: HTTP 503: busy"
+
+    monkeypatch.setattr(check_module, "ask_all", lambda *_args, **_options: [health])
+    assert check_module.check([f"eu={URL}"], None, [], "auto", as_json=False) == 0
+    assert "batch poll, perhaps update-v2, queue sizes  -  takes no results now: " in capsys.readouterr().out
+
+
+def test_table_of_check_fits_a_terminal() -> None:
+    """At 80 columns neither a head nor a version is cut into pieces; what a server lacks stands below."""
+    with DevServer(name="old", update_v2=False) as old:
+        url = old.url
+        done = command("check", "--server", f"old={url}", FORCE_COLOR="1", TTY_COMPATIBLE="1", COLUMNS="80")
+
+    for whole in ("state", "version", "latency", "3.32.1", url):
+        assert whole in done.stdout
+    assert "old: no update-v2" in done.stdout.rpartition("┘")[2]
 
 
 def test_look_at_a_server_sends_it_no_result() -> None:
@@ -331,6 +363,7 @@ def test_dev_server_serves_until_it_is_told_to_stop() -> None:
     [
         (["--faults", "flood"], "there is no fault 'flood'"),
         (["--faults", "latency=soon"], "neither a number"),
+        (["--faults", "error=503 only=polls"], "separate faults by commas"),
         (["--seed-tasks", "greet"], "must be TYPE=N"),
         (["--seed-tasks", "greet=many"], "must be TYPE=N"),
         (["--seed-tasks", "greet=0"], "must be TYPE=N"),

@@ -79,6 +79,27 @@ def test_event_is_told_in_a_sentence_about_its_server(event: RunnerEvent, senten
     assert (line.server, sentence in line.text) == ("eu", True)
 
 
+@pytest.mark.parametrize(
+    "event",
+    [
+        PollFailed("eu", OSError("server 'eu': down")),
+        DeliveryFailed("eu", "t1", 1, OSError("server 'eu': update of task t1: down")),
+        DeadLettered("eu", "t1", "server 'eu': update of task t1: down"),
+        GiveBackFailed("eu", 1, OSError("server 'eu': down")),
+        TaskLeaseLost("eu", "greet", "t1", OSError("server 'eu': down")),
+        BreakerChanged("eu", BreakerState.CLOSED, BreakerState.OPEN, 1, 2.5, OSError("server 'eu': down")),
+    ],
+)
+def test_server_and_task_are_named_once(event: RunnerEvent) -> None:
+    """The line is about a server already, and says which task: what went wrong does not repeat either."""
+    line = line_of(event)
+
+    assert line is not None
+    assert line.text.endswith(": down")
+    assert "'eu'" not in line.text
+    assert line.text.count("t1") <= 1
+
+
 @pytest.mark.parametrize("event", [ItemsArrived("eu", 1, 1, 0.1), ItemsArrivedLate("eu", 0)])
 def test_what_happens_all_the_time_is_not_told(event: Event) -> None:
     """A working worker is silent."""

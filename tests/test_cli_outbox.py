@@ -60,7 +60,10 @@ def test_list_tells_what_waits_and_why_dead_letters_are_dead(file):
 
     assert (done.returncode, done.stderr) == (0, "")
     servers, letters = done.stdout.splitlines()[:2], done.stdout.splitlines()[2:]
-    assert servers == ["eu  http://eu:8080/api  1  2", "us  http://us:8080/api  0  1"]
+    assert servers == [
+        "eu  http://eu:8080/api  1 waiting  2 dead letters",
+        "us  http://us:8080/api  0 waiting  1 dead letter",
+    ]
     assert len(letters) == 3
     assert re.fullmatch(r"\d+  eu  \d{4}-\d\d-\d\d \d\d:\d\d:\d\d  t1  no task t1 here\?\[2J", letters[0])
     assert "secret" not in done.stdout
@@ -72,6 +75,24 @@ def test_list_of_one_server(file):
 
     assert "t3" in done.stdout
     assert "eu" not in done.stdout
+
+
+def test_list_of_a_server_that_is_not_there_names_those_that_are(file):
+    """A typing error does not look like an empty outbox."""
+    done = command("outbox", "list", "--outbox", file, "--server", "uss")
+
+    assert done.returncode == 0
+    assert done.stdout == f"{file}: nothing of uss; there is something of eu, us\n"
+
+
+def test_list_says_what_another_worker_has(file):
+    """Results of a worker that was just killed do not look as if they were forgotten."""
+    with open_outbox(file) as worker:
+        worker.put(row("eu", "t5"))
+        said = command("outbox", "list", "--outbox", file).stdout.splitlines()
+
+    assert said[0] == "eu  http://eu:8080/api  2 waiting  2 dead letters"
+    assert said[2] == "1 of those that wait: a worker that runs has them, or one that was killed less than 15 s ago"
 
 
 def test_list_speaks_json(file):
@@ -90,6 +111,17 @@ def test_list_draws_tables_on_a_terminal(file):
 
     assert "refused at" in done.stdout
     assert "━" in done.stdout
+    below = done.stdout.rpartition("┘")[2]  # reasons are long
+    assert len(re.findall(r"\d+: no task t\d here", below)) == 3
+
+
+def test_list_without_dead_letters_draws_one_table(file):
+    """Nothing is said of what there is none of."""
+    assert command("outbox", "purge", "--yes", "--outbox", file).returncode == 0
+    done = command("outbox", "list", "--outbox", file, FORCE_COLOR="1", TTY_COMPATIBLE="1")
+
+    assert "refused at" not in done.stdout
+    assert done.stdout.count("┘") == 1
 
 
 def test_d6_retry_makes_dead_letters_wait_again(file):
@@ -100,7 +132,8 @@ def test_d6_retry_makes_dead_letters_wait_again(file):
     assert set(ids_of(file)) == {"t2", "t3"}
     assert command("outbox", "retry", "--server", "eu", "--outbox", file).returncode == 0
     assert set(ids_of(file)) == {"t3"}
-    assert command("outbox", "retry", "--server", "eu", "--outbox", file).returncode == 1
+    none = command("outbox", "retry", "--server", "eu", "--outbox", file)
+    assert (none.returncode, none.stdout) == (1, "there is no such dead letter: see 'conductor-adapter outbox list'\n")
     with open_outbox(file) as outbox:
         assert [(stock.destination, stock.waiting) for stock in outbox.stock()] == [("eu", 3), ("us", 0)]
 
@@ -112,7 +145,8 @@ def test_purge_deletes_dead_letters_only_when_told_twice(file):
 
     assert command("outbox", "purge", "--yes", "--server", "us", "--outbox", file).stdout == "1 dead letter deleted\n"
     assert command("outbox", "purge", "--yes", "--outbox", file).stdout == "2 dead letters deleted\n"
-    assert command("outbox", "purge", "--yes", "--outbox", file).returncode == 1
+    none = command("outbox", "purge", "--yes", "--outbox", file)
+    assert (none.returncode, none.stdout) == (1, "there is no such dead letter: see 'conductor-adapter outbox list'\n")
 
 
 def test_purge_of_what_waits_needs_a_server_and_leaves_what_a_worker_has(file):
@@ -124,6 +158,8 @@ def test_purge_of_what_waits_needs_a_server_and_leaves_what_a_worker_has(file):
         done = command("outbox", "purge", "--waiting", "--yes", "--server", "eu", "--outbox", file)
         assert done.stdout == "1 waiting result deleted\n"
         assert [stock.waiting for stock in worker.stock() if stock.destination == "eu"] == [1]
+        again = command("outbox", "purge", "--waiting", "--yes", "--server", "eu", "--outbox", file)
+        assert (again.returncode, again.stdout) == (1, "0 waiting results deleted\n")
 
 
 def test_an_outbox_that_is_not_there_is_not_made(tmp_path):
@@ -140,6 +176,7 @@ def test_what_is_no_outbox_is_refused_in_one_line(tmp_path):
     (tmp_path / "workers.py").write_text(WORKER)
 
     assert "it is no outbox" in refused("outbox", "list", "--outbox", tmp_path / "x.db")
+    assert "it is a folder: name a file in it" in refused("outbox", "list", "--outbox", tmp_path)
     started = ("run", tmp_path / "workers.py", "--server", "eu=http://localhost:1/api", "--outbox", tmp_path / "x.db")
     assert "it is no outbox" in refused(*started)
 
@@ -173,6 +210,9 @@ def test_d2_a_killed_worker_sends_its_results_at_the_next_start(tmp_path):
 
     assert again.returncode == 0, said
     assert "0 tasks polled; 2 results delivered, 2 of a former process" in said
+    assert (
+        "eu: another worker has 2 results of it in the outbox; if that worker was killed, this one sends them" in said
+    )
 
 
 def test_results_left_at_the_end_are_told_of_and_stay_in_the_outbox(tmp_path):
@@ -203,8 +243,8 @@ def open_outbox_when_there(path):
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        (("retry", "9" * 30), "Invalid value for '[ID]...'"),
-        (("purge", "--yes", "9" * 30), "Invalid value for '[ID]...'"),
+        (("retry", "9" * 30), "Invalid value for 'ID'"),
+        (("purge", "--yes", "9" * 30), "Invalid value for 'ID'"),
         (("retry", "--server", os.fsdecode(b"e\xff")), "no server is called that"),
         (("purge", "--yes", "--waiting", "--server", os.fsdecode(b"e\xff")), "no server is called that"),
         (("list", "--server", os.fsdecode(b"e\xff")), "no server is called that"),

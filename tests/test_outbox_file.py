@@ -130,7 +130,7 @@ def test_a_folder_is_no_outbox(tmp_path):
     """Nor can one be inside a file."""
     (tmp_path / "file").touch()
 
-    assert "it cannot be opened" in said(tmp_path)
+    assert "it is a folder: name a file in it" in said(tmp_path)
     assert "it cannot be made" in said(tmp_path / "file" / "outbox.db")
 
 

@@ -819,6 +819,13 @@ def test_impossible_options_are_refused(options: dict[str, float]) -> None:
         RunnerConfig(**options)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("option", ["poll", "breaker", "relay"])
+def test_configuration_of_the_wrong_kind_is_refused(option: str) -> None:
+    """What is wanted is named, instead of what the wrong one lacks."""
+    with pytest.raises(TypeError, match=rf"{option} must be a \w+Config, not 3 of type int"):
+        RunnerConfig(**{option: 3})  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("name", "error"), [("", ValueError), (" ", ValueError), ("half \ud800", ValueError), (5, TypeError)]
 )

@@ -83,7 +83,9 @@ def main(
 
 @app.command()
 def run(  # noqa: PLR0913, PLR0917 - the options of a command
-    target: Annotated[str, typer.Argument(metavar="TARGET", help="A Python file or a module that holds @worker functions.")],
+    target: Annotated[
+        str, typer.Argument(metavar="TARGET", help="A Python file or a module that holds @worker functions.")
+    ],
     server: Servers = None,
     config: Config = None,
     threads: Annotated[

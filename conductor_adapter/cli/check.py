@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from conductor_adapter.cli.health import Health, Wanted, ask_all
+from conductor_adapter.cli.lines import without_name
 from conductor_adapter.cli.servers import credentials_hint, find_servers
 from conductor_adapter.cli.streams import say_error, written
 from conductor_adapter.cli.usage import refusing
@@ -19,7 +20,7 @@ __all__ = ["check"]
 
 FAILED = 1
 TIMEOUT = 5.0  # seconds for all that is asked of one server
-COLUMNS = ("state", "version", "latency", "auth", "endpoints", "waiting")  # behind name and url
+NARROW = ("state", "version", "latency", "auth")  # what has to fit between name, url and what waits
 
 
 def check(
@@ -47,38 +48,46 @@ def _tell(asked: Sequence[Health], *, as_json: bool) -> None:
     else:
         for health in asked:
             state = "failed" if health.problem else "ok"
-            row = [health.name, health.url, state, *_facts(health), _remarks(health)]
+            version, latency, auth, waiting = _facts(health)
+            row = [health.name, health.url, state, version, latency, f"auth {auth}"]
+            row += [_endpoints(health), waiting, _remarks(health)]
             print("  ".join(filter(None, row)))  # noqa: T201 - output of a command
 
 
 def _draw(console: Console, asked: Sequence[Health]) -> None:
     """A table, and what there is to say about a server below it, where there is room."""
-    table = Table()
-    table.add_column("server")
-    table.add_column("url", no_wrap=True)
-    for column in COLUMNS:
-        table.add_column(column, overflow="fold")
+    table = Table(show_lines=True)
+    table.add_column("server", overflow="fold")
+    for column in NARROW:
+        table.add_column(column, overflow="fold", min_width=len(column))
+    table.add_column("waiting", overflow="fold", min_width=len("waiting"))
     for health in asked:
         state = "failed" if health.problem else "ok"
-        table.add_row(health.name, health.url, state, *_facts(health), style="red" if health.problem else None)
+        row = (f"{health.name}\n{health.url}", state, *_facts(health))
+        table.add_row(*row, style="red" if health.problem else None)
     console.print(table)
     for health in asked:
-        if remarks := _remarks(health):
+        missing = [f"no {name}" for name, there in health.endpoints.items() if there is False]
+        if remarks := "; ".join(filter(None, (*missing, _remarks(health)))):
             style = "red" if health.problem else "yellow"
             console.print(Text(f"{health.name}: {remarks}", style=style), soft_wrap=True)
 
 
 def _remarks(health: Health) -> str:
     """What is wrong with a server, or looks so."""
-    parts = [health.problem or ""]
+    parts = [without_name(health.problem or "", health.name)]
     if health.hint is not None and health.hint not in parts[0]:
         parts.append(health.hint)
     parts += [f"task type {name!r} is unknown there" for name in health.unknown]
     return "; ".join(filter(None, parts))
 
 
-def _facts(health: Health) -> tuple[str, ...]:
-    endpoints = ", ".join(name if there else f"no {name}" for name, there in health.endpoints.items())
+def _endpoints(health: Health) -> str:
+    words = {True: "", False: "no ", None: "perhaps "}
+    return ", ".join(f"{words[there]}{name}" for name, there in health.endpoints.items()) or "-"
+
+
+def _facts(health: Health) -> tuple[str, str, str, str]:
     waiting = ", ".join(f"{name}={count}" for name, count in health.waiting.items())
     latency = "-" if health.latency is None else f"{health.latency * 1000:.1f} ms"
-    return (health.version or "-", latency, f"auth {health.auth}", endpoints or "-", waiting or "-")
+    return health.version or "-", latency, health.auth, waiting or "-"

@@ -7,12 +7,13 @@ from typing import TypeVar
 
 import attrs
 
+from conductor_adapter.cli.lines import without_name
 from conductor_adapter.protocol import one_line, shorten
 from conductor_adapter.server import AuthRejected, ConductorServer, Operation
 from conductor_adapter.settings import ServerSettings
 from conductor_adapter.tasks import Task, TaskResult, can_be_sent
 from conductor_adapter.transports import Transport, drive
-from conductor_adapter.wire import HttpAnswer, HttpCall, TransportError
+from conductor_adapter.wire import HttpAnswer, HttpCall, ServerFailed, TransportError
 from resilience import Failed, FanOutExecutor, ResilienceError, Undeliverable, Value
 
 __all__ = ["Health", "Wanted", "ask_all"]
@@ -47,7 +48,8 @@ class Health:
         version: its version; None if it does not tell.
         latency: seconds that one poll took.
         auth: ``none``, ``ok``, ``rejected``, or ``?`` when it was not found out.
-        endpoints: what it has, by name: ``batch poll``, ``update-v2`` (only if asked for), ``queue sizes``.
+        endpoints: what it has, by name: ``batch poll``, ``update-v2`` (only if asked for), ``queue sizes``; None if
+            that did not show.
         waiting: tasks waiting, by queue: the task type, behind ``domain:`` where there is one.
         unknown: task types that it has no definition of.
     """
@@ -59,7 +61,7 @@ class Health:
     version: str | None = None
     latency: float | None = None
     auth: str = "none"
-    endpoints: Mapping[str, bool] = attrs.field(factory=dict)
+    endpoints: Mapping[str, bool | None] = attrs.field(factory=dict)
     waiting: Mapping[str, int] = attrs.field(factory=dict)
     unknown: tuple[str, ...] = ()
 
@@ -117,16 +119,17 @@ class _Asking:
         latency = time.monotonic() - began
         sizes = self._told(self._server.queue_sizes())
         types = dict.fromkeys(one.task_type for one in wanted)
+        has_v2, refused = self._v2() if v2 else (None, None)
         return Health(
             name=self._settings.name,
             url=self._settings.url,
-            hint=self._settings.hint,
+            hint="; ".join(filter(None, (self._settings.hint, refused))) or None,
             version=self._told(self._server.version()),
             latency=latency,
             auth="none" if self._settings.auth is None else "ok",
             endpoints={
                 "batch poll": True,
-                **({"update-v2": self._has_v2()} if v2 else {}),
+                **({"update-v2": has_v2} if v2 else {}),
                 "queue sizes": sizes is not None,
             },
             waiting={} if sizes is None else self._waiting(sizes, wanted),
@@ -144,8 +147,10 @@ class _Asking:
         names = [f"{d}:{w.task_type}" if d else w.task_type for w, d in zip(wanted, domains, strict=True)]
         return {name: sizes.get(name, 0) for name in names}
 
-    def _has_v2(self) -> bool:
+    def _v2(self) -> tuple[bool | None, str | None]:
         """Whether it has update-v2: a result for a workflow that cannot be is refused by the endpoint, if there is one.
+
+        And, if no result gets that far, why. Then it does not show.
 
         The operation itself falls back to the plain update when there is none.
         """
@@ -156,10 +161,12 @@ class _Asking:
         except TransportError:
             raise
         except Undeliverable:
-            return calls[-1].path.endswith("/update-v2")
+            return calls[-1].path.endswith("/update-v2"), None
+        except ServerFailed as error:
+            return None, f"takes no results now: {without_name(str(error), self._settings.name, OURSELVES)}"
         except ResilienceError:
-            return False
-        return False  # whoever takes such a result is no Conductor
+            return False, None
+        return False, None  # whoever takes such a result is no Conductor
 
     def _told(self, operation: Operation[T]) -> T | None:
         """What it answers; None if it refuses, which is no reason not to work with it."""

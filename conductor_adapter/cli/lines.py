@@ -140,7 +140,9 @@ def _of_tasks(event: RunnerEvent) -> Line | None:
         case GaveBack(source, count, reason):
             return Line("gave back", source, f"{counted(count, 'task')} given back un-started ({reason})", style="cyan")
         case GiveBackFailed(source, count, error):
-            text = f"{counted(count, 'task')} could not be given back, the server times them out: {_text(error, source)}"
+            text = (
+                f"{counted(count, 'task')} could not be given back, the server times them out: {_text(error, source)}"
+            )
             return Line("give-back failed", source, text, style="red")
         case HandlerFailed(source, error):
             return Line("task lost", source, f"a task could not be handled: {_text(error)}", QUIET, style="bold red")

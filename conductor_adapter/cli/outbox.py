@@ -42,14 +42,20 @@ def outbox_path(given: str) -> Path | None:
     return Path(given) if given else _own_folder() / "outbox.db"
 
 
-def elsewhere(path: Path | None, servers: Iterable[ServerSettings]) -> dict[str, int]:
-    """How many results of these servers another process has, by server; one that was killed has them for a while."""
-    if path is None or not path.exists():
+def elsewhere(path: Path | None, servers: Iterable[ServerSettings]) -> dict[str, str]:
+    """A sentence by server on results that another process has: one that was killed has them for a while."""
+    if path is None:
         return {}
     ours = {(server.name, server.identity) for server in servers}
     with open_outbox(path) as outbox:
         taken = {one.destination: _taken(one) for one in outbox.stock() if (one.destination, one.identity) in ours}
-    return {name: count for name, count in taken.items() if count}
+        within = outbox.claim_for * 4 / 3  # a worker looks for such results after every third
+    return {
+        name: f"another worker has {counted(count, 'result')} of it in the outbox; if that worker was killed, this one"
+        f" sends them within {within:g} s"
+        for name, count in taken.items()
+        if count
+    }
 
 
 def show(given: str, servers: Collection[str], *, as_json: bool) -> int:
@@ -166,7 +172,8 @@ def _print(outbox: Outbox, stocks: Sequence[Stock], letters: Sequence[DeadLetter
         _print_lines((one.destination, one.identity, *_amounts(one)) for one in stocks)
     if taken := sum(map(_taken, stocks)):
         print(  # noqa: T201 - output of a command
-            f"{taken} of what waits belongs to a worker that runs, or was killed less than {outbox.claim_for:g} s ago"
+            f"{taken} of those that wait: a worker that runs has them, or one that was killed less than"
+            f" {outbox.claim_for:g} s ago"
         )
     _print_letters(console, letters)
 

@@ -2,7 +2,7 @@
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -127,12 +127,13 @@ def run(options: RunOptions, printer: Printer) -> int:
         servers = find_servers(options.servers, options.config)
         config = options.runner_config()
         specs = load_target(options.target)
-        taken = elsewhere(outbox_path(options.outbox), servers)
         ended = Ended(printer)
         runner = TellingRunner(specs, servers, config=config, on_event=ended.hear)
+        taken = elsewhere(outbox_path(options.outbox), servers)
     runner.printer = printer
     _say_start(printer, specs, servers)
-    _say_elsewhere(printer, taken)
+    for name, text in taken.items():
+        printer.say("results elsewhere", text, server=name, level=NORMAL, style="yellow")
     if hint := credentials_hint(options.servers, options.config, servers):
         printer.say("hint", hint, style="yellow")
     threads = [options.threads or spec.threads for spec in specs]
@@ -162,16 +163,6 @@ def _say_start(printer: Printer, specs: Iterable[WorkerSpec], servers: Iterable[
     for server in servers:
         if server.hint is not None:
             printer.say("hint", server.hint, style="yellow")
-
-
-def _say_elsewhere(printer: Printer, taken: Mapping[str, int]) -> None:
-    """Who starts a worker again after it was killed would look for its results at once."""
-    for name, count in taken.items():
-        text = (
-            f"{counted(count, 'result')} in the outbox belong to another worker; if that was killed,"
-            f" they are sent from here, {CLAIM_FOR:g} s after its end"
-        )
-        printer.say("outbox", text, server=name, level=NORMAL, style="yellow", elsewhere=count)
 
 
 def _look(printer: Printer, servers: Iterable[ServerSettings], specs: Iterable[WorkerSpec], transport: str) -> None:

@@ -2,7 +2,7 @@
 
 import enum
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -140,6 +140,12 @@ def _is_name(_instance: object, attribute: "attrs.Attribute[str]", value: object
         raise ValueError(f"{attribute.name} is {value!r}; give a name that a URL can carry, or leave it out")
 
 
+def _is_config(_instance: object, attribute: "attrs.Attribute[Any]", value: Any) -> None:  # noqa: ANN401 - whatever was given
+    wanted = {"poll": PollConfig, "breaker": BreakerConfig, "relay": RelayConfig}[attribute.name]
+    if not isinstance(value, wanted):
+        raise TypeError(f"{attribute.name} must be a {wanted.__name__}, not {value!r} of type {type(value).__name__}")
+
+
 @attrs.frozen(kw_only=True)
 class RunnerConfig:
     """How workers run. All times are seconds.
@@ -165,9 +171,9 @@ class RunnerConfig:
     worker_id: str | None = attrs.field(default=None, validator=attrs.validators.optional(_is_name))
     transport: "str | Callable[[ServerSettings], Transport]" = "auto"
     grace: float = attrs.field(default=10.0, validator=number(0.0))
-    poll: PollConfig = attrs.field(factory=PollConfig)
-    breaker: BreakerConfig = attrs.field(factory=BreakerConfig)
-    relay: RelayConfig = attrs.field(factory=RelayConfig)
+    poll: PollConfig = attrs.field(factory=PollConfig, validator=_is_config)
+    breaker: BreakerConfig = attrs.field(factory=BreakerConfig, validator=_is_config)
+    relay: RelayConfig = attrs.field(factory=RelayConfig, validator=_is_config)
     outbox: "str | os.PathLike[str] | Store | None" = None
 
     def __attrs_post_init__(self) -> None:
