@@ -369,7 +369,7 @@ def test_without_pycurl_auto_takes_requests_and_curl_says_how_to_get_it(monkeypa
     monkeypatch.delitem(sys.modules, curl.__name__)
 
     assert choose("auto") is RequestsTransport
-    with pytest.raises(ImportError, match=r"pip install 'conductor-resilience\[fast\]'"):
+    with pytest.raises(ImportError, match=r"pip install '\.\[fast\]' in the checkout"):
         choose("curl")
 
 

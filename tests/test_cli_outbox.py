@@ -190,6 +190,18 @@ def test_the_default_outbox_is_the_users_own(monkeypatch, tmp_path):
     assert outbox_module.outbox_path("none") is None
 
 
+def test_no_outbox_has_nothing_elsewhere():
+    """Results that are kept in memory alone are nobody else's."""
+    assert outbox_module.elsewhere(outbox_module.outbox_path("none"), []) == {}
+
+
+def test_list_of_an_empty_outbox_says_so(tmp_path):
+    """One line, with the file."""
+    open_outbox(tmp_path / "o.db").close()
+
+    assert command("outbox", "list", "--outbox", tmp_path / "o.db").stdout == f"{tmp_path / 'o.db'}: empty\n"
+
+
 def test_d2_a_killed_worker_sends_its_results_at_the_next_start(tmp_path):
     """Results wait as their server refuses updates; kill -9; the next worker delivers them and runs nothing again."""
     (tmp_path / "workers.py").write_text(WORKER)
