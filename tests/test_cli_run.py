@@ -260,7 +260,10 @@ def greet() -> None:
 def test_run_that_stops_while_every_server_hangs_ends_with_1_and_tells_what_is_left(
     pair: tuple[DevServer, DevServer], tmp_path: Path, transport: str
 ) -> None:
-    """It ends though nobody answers, and both tasks are told: as a result or as an un-started task, whatever it was."""
+    """It ends though nobody answers, and every task that came is told: as a result or as an un-started one.
+
+    That is both of them, unless a server hung before its answer with the task was out.
+    """
     (tmp_path / "held_up.py").write_text(HELD_UP_WORKER)
     for server in pair:
         server.start_tasks("greet", 1)
@@ -285,8 +288,9 @@ def test_run_that_stops_while_every_server_hangs_ends_with_1_and_tells_what_is_l
     rows = [json.loads(line) for line in told.splitlines() if line.startswith("{")]
     (end,) = (row for row in rows if row["kind"] == "stopped")
     books = [row for row in rows if row["kind"] == "books"]
-    assert (end["left"] + end["kept"], end["unfinished"]) == (2, 0)
-    assert [(row["polled"], row["updated"], row["balanced"]) for row in books] == [(1, 0, True), (1, 0, True)]
+    assert (end["left"] + end["kept"], end["unfinished"]) == (sum(row["polled"] for row in books), 0)
+    assert max(row["polled"] for row in books) == 1
+    assert [(row["updated"], row["balanced"]) for row in books] == [(0, True), (0, True)]
 
 
 def test_run_exits_with_1_when_a_task_outlives_the_grace(pair: tuple[DevServer, DevServer], tmp_path: Path) -> None:
