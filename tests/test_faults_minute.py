@@ -75,8 +75,8 @@ def check_probes(heard: Iterable[RunnerEvent], servers: Iterable[str]) -> None:
             case DeliveryFailed(server):
                 failed[server, "updates"] += 1
     for server in servers:
-        # With each failure that counts, one of every other worker's that began before it was seen; results in flight, and
-        # lone ones that are repeated.
+        # With each failure that counts, one of every other worker's that began before it was seen; results in flight,
+        # and lone ones that are repeated.
         others = {"polls": FAIL_MAX * (TYPES - 1), "updates": TYPES * THREADS + REPEATS}
         for calls, most in others.items():
             assert failed[server, calls] <= FAIL_MAX + most + probes[server, calls], (failed, probes)
