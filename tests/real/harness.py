@@ -92,21 +92,6 @@ def drained(job: Job, servers: Iterable[RealServer], timeout: float = 180.0) -> 
     wait_until(lambda: job.left(servers) == 0, timeout, "workflows are still running")
 
 
-def warm_up(server: RealServer) -> None:
-    """Have it run tasks until it is quick: one that just started needs seconds for an answer on a busy machine."""
-    name = f"warm_{uuid.uuid4().hex[:8]}"
-    server.client.register(name, name)
-
-    def quick() -> bool:
-        server.client.start(name)
-        (task,) = server.client.poll(name, timeout_ms=5000)
-        began = time.monotonic()
-        server.client.update(task).expect()
-        return time.monotonic() - began < 0.1
-
-    wait_until(quick, 60, "the server stays slow")
-
-
 def check_work(job: Job, server: RealServer, name: str, workflows: Iterable[str], *, crashed: bool = False) -> None:
     """Every workflow is completed by executions from its own server, none beyond the attempts that the server shows.
 

@@ -17,7 +17,6 @@ from harness import (
     check_work,
     drained,
     wait_until,
-    warm_up,
 )
 from servers import RealServers
 from worker_process import WorkerProcess
@@ -57,8 +56,7 @@ def running(request: pytest.FixtureRequest) -> Running:
 
 def test_both_backlogs_are_drained_and_results_go_home(real: RealServers, tmp_path: Path, running: Running) -> None:
     """Every task of both servers is completed by its own server's result, and no update is ever answered with 404."""
-    for server in real:
-        warm_up(server)
+    warm_up(real, tmp_path / "before", running)
     job = Job.new(tmp_path, threads=4, seconds=0.01, steps=2)
     before = [len(server.accesses()) for server in real]
     started = [job.backlog(server, 60) for server in real]
@@ -168,6 +166,16 @@ def test_without_heartbeats_a_long_task_runs_again(real: RealServers, tmp_path: 
 
     with in_process(job, real):
         wait_until(ran_again, 60, "the server still waits for the first attempt")
+
+
+def warm_up(servers: RealServers, folder: Path, running: Running) -> None:
+    """Let them do such work before it counts: one that just started needs seconds for its first answers."""
+    folder.mkdir()
+    job = Job.new(folder, threads=4, seconds=0.01, steps=2)
+    for server in servers:
+        job.backlog(server, 20)
+    with running(job, servers):
+        drained(job, servers)
 
 
 def served(job: Job, server: str) -> int:
