@@ -27,9 +27,12 @@ from resilience import (
     HandlerFailed,
     ItemsArrived,
     ItemsArrivedLate,
+    OutboxFailed,
+    OutboxResumed,
     PollFailed,
     PollOverdue,
     PollTimedOut,
+    RowsKept,
     Undelivered,
 )
 
@@ -49,6 +52,10 @@ SENTENCES: list[tuple[RunnerEvent, str]] = [
     (DeliveryResumed("eu"), "takes results again"),
     (BacklogFull("eu", 50), "takes results too slowly: 50 wait"),
     (BacklogDrained("eu"), "it is polled again"),
+    (OutboxFailed("eu", DOWN), "cannot be written down; no more tasks until they are delivered or written: down"),
+    (OutboxResumed("eu"), "no result is unwritten any more"),
+    (RowsKept("eu", "http://old", 1), "1 result of a former worker waits for http://old, which is no server here"),
+    (RowsKept("eu", "http://old", 2), "2 results of a former worker wait for http://old"),
     (DeadLettered("eu", "t1", "No such task"), "refused for good: No such task"),
     (Undelivered("eu", "t1"), "task t1 was left undelivered"),
     (GaveBack("eu", 2, "stopping"), "2 tasks given back un-started (stopping)"),

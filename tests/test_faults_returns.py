@@ -73,11 +73,11 @@ class Refusing:
 def test_one_task_that_cannot_go_back_keeps_no_other_from_it() -> None:
     """A server that has forgotten one of several un-started tasks gets the others back all the same."""
     link = Link(ServerSettings("eu", "http://eu/api"), Refusing, 5.0)
-    spec = WorkerSpec(task_type="t", function=lambda: None)
+    spec = WorkerSpec(task_type="t", function=lambda: None, worker_id="me")
     tasks = [Task(task_id=name, workflow_id="w") for name in "abc"]
 
     with pytest.raises(Incomplete, match="No such task") as raised:
-        link.source(spec, "me").give_back(tasks)
+        link.source(spec).give_back(tasks)
 
     assert link.transport.sent == ["a", "b", "c"]
     assert [task.task_id for task in raised.value.values] == ["a", "c"]

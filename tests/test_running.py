@@ -58,6 +58,8 @@ from resilience import (
     DeliveryFailed,
     DeliveryResumed,
     GiveBackFailed,
+    OutboxFailed,
+    OutboxResumed,
     PollConfig,
     RelayConfig,
 )
@@ -291,7 +293,7 @@ def test_d5_server_that_takes_results_too_slowly_is_polled_no_faster_than_it_tak
         assert max(waiting) <= 6 + 4
 
 
-@given(st.lists(st.sampled_from(["failed", "failed often", "resumed", "full", "drained"])))
+@given(st.lists(st.sampled_from(["failed", "failed often", "resumed", "full", "drained", "unwritten", "written"])))
 def test_d5_p13_server_is_polled_unless_it_fails_to_take_results_or_takes_them_too_slowly(told: list[str]) -> None:
     """The two reasons are independent: the end of one is no end of the other."""
     error = OSError("no")
@@ -301,14 +303,17 @@ def test_d5_p13_server_is_polled_unless_it_fails_to_take_results_or_takes_them_t
         "resumed": DeliveryResumed("eu"),
         "full": BacklogFull("eu", 50),
         "drained": BacklogDrained("eu"),
+        "unwritten": OutboxFailed("eu", OSError("full")),
+        "written": OutboxResumed("eu"),
     }
-    deliveries, failing, full, often = Deliveries(), False, False, False
+    deliveries, failing, full, often, unwritten = Deliveries(), False, False, False, False
     for name in told:
         deliveries.note(events[name], waiting=1)
         often = (often or name == "failed often") and name != "resumed"
         failing = (failing or name == "failed") and name != "resumed" and not (often and "failed" in name)
         full = (full or name == "full") and name != "drained"
-        assert deliveries.may_poll("eu") is not (failing or full)
+        unwritten = (unwritten or name == "unwritten") and name != "written"
+        assert deliveries.may_poll("eu") is not (failing or full or unwritten)
         assert deliveries.may_poll("us")
 
 

@@ -120,8 +120,8 @@ class Deliveries:
                 self._full.discard(server)
             case OutboxFailed(server):
                 self._unwritten.add(server)
-            case OutboxResumed(server):
-                self._unwritten.discard(server)
+            case _:  # nothing of its is unwritten any more
+                self._unwritten.discard(event.destination)
 
     def _failed(self, server: str, key: str, attempt: int, waiting: int) -> None:
         often = self._often.setdefault(server, set())

@@ -12,9 +12,9 @@ from conductor_adapter.dev_server import DevServer
 NEVER = 3600.0  # seconds between two sweeps: timeouts are found by the calls that promise to look for them
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def embedded_url() -> Iterator[str]:
-    """Where the embedded server's API is."""
+    """Where the embedded server's API is; a thread that outlives its file might end up without coverage."""
     with DevServer(sweep_every=NEVER) as server:
         yield server.url
 
@@ -25,7 +25,7 @@ def real_url(request: pytest.FixtureRequest) -> str:
     return request.getfixturevalue("real_server").url
 
 
-@pytest.fixture(scope="session", params=["embedded_url", pytest.param("real_url", marks=pytest.mark.real)])
+@pytest.fixture(scope="module", params=["embedded_url", pytest.param("real_url", marks=pytest.mark.real)])
 def server(request: pytest.FixtureRequest) -> ConductorClient:
     """A client of the server that is tested; no test knows which one it is."""
     return ConductorClient(request.getfixturevalue(request.param))
