@@ -58,6 +58,7 @@ class Lease:
         turn: how often what is to be done about it has changed; what was noted for an older turn is void.
         failures: attempts to extend it that have failed since.
         error: what the last of them came to.
+        in_flight: heartbeats of it that have not ended.
         ended: whether there is nothing to be extended any more.
     """
 
@@ -69,6 +70,7 @@ class Lease:
     turn: int = 0
     failures: int = 0
     error: BaseException | None = None
+    in_flight: int = 0
     ended: bool = False
 
     def end(self) -> None:
@@ -205,6 +207,7 @@ class Leases:
     def _send(self, line: "_Line", now: float) -> Extension:
         _, lease = line.waiting.take()
         line.prompt += 1
+        lease.in_flight += 1
         left = lease.over_at - now
         patience = max(min(left / 2, TRY_FOR * lease.seconds, LONGEST_TRY), SHORTEST)
         self._put_off(lease, lease.over_at)
@@ -212,6 +215,7 @@ class Leases:
 
     def _land(self, extension: Extension) -> None:
         """A heartbeat is in flight no longer."""
+        extension.lease.in_flight -= 1
         line = self._lines[extension.lease.key]
         if extension.hangs:
             line.hanging -= 1

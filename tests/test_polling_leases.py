@@ -235,6 +235,56 @@ def test_a_heartbeat_is_not_sent_for_an_item_that_ended_while_its_thread_started
     assert extend.started == 0
 
 
+def in_flight(gate: threading.Event) -> tuple[Heartbeats, Lease]:
+    """Heartbeats of one value, of which one has been sent and is answered once the gate opens."""
+    clock, sent = ManualClock(), threading.Event()
+
+    def extend(_value: object, _timeout: float) -> None:
+        sent.set()
+        assert gate.wait(GUARD)
+
+    beats = Heartbeats(clock=clock)
+    source = Source("eu", lambda _count, _wait: [], lease=lambda _: 10.0, extend=extend)
+    (leased,) = beats.leased(source, ["a"], clock())
+    clock.advance(9.0)
+    beats.beat()
+    clock.advance(0.5)
+    beats.beat()
+    assert sent.wait(GUARD)
+    return beats, leased.lease
+
+
+def test_the_end_of_a_lease_waits_for_the_heartbeat_in_flight() -> None:
+    """Its result is not handled beside it: it goes out after the answer."""
+    gate, order = threading.Event(), []
+    beats, lease = in_flight(gate)
+
+    def result() -> None:
+        order.append(beats.end(lease, GUARD, lambda: order.append("late")))
+
+    unit = threading.Thread(target=result)
+    unit.start()
+    assert not order
+    order.append("answer")
+    gate.set()
+    unit.join(GUARD)
+
+    assert order == ["answer", True]
+    assert beats.end(lease, 0.0, lambda: order.append("late"))
+
+
+def test_a_heartbeat_that_is_answered_after_the_result_is_told_of() -> None:
+    """Whoever waited in vain hears of its end, once, and can send the result again."""
+    gate, told = threading.Event(), threading.Event()
+    beats, lease = in_flight(gate)
+
+    assert not beats.end(lease, 0.01, told.set)
+    assert not told.is_set()
+    gate.set()
+
+    assert told.wait(GUARD)
+
+
 def test_closed_heartbeats_send_nothing() -> None:
     """Once the poller has stopped nobody looks after items; what is lost is still told."""
     desk, extend = Desk(), ScriptedCall(None)

@@ -7,11 +7,21 @@ import pytest
 from fault_kit import Case, heal, quick, running, until
 from hearing import GUARD, Heard
 
-from conductor_adapter import DevServer, ServerSettings, Task, TaskLeaseLost, WorkerRunner, WorkerSpec, worker
+from conductor_adapter import (
+    DevServer,
+    RunnerConfig,
+    ServerSettings,
+    Task,
+    TaskLeaseLost,
+    TaskResult,
+    WorkerRunner,
+    WorkerSpec,
+    worker,
+)
 from conductor_adapter.dev_server import DevServerProcess
 from conductor_adapter.running.links import Link
 from conductor_adapter.transports import choose
-from resilience import LeaseLost
+from resilience import LeaseLost, RelayConfig
 
 Pair = tuple[DevServerProcess, DevServerProcess]
 BOTH = pytest.mark.parametrize("transport", ["curl", "requests"])
@@ -155,3 +165,42 @@ def test_lease_of_a_task_is_its_response_timeout(response_timeout: float, lease:
     silent = link.source(WorkerSpec(task_type="t", function=lambda: None, heartbeats=False))
     assert (silent.lease, silent.extend) == (None, None)
     link.transport.close()
+
+
+@pytest.mark.parametrize("answered", [True, False], ids=["answered", "unanswered"])
+def test_a_result_is_not_left_to_a_heartbeat_that_is_handled_beside_it(
+    monkeypatch: pytest.MonkeyPatch, *, answered: bool
+) -> None:
+    """It waits for the heartbeat in flight; where that takes too long it is sent, and once more when it has ended."""
+    beating, gate, order = threading.Event(), threading.Event(), []
+    send = Link._send
+
+    def extend(_link: Link, _task: Task, _timeout: float) -> None:
+        beating.set()
+        assert gate.wait(GUARD)
+        order.append("answer")
+
+    def recorded(link: Link, result: TaskResult, timeout: float) -> None:
+        order.append("result")
+        send(link, result, timeout)
+
+    monkeypatch.setattr(Link, "_extend", extend)
+    monkeypatch.setattr(Link, "_send", recorded)
+    monkeypatch.setattr(Link, "_exchange", recorded)
+
+    @worker("long")
+    def long() -> None:
+        assert beating.wait(GUARD)
+        if answered:
+            threading.Timer(0.2, gate.set).start()
+
+    with DevServer() as server:
+        run = server.start_task("long", responseTimeoutSeconds=60)
+        monkeypatch.setattr("resilience.leases.FIRST_AT", 0.001)
+        relay = RelayConfig(inline_timeout=GUARD if answered else 0.1, send_timeout=GUARD)
+        with WorkerRunner([long], servers=[server.settings], config=RunnerConfig(relay=relay)):
+            assert server.wait(run, timeout=GUARD).status == "COMPLETED"
+            gate.set()
+            until(lambda: len(order) == (2 if answered else 3), lambda: order)
+
+    assert order == (["answer", "result"] if answered else ["result", "answer", "result"])

@@ -193,6 +193,9 @@ class WorkerRunner(Changing, Reporting):
     def _run(self, spec: WorkerSpec, item: Item[Task]) -> None:
         self._counting.starts(item.source, item.value)
         result = _result(spec, item)
+        if result.is_final:  # a heartbeat that is handled beside it could undo it
+            again = partial(self._relay.hand_over, item.source, item.value.task_id, result)
+            item.end_lease(self.config.relay.inline_timeout, again)
         self._relay.deliver(item.source, item.value.task_id, result, chain=item, final=result.is_final)
         if result.status in FAILURES:
             failed = TaskFailed(item.source, spec.task_type, item.value.task_id, result.status, result.reason)

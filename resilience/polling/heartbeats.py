@@ -55,6 +55,8 @@ class Heartbeats:
         self._on_event = on_event
         self._on_change = on_change
         self._lock = threading.Lock()
+        self._landed = threading.Condition(self._lock)
+        self._afterwards: dict[Lease, Callable[[], object]] = {}
         self._leases = Leases(rng)
         self._used = False
         self._executor = FanOutExecutor(max_abandoned=MAX_CALLS, clock=clock)
@@ -96,6 +98,19 @@ class Heartbeats:
         with self._lock:
             return self._leases.next_at()
 
+    def end(self, lease: Lease, timeout: float, late: Callable[[], object]) -> bool:
+        """Extend ``lease`` no more, and wait ``timeout`` seconds for a heartbeat of it that is in flight.
+
+        Returns:
+            Whether none is any more; if one is, ``late`` is called once it has ended.
+        """
+        lease.end()
+        with self._lock:
+            if self._landed.wait_for(lambda: not lease.in_flight, timeout):
+                return True
+            self._afterwards[lease] = late
+            return False
+
     def close(self) -> None:
         """Send no more; what is in flight is left alone."""
         self._executor.close()
@@ -129,10 +144,15 @@ class Heartbeats:
             self._told(extension, key, Failed(error, 0.0))
 
     def _told(self, extension: Extension, _: str, outcome: Outcome[object]) -> None:
+        lease = extension.lease
         with self._lock:
             _note(self._leases, extension, outcome, self._clock())
+            self._landed.notify_all()
+            late = None if lease.in_flight else self._afterwards.pop(lease, None)
         self._tell_lost()
         self._on_change()
+        if late is not None:
+            late()
 
     def _tell_lost(self) -> None:
         with self._lock:

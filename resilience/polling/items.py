@@ -1,6 +1,6 @@
 """Items: polled values on their way through a unit."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from resilience.leases import Lease
@@ -21,6 +21,9 @@ class Holder(Protocol):
 
     def chain(self, item: "Item[Any]", values: Sequence[Any] | None) -> "Item[Any] | None":
         """End the item and let its unit go on."""
+
+    def end_lease(self, lease: Lease, timeout: float, late: Callable[[], object]) -> bool:
+        """Extend it no more; whether none of its heartbeats is in flight any more."""
 
     def leave(self, item: "Item[Any]") -> None:
         """Free the unit and put another thread in the place of the one that is held up."""
@@ -110,6 +113,24 @@ class Item(Generic[V]):
             values are taken in like a late answer.
         """
         return self._holder.chain(self, values)
+
+    def end_lease(self, timeout: float, late: Callable[[], object]) -> bool:
+        """Have the value extended no more, and wait for a heartbeat that is in flight: before its result is sent.
+
+        A source that handles a heartbeat beside a result may write back what it had read before, and so undo the
+        result. Without a heartbeat in flight this returns at once.
+
+        Args:
+            timeout: seconds to wait at most.
+            late: called once the heartbeat has ended, if that takes longer: it should send the result again.
+
+        Returns:
+            Whether no heartbeat is in flight any more; else ``late`` will be called.
+        """
+        if self.lease is None:
+            return True
+        self.lease.end()
+        return not self.lease.in_flight or self._holder.end_lease(self.lease, timeout, late)
 
     def leave(self) -> None:
         """Free the unit though its handler is still held up; another thread takes the handler's place."""

@@ -78,7 +78,9 @@ class Poller(Changing[V]):
         self._polling = self._polls.session()
         self._returns = Returns(clock=clock, on_event=on_event, on_settled=self._returned)
         self._beats = Heartbeats(clock=clock, on_event=on_event, on_change=self._hurry)
-        desk = Desk(self._step, self._ask, self._may_chain, self._leased, self._link, self._wait_as_unit)
+        desk = Desk(
+            self._step, self._ask, self._may_chain, self._leased, self._link, self._wait_as_unit, self._beats.end
+        )
         self._units: Units[V] = Units(desk, on_event)
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)

@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 import attrs
 
 from resilience.events import HandlerFailed, Listener, notify
+from resilience.leases import Lease
 from resilience.polling.heartbeats import parted
 from resilience.polling.items import Item
 from resilience.polling.planner import PollPlanner
@@ -30,6 +31,7 @@ class Desk(Generic[V]):
         leased: the values that came with the answer to that item's result, with their leases.
         link: lets the unit of that item go on with another one, if that leaves nothing to decide; whether it did.
         wait: waits until items may start; False once the poller has stopped.
+        end_lease: extends an item no more; whether none of its heartbeats is in flight any more.
     """
 
     step: Callable[[Tell | None, int], list[Item[V]]]
@@ -38,6 +40,7 @@ class Desk(Generic[V]):
     leased: Callable[[Item[V], Sequence[V]], Sequence[Any]]
     link: Callable[[Item[V]], bool]
     wait: Callable[[], bool]
+    end_lease: Callable[[Lease, float, Callable[[], object]], bool]
 
 
 class Units(Generic[V]):
@@ -141,6 +144,10 @@ class Units(Generic[V]):
         if not item.end():
             return
         self._desk.step(partial(_gave_up, item) if give_back else partial(_finished, item.source), 0)
+
+    def end_lease(self, lease: Lease, timeout: float, late: Callable[[], object]) -> bool:
+        """Extend it no more; whether none of its heartbeats is in flight any more."""
+        return self._desk.end_lease(lease, timeout, late)
 
     def may_chain(self, item: Item[Any]) -> bool:
         """Whether the unit may go on without a poll."""
