@@ -85,6 +85,14 @@ class Condition:
             if not strand.process.dead:
                 self._lock.__enter__()
 
+    def wait_for(self, holds: Callable[[], bool], timeout: float) -> bool:
+        """Wait until it holds, without the lock while it does not; whether it does."""
+        machine = getcurrent().process.machine
+        until = machine.now + timeout
+        while not (held := holds()) and (left := until - machine.now) > 0:
+            self.wait(left)
+        return held
+
     def notify(self, n: int = 1) -> None:
         """Wake some."""
         while n > 0 and self._waiting:
