@@ -137,8 +137,11 @@ def test_a_heartbeat_that_hangs_is_tried_again_and_its_late_answer_counts() -> N
     desk.until(1.5)
     extend.wait_ended(1)  # the second try has failed
     desk.settle(2)
+    lease = desk.leases["v"]
+    assert lease is not None
+    assert lease.failures
     extend.release()
-    desk.settle()
+    until(lambda: not lease.failures, "the late answer counts")
     desk.until(4.0)
 
     assert desk.lost() == []
