@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from attrs import Attribute
 
-__all__ = ["check_number", "check_whole", "function", "number", "text", "truth", "whole"]
+__all__ = ["check_function", "check_number", "check_whole", "function", "number", "text", "truth", "whole"]
 
 Validator = Callable[[Any, "Attribute[Any]", Any], None]
 
@@ -42,10 +42,15 @@ def text(_: object, attribute: "Attribute[Any]", value: object) -> None:
         raise TypeError(f"{attribute.name} must be a text, not {value!r}: convert it with str()")
 
 
-def function(_: object, attribute: "Attribute[Any]", value: object) -> None:
-    """An attrs validator: the field it stands at must be something that can be called."""
+def check_function(name: str, value: object) -> None:
+    """Refuse ``value`` unless it can be called."""
     if not callable(value):
-        raise TypeError(f"{attribute.name} must be a function, not {value!r}: hand it over without calling it")
+        raise TypeError(f"{name} must be a function, not {value!r}: hand it over without calling it")
+
+
+def function(_: object, attribute: "Attribute[Any]", value: object) -> None:
+    """An attrs validator that is ``check_function`` for the field it stands at."""
+    check_function(attribute.name, value)
 
 
 def truth(_: object, attribute: "Attribute[Any]", value: object) -> None:

@@ -8,7 +8,7 @@ import weakref
 
 import pytest
 
-from resilience import Claimed, DeadLetter, Outbox, OutboxError, Row, Stock
+from resilience import Claimed, DeadLetter, Destination, Outbox, OutboxError, Relay, Row, Stock
 from resilience.delivery.outbox import database
 from resilience.delivery.outbox import desk as desk_module
 from resilience.delivery.outbox import outbox as outbox_module
@@ -496,3 +496,33 @@ def test_a_file_that_is_made_by_others_while_it_is_looked_at_is_an_outbox(path, 
     monkeypatch.setattr(sqlite3, "connect", lambda *args, **options: connect(*args, factory=Watched, **options))
     with Outbox(path) as outbox:
         assert outbox.put(result(1)).id
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"path": 3}, "path must be a text or a Path, not 3"),
+        ({"path": b"o.db"}, "path must be a text or a Path, not b'o.db'"),
+        ({"dump": None}, "dump must be a function, not None"),
+        ({"load": "json"}, "load must be a function, not 'json'"),
+    ],
+)
+def test_what_could_not_work_later_is_refused_at_once(tmp_path, wrong, says):
+    """Not when the first result has to wait: then it would be in nobody's way but in no file either."""
+    with pytest.raises(TypeError, match=says):
+        Outbox(**{"path": tmp_path / "o.db", **wrong})
+
+    assert not (tmp_path / "o.db").exists()
+
+
+@pytest.mark.parametrize("store", [3, "o.db", object()])
+def test_a_store_that_is_none_is_refused(store):
+    """A path is no store: it has to be opened as an Outbox first."""
+    with pytest.raises(TypeError, match="store must be a Store, such as an Outbox, not"):
+        Relay([Destination("eu", print)], store=store)
+
+
+def test_d1_an_identity_that_is_no_text_is_refused():
+    """Read back from a file it would be another one, and its rows nobody's."""
+    with pytest.raises(TypeError, match="identity must be a text, not 3"):
+        Destination("eu", print, identity=3)

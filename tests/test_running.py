@@ -855,3 +855,10 @@ def test_phases_only_go_forward(phase: Phase, to: Phase) -> None:
 def test_results_always_get_a_part_of_the_grace(grace: float, used: float) -> None:
     """However long running tasks took, a fifth of the grace is left for results, and never more than all of it."""
     assert grace * 0.2 <= share_of_grace(grace, used) <= grace
+
+
+@pytest.mark.parametrize("given", [3, True, b"o.db", object()])
+def test_outbox_that_is_neither_path_nor_store_is_refused(given: Any) -> None:
+    """Where it is written, before anything is opened."""
+    with pytest.raises(TypeError, match="outbox, if it is no path, must be a Store, such as an Outbox, not"):
+        RunnerConfig(outbox=given)

@@ -1,6 +1,7 @@
 """A worker's life as values: how it is to run, which phase it is in, how it ended. Pure."""
 
 import enum
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from conductor_adapter.tasks import can_be_sent
 from resilience._checks import number, whole
 from resilience.breaker import BreakerConfig
 from resilience.delivery import RelayConfig
+from resilience.delivery.store import check_store
 from resilience.events import (
     BacklogDrained,
     BacklogFull,
@@ -22,7 +24,6 @@ from resilience.events import (
 from resilience.polling import PollConfig
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable
 
     from conductor_adapter.settings import ServerSettings
@@ -146,6 +147,11 @@ def _is_config(_instance: object, attribute: "attrs.Attribute[Any]", value: Any)
         raise TypeError(f"{attribute.name} must be a {wanted.__name__}, not {value!r} of type {type(value).__name__}")
 
 
+def _is_outbox(_instance: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
+    if value is not None and not isinstance(value, (str, os.PathLike)):
+        check_store(f"{attribute.name}, if it is no path,", value)
+
+
 @attrs.frozen(kw_only=True)
 class RunnerConfig:
     """How workers run. All times are seconds.
@@ -174,7 +180,7 @@ class RunnerConfig:
     poll: PollConfig = attrs.field(factory=PollConfig, validator=_is_config)
     breaker: BreakerConfig = attrs.field(factory=BreakerConfig, validator=_is_config)
     relay: RelayConfig = attrs.field(factory=RelayConfig, validator=_is_config)
-    outbox: "str | os.PathLike[str] | Store | None" = None
+    outbox: "str | os.PathLike[str] | Store | None" = attrs.field(default=None, validator=_is_outbox)
 
     def __attrs_post_init__(self) -> None:
         if self.poll.poll_wait > CONDUCTOR_MAX_WAIT:

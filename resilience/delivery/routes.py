@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from resilience._checks import number, truth
+from resilience._checks import number, text, truth
 from resilience.delivery.config import RelayConfig
 from resilience.delivery.parcel import Parcel, Report
 from resilience.delivery.schedule import Lane
@@ -56,13 +56,13 @@ class Destination:
 
     Raises:
         ValueError: for an empty name, or a negative wait.
-        TypeError: for a name that is no text, a ``send`` or ``exchange`` that cannot be called, or a ``bounded`` that
-            is neither True nor False.
+        TypeError: for a name or an identity that is no text, a ``send`` or ``exchange`` that cannot be called, or a
+            ``bounded`` that is neither True nor False.
     """
 
     name: str
     send: Callable[[Any, float], None]
-    identity: str = ""
+    identity: str = attrs.field(default="", validator=text)
     bounded: bool = attrs.field(default=False, validator=truth)
     exchange: Exchange | None = attrs.field(
         default=None, kw_only=True, validator=attrs.validators.optional(attrs.validators.is_callable())

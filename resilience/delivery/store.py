@@ -17,7 +17,7 @@ import attrs
 
 from resilience._checks import check_whole
 
-__all__ = ["Claimed", "DeadLetter", "MemoryStore", "Row", "Stock", "Store"]
+__all__ = ["Claimed", "DeadLetter", "MemoryStore", "Row", "Stock", "Store", "check_store"]
 
 log = logging.getLogger("resilience.delivery")
 
@@ -136,6 +136,12 @@ class Store(Protocol):
 
     def revive(self, destination: str | None = None) -> int:
         """Turn the dead letters (of ``destination``, or all) into rows that are nobody's; returns how many."""
+
+
+def check_store(name: str, value: object) -> None:
+    """Refuse ``value`` unless it looks like a `Store`."""
+    if not all(hasattr(value, what) for what in ("durable", "put", "claim")):
+        raise TypeError(f"{name} must be a Store, such as an Outbox, not {value!r} of type {type(value).__name__}")
 
 
 class MemoryStore:

@@ -25,7 +25,7 @@ from resilience.delivery.outage import Outage
 from resilience.delivery.parcel import Parcel
 from resilience.delivery.routes import Announcer, Destination, Route, routes
 from resilience.delivery.sends import Sends
-from resilience.delivery.store import DeadLetter, MemoryStore, Store
+from resilience.delivery.store import DeadLetter, MemoryStore, Store, check_store
 from resilience.delivery.tally import DestinationView
 from resilience.delivery.units import Units
 from resilience.events import Listener
@@ -74,6 +74,7 @@ class Relay:
 
     Raises:
         ValueError: for two destinations of one name, or none at all.
+        TypeError: for a store that is none.
     """
 
     def __init__(  # noqa: PLR0913 - collaborators, by keyword
@@ -88,6 +89,8 @@ class Relay:
         rng: random.Random | None = None,
         on_event: Listener | None = None,
     ) -> None:
+        if store is not None:
+            check_store("store", store)
         self._config = config
         self._clock = clock
         rng, given = rng or random.Random(), tuple(destinations)

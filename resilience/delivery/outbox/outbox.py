@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
-from resilience._checks import check_number
+from resilience._checks import check_function, check_number
 from resilience.delivery.outbox.database import closed
 from resilience.delivery.outbox.desk import Desk
 from resilience.delivery.outbox.statements import Entry
@@ -40,7 +40,8 @@ class Outbox:
 
     Raises:
         OutboxError: the file cannot be used; the text says why and what to do.
-        ValueError: ``claim_for`` is not above 0 (TypeError: is no number).
+        ValueError: ``claim_for`` is not above 0.
+        TypeError: it is no number, ``path`` no path, ``dump`` or ``load`` no function.
     """
 
     durable = True
@@ -55,6 +56,10 @@ class Outbox:
         clock: Callable[[], float] = time.time,
     ) -> None:
         check_number("claim_for", claim_for, least=0.0, exclusive=True)
+        check_function("dump", dump)
+        check_function("load", load)
+        if not isinstance(path, (str, os.PathLike)):
+            raise TypeError(f"path must be a text or a Path, not {path!r}: name a file")
         self.path = Path(path).absolute()
         self.claim_for = claim_for
         self._dump = dump
