@@ -1,11 +1,16 @@
 """Corners of the embedded server that only accidents of timing or of the system reach."""
 
 import asyncio
+import gc
 import importlib
 import json
 import logging
+import socket
 import subprocess
+import sys
+import threading
 import urllib.request
+from contextlib import suppress
 from types import SimpleNamespace
 
 import attrs
@@ -29,6 +34,39 @@ def test_dropping_a_connection_that_is_gone_is_no_error() -> None:
 def test_waiting_for_an_unknown_run_says_so() -> None:
     """Whoever waits for a run that is not there is told that it has not ended."""
     assert "has not ended after 2 s" in standing(SimpleNamespace(run=lambda _: None), "r", 2.0)  # type: ignore[arg-type]
+
+
+def test_a_server_that_stops_while_clients_connect_leaves_no_socket_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that was accepted at that very moment is closed like any other."""
+    left: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", left.append)  # told of sockets that are collected while open
+
+    for _ in range(40):
+        _stop_while_clients_connect()
+        gc.collect()
+
+    assert not left
+
+
+def _stop_while_clients_connect() -> None:
+    came: list[socket.socket] = []
+    stopped, first = threading.Event(), threading.Event()
+
+    def connect() -> None:
+        while not stopped.wait(0.0005):
+            with suppress(OSError):
+                came.append(socket.create_connection(("127.0.0.1", port), 0.2))
+                first.set()
+
+    with DevServer() as server:
+        port = server.port
+        client = threading.Thread(target=connect)
+        client.start()
+        assert first.wait(10)
+    stopped.set()
+    client.join()
+    for connection in came:
+        connection.close()
 
 
 def test_half_a_character_in_a_log_is_taken(caplog: pytest.LogCaptureFixture) -> None:

@@ -287,11 +287,12 @@ def test_stop_waits_until_what_the_last_answer_brought_is_back(apart: ThreadPool
 def test_what_the_last_answer_brought_and_is_not_back_in_time_is_told(apart: ThreadPoolExecutor) -> None:
     """A server that does not take the task back before the grace is over keeps it, and the report says so."""
     stage = chained()
-    script = stage.script
+    script, ledger = stage.script, stage.runner._relay._ledger
     script.gates[BACK] = threading.Event()
     script.brings = [wire("last")]
 
-    stopping = apart.submit(stage.runner.stop, 1.0)
+    stopping = apart.submit(stage.runner.stop, 2.0)
+    until(lambda: ledger.end < float("inf"), "the pollers have stopped, and it sends what waits")
     script.gates[V2].set()
     report = stopping.result(GUARD)
     script.gates[BACK].set()

@@ -16,6 +16,7 @@ except ImportError as error:
 __all__ = ["Listener"]
 
 _MAX_BODY = 256 * 1024 * 1024
+_TURNS = 5
 
 
 class Listener:
@@ -44,9 +45,10 @@ class Listener:
         self._socket = await loop.create_server(self._http, self.host, self.port, backlog=1024)
         self.port = self._socket.sockets[0].getsockname()[1]
 
-    def refuse(self) -> None:
+    async def refuse(self) -> None:
         """Stop listening and close every connection, also those with a call in flight."""
         if self._socket is not None:
+            await self._let_nobody_in(self._socket)
             self._socket.close()
             self._socket = None
         for connection in self._http.connections:
@@ -54,15 +56,21 @@ class Listener:
 
     async def close(self) -> None:
         """Stop listening, and drop what is in flight at once."""
-        self.refuse()
+        await self.refuse()
         calls = [task for task in self._in_flight if task is not None]
         for task in calls:
             task.cancel()
         await asyncio.gather(*calls, return_exceptions=True)
         # Not 0: aiohttp takes that for "without end".
         await self._http.shutdown(timeout=0.01)
-        self.refuse()  # who was let in meanwhile
-        await asyncio.sleep(0)  # a closed connection is gone after a turn of the loop
+        await _turns()
+
+    @staticmethod
+    async def _let_nobody_in(server: asyncio.Server) -> None:
+        """Accept no more, and make those connections that were: asyncio leaks one that it makes for a closed server."""
+        for socket in server.sockets:
+            asyncio.get_running_loop().remove_reader(socket.fileno())
+        await _turns()
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         task = asyncio.current_task()
@@ -82,6 +90,12 @@ class Listener:
         if answer.media_type:
             response.headers["Content-Type"] = answer.media_type
         return response
+
+
+async def _turns() -> None:
+    """Let the loop turn: a connection that was accepted is known after three turns, a closed one is gone after one."""
+    for _ in range(_TURNS):
+        await asyncio.sleep(0)
 
 
 def _drop(request: web.BaseRequest) -> web.StreamResponse:

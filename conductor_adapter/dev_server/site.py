@@ -137,7 +137,7 @@ class Site:
             self._end = loop.call_later(faults.for_seconds, lambda: self._begin(self.put_faults(Faults())))
         async with self._door:  # whoever comes last finds what is in force then, not what it was called with
             if self._switch.current.refuse:
-                self._listener.refuse()
+                await self._listener.refuse()
             else:
                 await self._listener.open()
 
