@@ -118,6 +118,7 @@ class Leases:
         self._timed = _Queue()
         self._lines: dict[Hashable, _Line] = {}  # of keys that wait for something
         self._lost: list[Lease] = []
+        self._told = NEVER
 
     def begin(self, key: Hashable, value: object, seconds: float, *, asked: float, now: float) -> Lease:
         """Extend ``value``, which arrived ``now``, until its lease ends.
@@ -197,10 +198,17 @@ class Leases:
         lost, self._lost = self._lost, []
         return lost
 
-    def next_at(self) -> float:
-        """When to call `due` again if nothing happens before; infinite: never."""
+    def next_at(self, now: float) -> float:
+        """When to call `due` again if nothing happens before; infinite: never.
+
+        A time that was told stands until it has come, even if what was due then has ended: whoever waits for it need
+        not be woken for every item that comes and goes meanwhile.
+        """
         times = [line.next_at() for line in self._lines.values()] if self._lines else []
-        return min([self._timed.first(), *times])
+        at = min([self._timed.first(), *times])
+        if not now < self._told <= at:
+            self._told = at
+        return self._told
 
     # -- inside ------------------------------------------------------------------------------------------------------
 

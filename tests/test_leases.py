@@ -28,7 +28,7 @@ class Desk:
     def until(self, now: float) -> list[Extension]:
         """Let the time pass as a punctual driver does; returns what was sent meanwhile."""
         sent = []
-        while (at := max(self.leases.next_at(), self.now)) <= now:
+        while (at := max(self.leases.next_at(self.now), self.now)) <= now:
             self.now = at
             sent += self.leases.due(at)
         self.now = now
@@ -64,7 +64,7 @@ def test_lease_counts_from_when_the_poll_was_sent_and_is_given_up_from_its_arriv
     desk.leases.failed(first, ERROR, 20.0)
     tries = []
     while not (lost := desk.lost()):
-        for extension in desk.until(min(desk.leases.next_at(), 40.0)):
+        for extension in desk.until(min(desk.leases.next_at(desk.now), 40.0)):
             tries.append(extension.sent_at)
             desk.leases.failed(extension, ERROR, desk.now)
 
@@ -84,8 +84,24 @@ def test_nothing_is_sent_for_an_item_that_has_ended() -> None:
     waiting.end()
     assert desk.until(100.0) == []
     assert desk.lost() == []
-    assert desk.leases.next_at() == math.inf
+    assert desk.leases.next_at(desk.now) == math.inf
     assert ended.value is None
+
+
+def test_a_time_that_was_told_stands_until_it_has_come() -> None:
+    """Short items, of which none is left at times, do not change when to look next; an earlier one does."""
+    desk = Desk()
+    lease = desk.begin()
+    assert desk.leases.next_at(1.0) == 8.0
+    lease.end()
+    assert desk.leases.next_at(2.0) == 8.0
+    desk.now = 2.0
+    desk.begin(seconds=100.0)
+    assert desk.leases.next_at(3.0) == 8.0
+    desk.begin(seconds=5.0)
+    assert desk.leases.next_at(4.0) == 6.0
+    assert desk.until(8.0) != []
+    assert desk.leases.next_at(8.0) > 8.0
 
 
 def test_an_answer_for_an_item_that_has_ended_changes_nothing() -> None:
@@ -100,7 +116,8 @@ def test_an_answer_for_an_item_that_has_ended_changes_nothing() -> None:
         (extension,) = desk.until(desk.now + 8.0)
         lease.end()
         tell(extension)
-        assert desk.leases.next_at() == math.inf
+        assert desk.until(desk.now + 10.0) == []
+        assert desk.leases.next_at(desk.now) == math.inf
         assert desk.lost() == []
 
 
@@ -274,13 +291,13 @@ def test_every_length_makes_calls_that_can_be_timed(seconds: float, now: float) 
     """However odd the server's configuration."""
     leases = Leases()
     leases.begin("a", "v", seconds, asked=now, now=now)
-    at = max(leases.next_at(), now)
+    at = max(leases.next_at(now), now)
 
     for extension in leases.due(at):
         assert 0 < extension.patience <= LONGEST_TRY
         assert extension.patience <= extension.timeout <= LONGEST_CALL
         leases.failed(extension, ERROR, at)
-    assert leases.next_at() >= at or leases.drain_lost()
+    assert leases.next_at(at) >= at or leases.drain_lost()
 
 
 class Item:
@@ -335,7 +352,7 @@ class Machine(RuleBasedStateMachine):
         until = self.now + seconds
         while True:
             hangs = min((e.sent_at + e.patience for e in self.flying if not e.hangs), default=math.inf)
-            at = max(self.now, min(self.leases.next_at(), hangs))
+            at = max(self.now, min(self.leases.next_at(self.now), hangs))
             if at > until:
                 break
             self.now = at
@@ -419,7 +436,7 @@ class Machine(RuleBasedStateMachine):
                 patience = min(item.seconds / 20, 1.0) if any(not e.hangs for e in flying) else 0.0
                 assert self.now <= item.latest + patience + 1e-9
         assert all(len(self.of(key)) <= MAX_CALLS for key in "abc")
-        assert self.leases.next_at() > self.now
+        assert self.leases.next_at(self.now) > self.now
 
 
 TestMachine = Machine.TestCase

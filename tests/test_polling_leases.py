@@ -367,8 +367,8 @@ def rests(poller: Poller[object]) -> bool:
 
 
 def at_rest(poller: Poller[object]) -> bool:
-    """Whether no heartbeat will be sent."""
-    return poller._beats.next_at() == float("inf")
+    """Whether no heartbeat will be sent, not even when the time that was told last has come."""
+    return poller._beats._leases.next_at(float("inf")) == float("inf")
 
 
 @pytest.mark.usefixtures("quickly")
@@ -481,6 +481,28 @@ def test_a_short_lease_that_begins_while_time_rests_until_a_long_one_is_due_come
         assert follower is not None
         lender.wait("short")
         follower.done()
+
+
+@pytest.mark.usefixtures("quickly")
+def test_short_items_of_a_chain_wake_nobody() -> None:
+    """Who keeps the time was told of a lease; a later one is no news, even if meanwhile there was none."""
+    lender = Lender("first", seconds=1e6)
+    with Poller([lender.source()], capacity=1, config=QUICK) as poller:
+        (item,) = taken(poller, 1)
+        assert item.end_lease(GUARD, list)
+        with poller._lock:
+            poller._wake_at = float("-inf")
+            poller._earlier.notify()
+        until(lambda: rests(poller), "nothing is due for hours")
+        woken: list[str] = []
+        poller._earlier.notify = lambda: woken.append("once")  # type: ignore[method-assign]
+        assert item.may_chain()
+        follower = item.chain(["second"])
+        del poller._earlier.notify
+        assert follower is not None
+        follower.done()
+
+    assert not woken
 
 
 def test_a_failure_is_news_for_who_keeps_the_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,8 +40,6 @@ __all__ = ["Relay"]
 
 log = logging.getLogger("resilience.delivery")
 
-log = logging.getLogger("resilience.delivery")
-
 _LEAST_TIMEOUT = 0.001  # seconds; what an attempt gets that starts at the very end
 
 

@@ -96,7 +96,7 @@ class Heartbeats:
         if not self._used:
             return float("inf")
         with self._lock:
-            return self._leases.next_at()
+            return self._leases.next_at(self._clock())
 
     def end(self, lease: Lease, timeout: float, late: Callable[[], object]) -> bool:
         """Extend ``lease`` no more, and wait ``timeout`` seconds for a heartbeat of it that is in flight.

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import attrs
 
-__all__ = ["Counts", "Tally"]
+__all__ = ["Counts", "Tally", "total"]
 
 
 @attrs.frozen(kw_only=True)

@@ -18,7 +18,7 @@ def answer_until_the_end(more=dict):
     for _ in sys.stdin:
         used = resource.getrusage(resource.RUSAGE_SELF)
         usage = {"clock": time.monotonic(), "cpu": used.ru_utime + used.ru_stime, "switches": used.ru_nvcsw}
-        size = {"resident": resident(), "threads": threading.active_count()}
+        size = {"resident": resident(), "threads": threading.active_count(), "files": open_files()}
         sys.stdout.write(json.dumps({**usage, **size, **more()}) + "\n")
         sys.stdout.flush()
     os._exit(0)
@@ -30,3 +30,11 @@ def resident():
         return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     except OSError:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def open_files():
+    """How many descriptors this process has; -1 where the system does not say (only Linux does)."""
+    try:
+        return sum(1 for _ in Path("/proc/self/fd").iterdir())
+    except OSError:
+        return -1
