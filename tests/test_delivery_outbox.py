@@ -427,8 +427,8 @@ def test_a_slow_disk_holds_a_bounded_number_of_threads():
     assert relay.pending() >= 180
 
     gate.set()
+    until(lambda: send.started == 300)
     assert relay.close(GUARD) == 0
-    assert send.started == 300
     assert len(store) == 0
 
 

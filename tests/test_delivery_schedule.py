@@ -194,7 +194,7 @@ def test_d4_at_most_max_in_flight_attempts_of_the_relay():
 
 
 def test_d4_a_long_backlog_drains_at_a_pace():
-    """However fast a destination answers, the relay begins max_in_flight attempts in ten milliseconds at most."""
+    """However fast a destination answers, the relay begins max_in_flight attempts in fifteen milliseconds at most."""
     eu = lane(max_in_flight=10)
     for n in range(200):
         waiting(eu, f"k{n}", 0.0)
@@ -205,8 +205,8 @@ def test_d4_a_long_backlog_drains_at_a_pace():
         eu.settle(eu.start(now), None, now)
         begun.append(now)
 
-    assert all(later - earlier >= 0.01 - 1e-9 for earlier, later in zip(begun, begun[10:], strict=False))
-    assert begun[-1] <= 0.01 * 200 / 10
+    assert all(later - earlier >= 0.015 - 1e-9 for earlier, later in zip(begun, begun[10:], strict=False))
+    assert begun[-1] <= 0.015 * 200 / 10
 
 
 def test_d7_the_end_of_a_relay_knows_no_pace():

@@ -10,6 +10,7 @@ import pytest
 
 from resilience.breaker import BreakerConfig
 from resilience.delivery import Destination, MemoryStore, Relay, RelayConfig
+from resilience.delivery.attempt import Attempt
 from resilience.delivery.routes import Announcer
 from resilience.delivery.threads import _after_fork
 from resilience.errors import Throttled, Undeliverable
@@ -392,6 +393,27 @@ def test_d6_a_refusal_of_an_attempt_apart_is_known_to_its_unit():
 
     assert len(relay.dead_letters()) == 2
     assert len(store) == 0
+
+
+def test_d4_a_settled_result_wakes_the_relay_only_if_another_may_go_sooner_than_it_knows():
+    """While a backlog drains at its pace, each result that arrives would wake it for nothing."""
+    clock, woken = ManualClock(), []
+    relay = Relay([bounded("eu", ScriptedCall(None))], clock=clock)
+    relay._start_driver = relay._units._drive = lambda: None
+    ledger = relay._ledger
+    for number in range(40):
+        relay.hand_over("eu", f"k{number}", number)
+    ledger.changed.notify_all = lambda: woken.append(clock())
+
+    for sleeps_until in (0.015, float("inf")):  # it knows of the pace; it waits for a free place
+        begun = [Attempt(route, parcel) for route, parcel in ledger.due()]
+        assert len(begun) == 10
+        ledger._watch.wake_at = sleeps_until
+        for attempt in begun:
+            ledger.settle(attempt, None)
+        clock.advance(1.0)
+
+    assert woken == [1.0] * 10
 
 
 def test_d5_a_full_backlog_is_an_event_and_so_is_its_end():

@@ -15,8 +15,8 @@ class RelayConfig:
         inline_timeout: how long a destination may hold a unit.
         slow_after: an attempt that takes longer makes its destination slow: its results go to the relay at once.
         send_timeout: how long an attempt of the relay may take.
-        max_in_flight: attempts of the relay at a time per destination, and in ten milliseconds; single ones while it
-            fails.
+        max_in_flight: attempts of the relay at a time per destination, and in fifteen milliseconds; single ones
+            while it fails.
         retry_initial: the pause after a first failure; it doubles, jittered down to a half.
         retry_maximum: the longest pause after a failure (a destination may ask for a longer one).
         max_backlog: results that may wait for a destination before its backlog is full: `BacklogFull` is told, and

@@ -140,7 +140,7 @@ class Ledger:
             if attempt.chain is not None:
                 self._forget(attempt)
             settled = lane.settle(parcel, error, now, waited)
-            told = self._note(attempt, settled)
+            told = self._note(attempt, settled, now)
             written = parcel.gone and (parcel.row is not None or (parcel.final and settled.dead is not None))
             if written:
                 self._crossing += 1
@@ -149,7 +149,8 @@ class Ledger:
             self._archive.cross_out(parcel.row or attempt.route.row(parcel), settled.dead)
             with self.lock:
                 self._crossing -= 1
-                self.changed.notify_all()
+                if self._crossing == _MOST_CROSSING - 1 or self.end < math.inf:
+                    self.changed.notify_all()
         if free:
             self._release(free)
         if attempt.told is not None:
@@ -167,7 +168,7 @@ class Ledger:
         with self.lock:
             if not attempt.left or attempt in self._watch:
                 self._watch.remove(attempt)
-                self._note(attempt, attempt.route.lane.time_out(attempt.parcel, error, now))
+                self._note(attempt, attempt.route.lane.time_out(attempt.parcel, error, now), now)
         self.announcer.tell()
 
     def sleep(self, deadline: float) -> None:
@@ -219,7 +220,7 @@ class Ledger:
         """To the breaker, before the lane knows: the relay could ask for the next permit too early."""
         report(permit, attempt.route.lane.judge(attempt.parcel, error, now), error)
 
-    def _note(self, attempt: Attempt, settled: Settled) -> bool:
+    def _note(self, attempt: Attempt, settled: Settled, now: float) -> bool:
         """Wake who waits for this; returns whether there is something to tell."""
         route = attempt.route
         events = settled.events + route.lane.backlog()
@@ -231,7 +232,8 @@ class Ledger:
             events += self.unwritten.remove(route.lane.name, attempt.parcel)
         if events:
             self.announcer.add(events)
-        if route.lane.waits or self.end < math.inf:
+        earlier = route.lane.waits and route.lane.wake_at(now) < self._watch.wake_at  # than who sleeps knows
+        if earlier or self.end < math.inf:
             self.changed.notify_all()
         return bool(events)
 

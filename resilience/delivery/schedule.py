@@ -4,7 +4,7 @@ A ``Lane`` is one destination. Results with the same key stand in one line; only
 it stays first until it is taken or refused for good: that is the order, and why a result is never sent twice at once.
 The lines know nothing of each other. A unit may send by itself while the destination is prompt (``health`` knows);
 everything else is the relay's, up to ``max_in_flight`` at a time, single attempts while the destination fails; and as
-many in ten milliseconds, so that a long backlog leaves its destination, and this process, time for what is new.
+many in fifteen milliseconds, so that a long backlog leaves its destination, and this process, time for what is new.
 """
 
 import heapq
@@ -25,7 +25,7 @@ __all__ = ["Lane"]
 
 
 _TAKEN = Settled(kept=False)
-_PACE = 0.01  # seconds in which the relay begins ``max_in_flight`` attempts at most
+_PACE = 0.015  # seconds in which the relay begins ``max_in_flight`` attempts at most
 _USED = 0.9  # of a timeout; those who keep it look at another clock
 
 

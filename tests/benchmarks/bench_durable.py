@@ -20,6 +20,7 @@ __all__ = ["rows"]
 BACKLOG = 10_000
 BATCH = 500  # tasks a poll
 LONGEST_DRAIN = 120.0
+LOOKS = 0.2  # seconds between two looks at the file: they are not for nothing
 
 
 def rows(*, quick=False):
@@ -110,5 +111,5 @@ def left(worker, outbox, holds):
     while (stock := next(iter(outbox.stock()), None)) is not None and not holds(stock):
         if time.monotonic() > until:
             raise RuntimeError(f"after {LONGEST_DRAIN:g} s {stock.waiting} results still wait")
-        worker.rest(0.02)
+        worker.rest(LOOKS)
     return 0 if stock is None else stock.waiting
