@@ -6,6 +6,7 @@ import pytest
 from hearing import GUARD, Heard
 
 from resilience import (
+    BacklogFull,
     Claimed,
     DeadLettered,
     DeliveryFailed,
@@ -120,7 +121,20 @@ def test_d7_what_is_left_is_safe_and_only_the_rest_is_undelivered(outbox, caplog
     until(lambda: [stock.free for stock in outbox.stock()] == [1])  # once its last attempt has ended
 
 
-def test_d2_a_result_that_is_not_final_is_never_written(outbox):
+def test_d2_a_result_that_is_not_final_waits_in_memory_alone(outbox):
+    """It is sent again as long as the process lives, and ends with it."""
+    heard = Heard()
+    with Relay([eu(ScriptedCall(BOOM))], config=QUICK, store=outbox, on_event=heard) as relay:
+        assert not relay.deliver("eu", "k", 1, final=False)
+        assert relay.pending() == 1
+        relay.close(0.0)
+
+    assert relay.view()["eu"].written == 0
+    assert outbox.stock() == ()
+    assert of(heard, Undelivered) == [Undelivered("eu", "k")]
+
+
+def test_d2_a_result_that_is_not_final_is_no_dead_letter(outbox):
     """Refused for good it is told of and gone: sent again later it would hurt."""
     heard = Heard()
     with Relay([eu(ScriptedCall(Undeliverable("no")))], store=outbox, on_event=heard) as relay:
@@ -148,9 +162,10 @@ def test_d5_rows_on_the_disk_count_for_the_backlog(outbox):
     """A destination whose results of yesterday wait has no room for more than the rest."""
     leave(outbox, *range(3))
     config = RelayConfig(max_backlog=3, close_timeout=0.0)
-    send = ScriptedCall(Held(None))
-    with again(outbox) as store, Relay([eu(send)], config=config, store=store) as relay:
+    send, heard = ScriptedCall(Held(None)), Heard()
+    with again(outbox) as store, Relay([eu(send)], config=config, store=store, on_event=heard) as relay:
         assert not relay.has_room("eu")
+        assert heard == [BacklogFull("eu", 3)]
         send.release()
         assert relay.close(GUARD) == 0
 
