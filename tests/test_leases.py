@@ -2,6 +2,7 @@
 
 import math
 import random
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -200,6 +201,61 @@ def test_a_try_leaves_time_for_another_one() -> None:
     assert desk.lost() == []
 
 
+def test_a_try_hangs_after_a_tenth_of_the_lease_also_if_there_is_time_for_more() -> None:
+    """The poll took its time, so the lease may last longer than is counted on."""
+    desk = Desk()
+    desk.now = 5.0
+    desk.begin(asked=0.0)
+    (extension,) = desk.until(8.0)
+
+    assert (extension.patience, extension.timeout) == (1.0, 7.0)
+
+
+def test_a_lease_knows_how_many_of_its_heartbeats_are_in_flight() -> None:
+    """Whoever sends its result waits for all of them, also those that hang."""
+    desk = Desk()
+    lease = desk.begin()
+    (first,) = desk.until(8.0)
+    assert lease.in_flight == 1
+    desk.leases.hangs(first, 9.0)
+    (second,) = desk.until(9.3)
+    assert lease.in_flight == 2
+    desk.leases.failed(second, ERROR, 9.3)
+    assert lease.in_flight == 1
+    desk.leases.extended(first, 9.4)
+    assert lease.in_flight == 0
+
+
+def test_what_a_hung_try_came_to_is_said_in_seconds() -> None:
+    """It is what the loss of its lease is told with."""
+    desk = Desk()
+    lease = desk.begin()
+    (first,) = desk.until(8.0)
+    desk.leases.hangs(first, 9.0)
+
+    assert isinstance(lease.error, TimeoutError)
+    assert str(lease.error) == "no answer to a heartbeat within 1 s"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "pauses"), [(10.0, [0.2, 0.4, 0.8, 1.0, 1.0]), (3600.0, [1.0, 2.0, 4.0, 8.0, 10.0, 10.0])]
+)
+def test_pauses_grow_from_a_fiftieth_to_a_tenth_of_the_lease(seconds: float, pauses: list[float]) -> None:
+    """From 1 s to 10 s for long ones, whatever is drawn less a half at most; a success begins it all anew."""
+    leases = Leases(SimpleNamespace(random=lambda: 0.0))  # type: ignore[arg-type] # all that is asked of it
+    lease = leases.begin("a", "v", seconds, asked=0.0, now=100.0)
+    now = 0.8 * seconds
+    for failures, pause in enumerate(pauses, 1):
+        (extension,) = leases.due(now)
+        leases.failed(extension, ERROR, now)
+        assert lease.failures == failures
+        assert leases.next_at(now) == pytest.approx(now + pause)
+        now = leases.next_at(now)
+    (extension,) = leases.due(now)
+    leases.extended(extension, now)
+    assert (lease.failures, lease.error) == (0, None)
+
+
 def test_long_leases_tell_a_hung_try_after_seconds() -> None:
     """An hour's lease does not mean that a call may hang for minutes."""
     desk = Desk()
@@ -279,11 +335,12 @@ def test_keys_that_are_gone_leave_nothing_behind() -> None:
     assert desk.leases._lines == {}
 
 
-@pytest.mark.parametrize("seconds", [0, -1.0, math.nan, math.inf, True])
+@pytest.mark.parametrize("seconds", [0, 0.0, -1.0, math.nan, math.inf, True])
 def test_a_lease_needs_a_length(seconds: float) -> None:
     """One that lasts for ever needs no heartbeats, so there is none to begin."""
-    with pytest.raises(ValueError, match="lease"):
+    with pytest.raises(ValueError, match=r"^a lease's seconds must be"):
         Desk().begin(seconds=seconds)
+    assert Desk().begin(seconds=1).over_at == 1.0
 
 
 @given(seconds=st.floats(1e-300, 1e300), now=st.floats(0, 1e9))

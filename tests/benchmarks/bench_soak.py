@@ -30,6 +30,8 @@ def rows(*, quick=False):
     last = LAST_IF_QUICK if quick else LAST
     with servers("steady", "troubled") as both, tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "outbox.db")
+        for server in both:
+            server.fill(AHEAD)
         with WorkerProcess(both, work=0, outbox=str(path)) as worker:
             worker.warm_up(both[0])
             trouble(worker, both)
