@@ -72,6 +72,26 @@ def test_a_prompt_destination_takes_results_from_their_units():
     assert (eu.pending, eu.idle, eu.waits, eu.wake_at(99.0)) == (0, True, False, math.inf)
 
 
+def test_results_are_numbered_over_all_destinations_of_a_process():
+    """Their rows keep the order in which they were brought, also if one lane follows another."""
+    numbers = iter((5, 6))
+    lanes = [Lane(name, RelayConfig(), random.Random(7), numbers=numbers) for name in ("eu", "us")]
+    parcels = [one.admit("k", {"of": one.name}, 0.0) for one in lanes]
+
+    assert [parcel.number for parcel in parcels] == [5, 6]
+    assert [parcel.payload for parcel in parcels] == [{"of": "eu"}, {"of": "us"}]
+    assert lane().admit("k", None, 0.0).number == 1
+
+
+def test_what_is_written_down_is_known():
+    """If its file is gone it has to be written down again."""
+    eu = lane()
+    first, second, _ = (waiting(eu, key, 0.0) for key in "aab")
+    first.row = second.row = row(1)
+
+    assert eu.written() == [first, second]
+
+
 def test_d3_a_second_result_of_a_key_waits_behind_the_first():
     """While the first result of a key is not settled, the next one is not sent, by nobody."""
     eu = lane()
@@ -721,6 +741,7 @@ def test_d7_what_another_process_has_leaves_the_line():
 
     settled = in_lane.settle(sent, BOOM, 1.0)
     assert (settled.kept, settled.passed, settled.taken, sent.row) == (False, True, False, None)
+    assert settled.events == (DeliveryFailed("eu", "a", 1, BOOM),)
     assert in_lane.start(60.0) is ours
     assert in_lane.pending == 1
 

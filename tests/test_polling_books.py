@@ -311,3 +311,27 @@ def test_books_balance_only_if_every_item_is_somewhere_once(place: str) -> None:
     assert not Tally(received=1, **{place: 2}).balanced
     assert not Tally(received=1).balanced
     assert Tally(received=1, late=1, started=1, **{place: 1}).balanced
+
+
+def test_books_of_what_runs_are_those_of_the_source_that_has_its_unit() -> None:
+    """A source that comes again has the running items of the former one; one that goes back is its own source's."""
+    planner = PollPlanner([Source("a", print)], 2, CONFIG, random.Random(1))
+    (request,) = planner.plan(0.0)
+    planner.answered(request, ["first", "second"], 0.0)
+    first, second = planner.start(2)
+    planner.remove("a")
+    planner.add(Source("a", print))
+    taken_over = planner.view()["a"]
+    assert (taken_over.received, taken_over.started, taken_over.executing) == (2, 2, 2)
+
+    planner.finished("a")
+    planner.gave_up("a", second.value, 1.0, origin=second.track)
+    (back,) = planner.overheld(1.0)
+    planner.returned(back.track, 1, 0)
+
+    again, total = planner.view()["a"], planner.total()
+    assert first.track is second.track is back.track
+    assert (again.received, again.started, again.finished, again.executing) == (1, 1, 1, 0)
+    assert (total.received, total.started, total.finished, total.given_back) == (2, 2, 1, 1)
+    assert again.balanced
+    assert total.balanced

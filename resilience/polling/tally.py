@@ -77,7 +77,7 @@ class Counts:
             counts.received += change
             counts.started += change
 
-    def tally(self, *, held: int = 0, executing: int = 0) -> Tally:
+    def tally(self, *, held: int, executing: int) -> Tally:
         """What has been counted, with what is held and executing now."""
         return Tally(**attrs.asdict(self), held=held, executing=executing)
 

@@ -5,6 +5,7 @@ that results go into the outbox and come out of it again. The first time is over
 threads and connections that take over while a server is silent are made then, once.
 """
 
+import math
 import tempfile
 import time
 from pathlib import Path
@@ -21,12 +22,12 @@ BETWEEN = 50_000  # tasks from one time of trouble to the next
 TROUBLE = ({"swallow": True, "only": "updates"}, {"hang": True})
 LASTS = 15.0
 RECOVERS = 10.0
-LONGEST_END = 120.0
+STILL = 60.0  # seconds without a task done, after which none will be
 AHEAD = 5  # seconds for which tasks wait
 
 
 def rows(*, quick=False):
-    """The rows; about 25 minutes, or 3 if ``quick``: a hundred thousand tasks then."""
+    """The rows; about 20 minutes, or 3 if ``quick``: a hundred thousand tasks then."""
     last = LAST_IF_QUICK if quick else LAST
     with servers("steady", "troubled") as both, tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "outbox.db")
@@ -73,8 +74,11 @@ def told(worker, both, path, tasks):
 
 def left(worker, both):
     """How many tasks are not done once nothing more is added and nothing moves any more."""
-    ends = time.monotonic() + LONGEST_END
-    while (missing := sum(unfinished(server) for server in both)) and time.monotonic() < ends:
+    missing, moved_at = math.inf, time.monotonic()
+    while missing and time.monotonic() < moved_at + STILL:
+        before, missing = missing, sum(unfinished(server) for server in both)
+        if missing < before:
+            moved_at = time.monotonic()
         worker.rest(1.0)
     return missing
 
