@@ -304,6 +304,7 @@ def test_link_that_leaves_nothing_to_decide_is_counted_and_no_more() -> None:
 
     after = desk.planner.view()["a"]
     assert (after.started, after.chained) == (before.started + 1, before.chained + 1)
+    assert (after.received, after.finished) == (before.received + 1, before.finished + 1)
     assert (after.executing, after.held, desk.planner.executing) == (2, 0, 2)
 
 
