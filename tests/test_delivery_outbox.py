@@ -23,6 +23,7 @@ from resilience import (
     Undeliverable,
     Undelivered,
 )
+from resilience.delivery.parcel import Parcel
 from resilience.testing import Held, ManualClock, ScriptedCall
 
 BOOM = ConnectionError("boom")
@@ -34,6 +35,30 @@ def outbox(tmp_path):
     """An outbox in a fresh file."""
     with Outbox(tmp_path / "outbox.db", claim_for=1000.0) as outbox:  # nobody's claim runs out in here
         yield outbox
+
+
+class Durable(MemoryStore):
+    """Rows that look as if they outlived the process."""
+
+    durable = True
+    claim_for = 1000.0
+
+
+class Unit:
+    """Somebody who can go on with a next value."""
+
+    left = 0
+
+    def may_chain(self):
+        """It would."""
+        return True
+
+    def chain(self, _):
+        """Something came."""
+
+    def leave(self):
+        """It is free."""
+        self.left += 1
 
 
 def of(heard, kind):
@@ -303,6 +328,50 @@ def test_write_first_has_every_result_on_the_disk_before_it_is_sent(outbox):
         assert outbox.stock() == ()
         assert relay.view()["eu"].written == 1
     assert seen == [(1, 1), ("half of it", 0)]
+
+
+def test_write_first_counts_no_time_of_the_disk_against_an_exchange():
+    """However slow the disk is, the unit does not leave before its result was sent, and one row is written."""
+    clock, store, writing, written = ManualClock(), Durable(), threading.Event(), threading.Event()
+    put = store.put
+
+    def slowly(row):
+        writing.set()
+        assert written.wait(GUARD)
+        return put(row)
+
+    store.put = slowly
+    exchange, unit = ScriptedCall([]), Unit()
+    shop = Destination("eu", ScriptedCall(None), "http://eu", bounded=True, exchange=exchange)
+    relay = Relay([shop], config=RelayConfig(write_first=True), store=store, clock=clock)
+    without_thread(relay)
+    delivering = threading.Thread(target=relay.deliver, args=("eu", "k", 1), kwargs={"chain": unit}, daemon=True)
+    delivering.start()
+    assert writing.wait(GUARD)
+    for _ in range(3):
+        clock.advance(5.0)
+        relay._look_round()
+    written.set()
+    delivering.join(GUARD)
+
+    assert (unit.left, exchange.started, relay.pending(), len(store)) == (0, 1, 0, 0)
+    assert relay.view()["eu"].written == 1
+    assert relay.close(0.0) == 0
+
+
+def test_what_could_not_be_written_wakes_whoever_would_try_again_too_late():
+    """It was asleep for longer than the disk is left alone; otherwise it is left alone itself."""
+    clock, woken = ManualClock(), []
+    relay = Relay([eu(ScriptedCall(None))], clock=clock, store=Durable())
+    ledger = relay._ledger
+    ledger.changed.notify_all = lambda: woken.append(clock())
+    for sleeps_until in (1.0, 60.0):
+        ledger._watch.wake_at = sleeps_until
+        with ledger.lock:
+            ledger.miss(relay._routes["eu"], Parcel(1, "k", 1, 0.0), OSError("full"), clock())
+        clock.advance(0.5)
+
+    assert woken == [0.5]
 
 
 def test_a_start_needs_no_thread_where_nothing_is_durable():

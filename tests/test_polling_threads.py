@@ -2,12 +2,15 @@
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import attrs
 import pytest
+from fault_kit import until
 from hearing import GUARD, Heard
 
 from resilience import (
@@ -358,6 +361,35 @@ def test_stop_reports_values_that_nobody_takes_back() -> None:
         assert stopping.result(GUARD) is False
     failed = events.wait_for(GiveBackFailed, source="a")
     assert "no give_back" in str(failed.error)  # type: ignore[union-attr]
+
+
+def test_stop_waits_no_longer_than_a_give_back_may_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that hangs is told of at its deadline, though nothing else happens then."""
+    monkeypatch.setattr("resilience.polling.returns.TIMEOUT", 0.05)
+    heard, queue, thaw = Heard(), Queue(1, 2), threading.Event()
+    source = Source("a", queue.poll, give_back=lambda _: thaw.wait(GUARD))
+    config = attrs.evolve(PATIENT, max_hold=1000.0)
+    poller: Poller[object] = Poller([source], capacity=2, config=config, on_event=heard)
+    (item,) = poller.take(GUARD, 1)
+    until(lambda: poller._wake_at > time.monotonic() + 100, "nothing is due for long")
+    with ThreadPoolExecutor(1) as pool:
+        stopping = pool.submit(poller.stop, GUARD)
+        heard.wait_for(GiveBackFailed, source="a")
+        item.done()
+
+        assert stopping.result(GUARD) is False
+    thaw.set()
+
+
+def test_a_give_back_that_begins_before_the_keeper_of_the_time_rests_is_seen() -> None:
+    """It has looked at the deadlines and does not sleep yet: there is nobody to be woken."""
+    poller: Poller[object] = Poller([Queue().source()], capacity=1, config=PATIENT)
+    poller._hand_back([])
+    resting = threading.Thread(target=poller._rest, args=([],), daemon=True)
+    resting.start()
+    resting.join(GUARD)
+
+    assert not resting.is_alive()
 
 
 def test_values_that_arrive_after_the_stop_go_back() -> None:

@@ -48,7 +48,7 @@ class Keeper:
                 route.lane.release(parcel)
                 ledger.changed.notify_all()
                 if isinstance(kept, Exception):
-                    ledger.announcer.add(ledger.unwritten.add(route.lane.name, parcel, kept, now))
+                    ledger.miss(route, parcel, kept, now)
             ledger.announcer.add(route.lane.backlog())
         if gone and row is not None:
             self._archive.cross_out(row, None)  # its attempt succeeded meanwhile
@@ -58,16 +58,7 @@ class Keeper:
 
     def write_first(self, attempt: Attempt) -> None:
         """Write the result down before its unit sends it."""
-        route, parcel = attempt.route, attempt.parcel
-        kept = self._write(route, parcel)
-        ledger, now = self._ledger, self._clock()
-        with ledger.lock:
-            route.lane.begin(parcel, now)
-            if isinstance(kept, Row):
-                parcel.row = kept
-            else:
-                ledger.announcer.add(ledger.unwritten.add(route.lane.name, parcel, kept, now))
-        ledger.announcer.tell()
+        self._ledger.begin(attempt, self._write(attempt.route, attempt.parcel))
 
     def look(self) -> float:
         """Do what is due; returns the clock time of the next look, if nothing happens."""
@@ -159,10 +150,10 @@ class Keeper:
         """What was on the disk is not there any more, because of ``error``: it is in memory alone again."""
         ledger, now = self._ledger, self._clock()
         with ledger.lock:
-            for name, route in ledger.routes.items():
+            for route in ledger.routes.values():
                 for parcel in route.lane.written():
                     parcel.row = None
-                    ledger.announcer.add(ledger.unwritten.add(name, parcel, error, now))
+                    ledger.miss(route, parcel, error, now)
         ledger.announcer.tell()
 
     def _pass_on(self, ids: Collection[int]) -> None:

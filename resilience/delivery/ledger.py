@@ -13,6 +13,7 @@ from resilience.delivery.archive import Archive
 from resilience.delivery.attempt import Attempt, Chain
 from resilience.delivery.parcel import Parcel, Report, Settled
 from resilience.delivery.routes import Announcer, Route, report
+from resilience.delivery.store import Row
 from resilience.delivery.tally import DestinationView
 from resilience.delivery.unwritten import Unwritten
 from resilience.delivery.watch import Watch
@@ -54,11 +55,20 @@ class Ledger:
         self._crossing = 0  # settled results whose rows are being crossed out
 
     def admit(  # noqa: PLR0913 - a result and its options, by keyword
-        self, route: Route, key: str, payload: object, *, inline: bool, chain: Chain | None = None, final: bool = True
+        self,
+        route: Route,
+        key: str,
+        payload: object,
+        *,
+        inline: bool,
+        chain: Chain | None = None,
+        final: bool = True,
+        first_written: bool = False,
     ) -> Attempt:
         """Take a result in; its unit may send it if ``attempt.parcel.inline`` says so.
 
-        With a ``chain`` its answer may bring the next value, and somebody is to look after it: see `Watch`.
+        With a ``chain`` its answer may bring the next value, and somebody is to look after it: see `Watch`. One that is
+        ``first_written`` is only sent after `begin`.
         """
         now = self._clock()
         with self.lock:
@@ -67,11 +77,27 @@ class Ledger:
             if not final:
                 parcel.final = False
             attempt = Attempt(route, parcel, chain=chain if asks else None)
-            if asks and parcel.inline:
-                parcel.grace = route.destination.exchange_wait
-                if self._watch.set(attempt, now + parcel.timeout + parcel.grace):
-                    self.changed.notify_all()
+            if not first_written:
+                self._look_after(attempt, now)
         return attempt
+
+    def begin(self, attempt: Attempt, kept: Row | Exception) -> None:
+        """Its unit sends it only now: it was written down before, or could not be."""
+        route, parcel, now = attempt.route, attempt.parcel, self._clock()
+        with self.lock:
+            route.lane.begin(parcel, now)
+            self._look_after(attempt, now)
+            if isinstance(kept, Row):
+                parcel.row = kept
+            else:
+                self.miss(route, parcel, kept, now)
+        self.announcer.tell()
+
+    def miss(self, route: Route, parcel: Parcel, error: Exception, now: float) -> None:
+        """A result is not on the disk, because of ``error``; under the lock."""
+        self.announcer.add(self.unwritten.add(route.lane.name, parcel, error, now))
+        if self.unwritten.retry_at < self._watch.wake_at:
+            self.changed.notify_all()
 
     def overstayed(self, inline_timeout: float) -> tuple[list[Attempt], list[Attempt]]:
         """Exchanges that their units are to leave, which the relay has from now on; and left ones that have failed."""
@@ -210,6 +236,15 @@ class Ledger:
     def _release(self, parcels: Collection[Parcel]) -> None:
         """Its attempt outlived the end: now other processes may have these."""
         self._archive.release([parcel.row for parcel in parcels if parcel.row is not None])
+
+    def _look_after(self, attempt: Attempt, now: float) -> None:
+        """An exchange begins, if it is one."""
+        parcel = attempt.parcel
+        if attempt.chain is None or not parcel.inline:
+            return
+        parcel.grace = attempt.route.destination.exchange_wait
+        if self._watch.set(attempt, now + parcel.timeout + parcel.grace):
+            self.changed.notify_all()
 
     def _forget(self, attempt: Attempt) -> None:
         """An exchange has ended."""

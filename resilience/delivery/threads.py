@@ -137,7 +137,10 @@ class Relay:
         exchange = route.destination.exchange
         if chain is not None and not (exchange and self._units.may_exchange(route) and chain.may_chain()):
             chain = None
-        attempt = self._ledger.admit(route, key, payload, inline=True, chain=chain, final=final)
+        first_written = final and self._writes_first
+        attempt = self._ledger.admit(
+            route, key, payload, inline=True, chain=chain, final=final, first_written=first_written
+        )
         if not attempt.parcel.inline:
             return self._units.keep(attempt)
         permit = None if route.breaker is None else route.breaker.try_acquire()
@@ -145,7 +148,7 @@ class Relay:
             self._ledger.bar(attempt, permit.retry_after)
             return self._units.keep(attempt)
         attempt.permit = permit
-        if self._writes_first and final:
+        if first_written:
             self._keeper.write_first(attempt)
         if exchange is not None and attempt.chain is not None:
             return self._units.exchange(attempt, exchange, attempt.chain)

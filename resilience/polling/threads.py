@@ -86,6 +86,7 @@ class Poller(Changing[V]):
         self._changed = threading.Condition(self._lock)
         self._earlier = threading.Condition(self._lock)
         self._wake_at = float("-inf")
+        self._looks_again = False  # whoever keeps the time, before resting
         self._keeper: threading.Thread | None = None
         self._stopping = False
         self._closed = threading.Event()
@@ -297,6 +298,9 @@ class Poller(Changing[V]):
     def _hand_back(self, back: Sequence[Held]) -> None:
         for reason in dict.fromkeys(map(self._reason, back)):
             self._returns.send([held for held in back if self._reason(held) == reason], reason)
+        with self._lock:  # who keeps the time does not know when they will be overdue
+            self._looks_again = True
+            self._earlier.notify()
 
     def _reason(self, held: Held) -> str:
         if held.reason == GIVEN_BACK:
@@ -347,6 +351,9 @@ class Poller(Changing[V]):
         with self._lock:
             if self._closed.is_set():
                 return False
+            if self._looks_again:
+                self._looks_again = False
+                return True
             now = self._clock()
             self._wake_at = min([self._next_wakeup(now, *self._gates()), *deadlines])
             self._earlier.wait(max(0.0, min(self._wake_at - now, threading.TIMEOUT_MAX)))

@@ -22,7 +22,8 @@ BETWEEN = 50_000  # tasks from one time of trouble to the next
 TROUBLE = ({"swallow": True, "only": "updates"}, {"hang": True})
 LASTS = 15.0
 RECOVERS = 10.0
-STILL = 60.0  # seconds without a task done, after which none will be
+STILL = 240.0  # seconds without a task done, after which none will be
+AGAIN = {"responseTimeoutSeconds": 150, "retryCount": 3, "retryDelaySeconds": 0}  # of tasks in answers that got lost
 AHEAD = 5  # seconds for which tasks wait
 
 
@@ -32,7 +33,7 @@ def rows(*, quick=False):
     with servers("steady", "troubled") as both, tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "outbox.db")
         for server in both:
-            server.fill(AHEAD)
+            server.fill(AHEAD, **AGAIN)
         with WorkerProcess(both, work=0, outbox=str(path)) as worker:
             worker.warm_up(both[0])
             trouble(worker, both)
@@ -49,7 +50,7 @@ def rows(*, quick=False):
 def trouble(worker, both):
     """One server falls sick, and is well again."""
     for server in both:
-        server.fill(2 * LASTS)
+        server.fill(2 * LASTS, **AGAIN)
     for faults in TROUBLE:
         both[1].faults(**faults)
         worker.rest(LASTS)
@@ -61,7 +62,7 @@ def until(worker, both, tasks):
     """Let it work until the servers have taken so many results."""
     while sum(server.counts()["updates"] for server in both) < tasks:
         for server in both:
-            server.fill(AHEAD)
+            server.fill(AHEAD, **AGAIN)
         worker.rest(1.0)
 
 
@@ -108,4 +109,10 @@ def grown(early, late, what, between):
 
 def books(lost, again, tasks):
     """What became of the tasks; the benchmark has failed if one was lost."""
-    return Row(f"… of {tasks:,} tasks lost", lost, "", note=f"{again} handed out more than once", failed=lost > 0)
+    return Row(
+        f"… of {tasks:,} tasks lost",
+        lost,
+        "",
+        note=f"{again} handed out more than once: given back, or in an answer that got lost",
+        failed=lost > 0,
+    )

@@ -35,11 +35,11 @@ class Server(DevServerProcess):
 
     _seeded = 0
 
-    def fill(self, seconds):
-        """Have more tasks wait than a worker does in ``seconds``."""
+    def fill(self, seconds, **fields):
+        """Have more tasks wait than a worker does in ``seconds``; ``fields`` are their definition's."""
         missing = int(FASTEST * seconds) - (self._seeded - self.counts()["handed out"])
         if missing > 0:
-            self.start_tasks(TASK_TYPE, missing)
+            self.start_tasks(TASK_TYPE, missing, **fields)
             self._seeded += missing
 
     def cpu(self):
