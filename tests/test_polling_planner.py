@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from resilience.events import ItemsArrived, ItemsArrivedLate, PollFailed, PollOverdue, PollTimedOut
 from resilience.polling import PollConfig, PollPlanner, PollRequest, Source
+from resilience.polling.holding import Holding
 from resilience.polling.pausing import Pausing
 from resilience.polling.sharing import Room, Sharing
 from resilience.polling.track import Track
@@ -786,6 +787,20 @@ def test_p7_abandoned_poll_of_a_removed_source_is_not_waited_for() -> None:
 
 
 # -- P8: holding -----------------------------------------------------------------------------------------------------
+
+
+def test_p8_items_that_a_unit_was_kept_for_start_or_leave_like_others() -> None:
+    """First of all they come, and what has gone is held no more, whichever of them it was."""
+    holding, a, b = Holding(), Track(Source("a", print)), Track(Source("b", print))
+    holding.add(b, ["last"], 0.0, owed=False)
+    holding.add(a, ["first"], 1.0, owed=True)
+    holding.add(b, ["second"], 1.0, owed=True)
+    assert [item.value for item in holding] == ["first", "second", "last"]
+
+    assert [item.value for item in holding.withdraw(a)] == ["first"]
+    assert [item.value for item in holding.start_some([True, True], 1)] == ["second"]
+    assert [item.value for item in holding] == ["last"]
+    assert (a.held, b.held, b.executing) == (0, 1, 1)
 
 
 def test_p8_item_held_too_long_goes_back_and_its_source_is_owed() -> None:
