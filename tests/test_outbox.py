@@ -437,6 +437,23 @@ class WallClock:
         return self.now
 
 
+def test_d7_a_row_that_was_lost_and_is_ours_again_at_once_is_kept_like_any_other(tmp_path):
+    """Another process took it over and was frozen in turn: both find that out in one look, and renew for it."""
+    now = [1000.0]
+    with (
+        Outbox(tmp_path / "o.db", claim_for=15.0, clock=lambda: now[0]) as first,
+        Outbox(tmp_path / "o.db", claim_for=15.0, clock=lambda: now[0]) as second,
+    ):
+        row = first.put(Row("eu", "http://eu", "k", 1, "x"))
+        now[0] += 3600.0
+        assert second.claim({"eu": "http://eu"}).rows == (row,)
+        now[0] += 3600.0
+        found = first.claim({"eu": "http://eu"})
+
+        assert (found.rows, found.lost) == ((row,), frozenset({row.id}))
+        assert first._desk._mine == {row.id}
+
+
 def test_d7_a_process_that_others_have_forgotten_makes_its_claim_again(path):
     """It had no rows while the clock was an hour ahead; what it writes afterwards is its own."""
     clock = WallClock()

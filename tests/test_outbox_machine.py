@@ -154,10 +154,10 @@ class OutboxMachine(RuleBasedStateMachine):
         assert [row.id for row in claimed.rows] == [number for _, _, number in sorted(free)]
         assert claimed.rows == tuple(self.results[row.id].row for row in claimed.rows)
         assert claimed.lost == lost
+        process.mine -= lost
         for row in claimed.rows:
             self.results[row.id].owner = process.number
             process.mine.add(row.id)
-        process.mine -= lost
         if process.mine:
             self.claim_is_renewed(process)
         self.forget(over)

@@ -113,7 +113,7 @@ class Desk:
     def claim(self, destinations: Mapping[str, str]) -> Found:
         """Renew our claim, take what is nobody's of ``destinations``, and find out what is no longer ours."""
         found = self._do(partial(self._look, destinations))
-        self._mine -= found.lost
+        self._mine -= found.lost.difference(entry.id for entry in found.entries)  # one may be ours again at once
         self._taken -= found.deleted
         self._looks = found.looks
         return found
