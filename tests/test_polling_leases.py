@@ -489,13 +489,14 @@ def test_short_items_of_a_chain_wake_nobody() -> None:
     lender = Lender("first", seconds=1e6)
     with Poller([lender.source()], capacity=1, config=QUICK) as poller:
         (item,) = taken(poller, 1)
+        until(lambda: rests(poller) and poller._wake_at < float("inf"), "it was told of the lease")
         assert item.end_lease(GUARD, list)
         with poller._lock:
             poller._wake_at = float("-inf")
             poller._earlier.notify()
         until(lambda: rests(poller), "nothing is due for hours")
         woken: list[str] = []
-        poller._earlier.notify = lambda: woken.append("once")  # type: ignore[method-assign]
+        poller._earlier.notify = lambda: woken.append("once")  # type: ignore[method-assign] # told, not done
         assert item.may_chain()
         follower = item.chain(["second"])
         del poller._earlier.notify

@@ -96,8 +96,7 @@ class Ledger:
     def miss(self, route: Route, parcel: Parcel, error: Exception, now: float) -> None:
         """A result is not on the disk, because of ``error``; under the lock."""
         self.announcer.add(self.unwritten.add(route.lane.name, parcel, error, now))
-        if self.unwritten.retry_at < self._watch.wake_at:
-            self.changed.notify_all()
+        self._hurry(self.unwritten.retry_at)
 
     def overstayed(self, inline_timeout: float) -> tuple[list[Attempt], list[Attempt]]:
         """Exchanges that their units are to leave, which the relay has from now on; and left ones that have failed."""
@@ -246,6 +245,11 @@ class Ledger:
         if self._watch.set(attempt, now + parcel.timeout + parcel.grace):
             self.changed.notify_all()
 
+    def _hurry(self, at: float) -> None:
+        """Wake who sleeps beyond ``at``; under the lock."""
+        if at < self._watch.wake_at:
+            self.changed.notify_all()
+
     def _forget(self, attempt: Attempt) -> None:
         """An exchange has ended."""
         self._watch.remove(attempt)
@@ -267,9 +271,10 @@ class Ledger:
             events += self.unwritten.remove(route.lane.name, attempt.parcel)
         if events:
             self.announcer.add(events)
-        earlier = route.lane.waits and route.lane.wake_at(now) < self._watch.wake_at  # than who sleeps knows
-        if earlier or self.end < math.inf:
+        if self.end < math.inf:  # somebody waits for all of them
             self.changed.notify_all()
+        elif route.lane.waits:
+            self._hurry(route.lane.wake_at(now))
         return bool(events)
 
 

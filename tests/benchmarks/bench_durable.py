@@ -20,7 +20,7 @@ __all__ = ["rows"]
 BACKLOG = 10_000
 BATCH = 500  # tasks a poll
 LONGEST_DRAIN = 120.0
-LOOKS = 0.2  # seconds between two looks at the file: they are not for nothing
+LOOKS = 0.2  # seconds between two looks at the file: each takes time from the work that is measured
 
 
 def rows(*, quick=False):
