@@ -3,7 +3,7 @@
 import difflib
 import os
 import re
-import sys
+import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,6 @@ from conductor_adapter.server_settings import (
     shown_url,
     split_url,
 )
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib  # type: ignore[import-not-found,unused-ignore]
 
 __all__ = [
     "Credentials",

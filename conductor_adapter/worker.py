@@ -234,5 +234,5 @@ def _traceback(error: BaseException) -> str:
 
 def _one_line(error: BaseException) -> str:
     told = traceback.TracebackException(type(error), error, None)
-    told.__notes__ = None  # type: ignore[attr-defined] # from Python 3.11 on they would stand in the reason's place
+    told.__notes__ = None  # they would stand in the reason's place
     return list(told.format_exception_only())[-1].strip()

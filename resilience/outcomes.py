@@ -1,6 +1,6 @@
 """What one call came to: exactly one of value, failed, timed out, rejected, cancelled."""
 
-from typing import Generic, TypeVar, Union
+from typing import Generic, TypeVar
 
 import attrs
 
@@ -73,4 +73,4 @@ class Cancelled:
     duration: float = attrs.field(default=0.0, eq=False)
 
 
-Outcome = Union[Value[T_co], Failed, TimedOut, Rejected, Cancelled]  # noqa: UP007 - subscriptable alias on 3.10
+Outcome = Value[T_co] | Failed | TimedOut | Rejected | Cancelled

@@ -12,7 +12,7 @@ import textwrap
 import threading
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -522,7 +522,7 @@ def other_host(authority, _tmp_path):
 
 def expired(authority, _tmp_path):
     """A certificate of last year's."""
-    past = datetime(2020, 1, 1, tzinfo=timezone.utc), datetime(2021, 1, 1, tzinfo=timezone.utc)
+    past = datetime(2020, 1, 1, tzinfo=UTC), datetime(2021, 1, 1, tzinfo=UTC)
     return tls_of(authority.issue_cert("127.0.0.1", not_before=past[0], not_after=past[1]))
 
 

@@ -3,7 +3,6 @@
 import contextvars
 import dataclasses
 import functools
-import sys
 import threading
 from collections.abc import Callable
 
@@ -605,7 +604,6 @@ def test_execute_refuses_unknown_task_fields() -> None:
         execute(charge, retrycount=1)
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="exceptions have no notes before Python 3.11")
 def test_reason_of_a_failure_is_the_error_and_not_a_note_on_it():
     """Notes are in the log's traceback; the reason is what went wrong."""
 

@@ -9,9 +9,7 @@
 import asyncio
 import random
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Protocol
-
-from typing_extensions import assert_type
+from typing import Protocol, assert_type
 
 from conductor_adapter import (
     Books,

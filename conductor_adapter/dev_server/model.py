@@ -1,7 +1,7 @@
 """Conductor's records as values: tasks and workflows, to and from their JSON."""
 
 from collections.abc import Mapping
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 import attrs
@@ -9,7 +9,7 @@ import attrs
 __all__ = ["RunState", "Task", "TaskState", "Workflow", "queue_name"]
 
 
-class TaskState(str, Enum):
+class TaskState(StrEnum):
     """Where a task stands, in Conductor's words."""
 
     SCHEDULED = "SCHEDULED"
@@ -29,7 +29,7 @@ class TaskState(str, Enum):
 _LIVE = frozenset({TaskState.SCHEDULED, TaskState.IN_PROGRESS})
 
 
-class RunState(str, Enum):
+class RunState(StrEnum):
     """Where a workflow stands, in Conductor's words."""
 
     RUNNING = "RUNNING"

@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote, urlencode
 
 from conductor_adapter.settings import ServerSettings
@@ -57,7 +57,7 @@ class DevServerProcess:
         self._child: subprocess.Popen[bytes] | None = None
         self._control: tuple[str, int] = ("", 0)
 
-    def __enter__(self) -> "DevServerProcess":  # noqa: PYI034 - typing.Self is newer than Python 3.10
+    def __enter__(self) -> Self:
         self.start()
         return self
 

@@ -87,7 +87,7 @@ class Workflows:
         for workflow_id in map(str, call.json()):
             try:
                 found.append(self._engine.run_json(workflow_id, tasks=tasks))
-            except Missing as error:  # noqa: PERF203 - each id is answered for itself
+            except Missing as error:
                 errors.append((workflow_id, str(error)))
         body = f'{{"bulkErrorResults": {_object(errors)}, "bulkSuccessfulResults": [{", ".join(found)}]}}'
         return Answer(200, body.encode(), "application/json")

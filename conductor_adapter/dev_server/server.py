@@ -4,7 +4,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from conductor_adapter.settings import Credentials, ServerSettings
 
@@ -68,7 +68,7 @@ class DevServer:
         self._stop: asyncio.Event | None = None
         self._error: BaseException | None = None
 
-    def __enter__(self) -> "DevServer":  # noqa: PYI034 - typing.Self is newer than Python 3.10
+    def __enter__(self) -> Self:
         self.start()
         return self
 

@@ -16,7 +16,7 @@ class Waiting:
         for waiter in self._waiters.pop(key, ()):
             _wake(waiter)
 
-    async def wait(self, key: str, timeout: float) -> None:
+    async def wait(self, key: str, timeout: float) -> None:  # noqa: ASYNC109 - its end is no error
         """Return when the key is notified, or after ``timeout`` seconds."""
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[None] = loop.create_future()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import attrs
 
@@ -161,7 +161,7 @@ class WorkerRunner(Changing, Reporting):
             self._phase = advance(self._phase, Phase.STOPPED)
         return report
 
-    def __enter__(self) -> "WorkerRunner":  # noqa: PYI034 - typing.Self is newer than Python 3.10
+    def __enter__(self) -> Self:
         self.start()
         return self
 

@@ -8,17 +8,13 @@ it. What was tested before is not tested again unless its function changed; surv
 import argparse
 import sys
 import time
+import tomllib
 from collections import Counter
 from pathlib import Path
 
 import attrs
 
 from .running import change, prepare, run, verdicts
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 HERE = Path(__file__).parent
 PLAN = tomllib.loads((HERE / "plan.toml").read_text())

@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 import attrs
 from client import ConductorClient
@@ -231,7 +232,7 @@ class RealServers:
     def __len__(self) -> int:
         return len(self._servers)
 
-    def __enter__(self) -> "RealServers":  # noqa: PYI034 - typing.Self is not in 3.10
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

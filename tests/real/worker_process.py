@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from harness import Job
 from servers import RealServer
@@ -26,7 +26,7 @@ class WorkerProcess:
         self._job = job
         self._options = [*(f"--server={name}={server.url}" for name, server in servers.items()), "--json", *options]
 
-    def __enter__(self) -> "WorkerProcess":  # noqa: PYI034 - typing.Self is not in 3.10
+    def __enter__(self) -> Self:
         before = len(list(self._job.folder.glob("worker-*.log")))
         self._said = self._job.folder / f"worker-{before}.log"
         with self._said.open("wb") as log:

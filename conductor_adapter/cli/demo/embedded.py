@@ -3,7 +3,7 @@
 import subprocess
 from collections import Counter
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from conductor_adapter.cli.demo.stage import Scene
 from conductor_adapter.cli.demo.story import TASK, TASK_DEF, Account, Chapter, backlog, chapters
@@ -48,7 +48,7 @@ class Embedded:
         self._started: Counter[str] = Counter()
         self.settings: list[ServerSettings] = []
 
-    def __enter__(self) -> "Embedded":  # noqa: PYI034 - typing.Self is newer than Python 3.10
+    def __enter__(self) -> Self:
         with ExitStack() as stack:
             for name in NAMES:
                 self._servers[name] = stack.enter_context(DevServerProcess(name=name))

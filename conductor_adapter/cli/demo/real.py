@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote
 
 from conductor_adapter.cli.demo.stage import RefusedError, Scene
@@ -44,7 +44,7 @@ class Real:
         self._workflows: dict[str, list[str]] = {settings.name: [] for settings in self.settings}
         self._fan_out = FanOutExecutor()
 
-    def __enter__(self) -> "Real":  # noqa: PYI034 - typing.Self is newer than Python 3.10
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Mapping
 from types import TracebackType
+from typing import Self
 
 import attrs
 from rich.box import HEAVY_HEAD, SIMPLE
@@ -32,7 +33,7 @@ class PlainShow:
     def __init__(self, printer: Printer) -> None:
         self._printer = printer
 
-    def __enter__(self) -> "PlainShow":  # noqa: PYI034 - typing.Self is newer than Python 3.10
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -69,7 +70,7 @@ class LiveShow:
         self._live = Live(console=console, refresh_per_second=4, transient=False)
         self._at = 0.0
 
-    def __enter__(self) -> "LiveShow":  # noqa: PYI034 - typing.Self is newer than Python 3.10
+    def __enter__(self) -> Self:
         self._live.__enter__()
         return self
 

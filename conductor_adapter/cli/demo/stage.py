@@ -1,7 +1,7 @@
 """What the demo needs of the servers it plays on, whichever they are."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, Self
 
 from conductor_adapter.cli.demo.story import Account, Chapter
 from conductor_adapter.settings import ServerSettings
@@ -50,6 +50,6 @@ class Stage(Protocol):
     def accounts(self) -> list[Account]:
         """What each server says has come of its tasks; what the worker did is left out."""
 
-    def __enter__(self) -> "Stage": ...  # noqa: PYI034 - typing.Self is newer than Python 3.10
+    def __enter__(self) -> Self: ...
 
     def __exit__(self, *_: object) -> None: ...
