@@ -9,6 +9,8 @@ from collections.abc import Callable, Collection
 from typing import Any
 from urllib.parse import quote
 
+import attrs
+
 from conductor_adapter.tasks import Task, TaskResult, TaskStatus, encode
 from conductor_adapter.wire import (
     AuthRejected,
@@ -19,7 +21,7 @@ from conductor_adapter.wire import (
     TransportError,
     TransportErrorKind,
 )
-from resilience.errors import ResilienceError, Throttled, Undeliverable
+from resilience.errors import Refused, ResilienceError, Throttled, Undeliverable
 
 __all__ = [
     "AuthRejected",
@@ -38,11 +40,13 @@ __all__ = [
     "classify",
     "excerpt",
     "give_back",
+    "given_up",
     "one_line",
     "own_message",
     "refusal",
     "retry_after",
     "shorten",
+    "too_large",
     "update_refusal",
 ]
 
@@ -50,7 +54,6 @@ MAX_POLL_WAIT_MS = 5000  # a server answers 400 to a longer wait
 MAX_RETRY_AFTER = 300.0  # seconds; more would let one odd header switch a server off for a day
 AUTH_PAUSE = 30.0  # seconds a server rests for a task type after it refused our credentials
 REJECTED_PAUSE = 5.0  # seconds after a request that is wrong: it will be wrong next time too
-POISON_ATTEMPTS = 5  # a server's "not retryable" is a hint, not proof
 _LONGEST = 200  # letters of somebody else's words in an error message
 _QUOTED = 4 * _LONGEST
 _LARGEST_OBJECT = 2**20  # bytes; an error or a token is far smaller, and what is not costs time each time it is read
@@ -110,6 +113,23 @@ def build_token(key: str, secret: str) -> HttpCall:
     return HttpCall("POST", "/token", headers=_JSON_HEADERS, body=encode({"keyId": key, "keySecret": secret}).encode())
 
 
+def too_large(result: TaskResult, problem: str) -> TaskResult:
+    """What a server is told instead of a final result that is too large for it: a retry would meet the same end."""
+    reason = f"the result ({result.status.value}) was not taken: {problem}"
+    return attrs.evolve(given_up(result, reason), status=TaskStatus.FAILED_WITH_TERMINAL_ERROR)
+
+
+def given_up(result: TaskResult, reason: str) -> TaskResult:
+    """What a server is told instead of a result that it kept refusing, so that the workflow need not wait for it."""
+    return TaskResult(
+        task_id=result.task_id,
+        workflow_id=result.workflow_id,
+        status=TaskStatus.FAILED,
+        reason=reason,
+        worker_id=result.worker_id,
+    )
+
+
 def give_back(task: Task) -> TaskResult:
     """The update that returns an un-started task: the server hands it out again at once, its own output kept."""
     return TaskResult(
@@ -128,8 +148,7 @@ class Meaning(enum.Enum):
     PAUSE = "the server asks for a pause"
     AUTH = "credentials refused"
     NO_ENDPOINT = "the server has no such endpoint"
-    UNKNOWN_ID = "the server knows no such workflow or task"  # final
-    POISON = "the server cannot digest this request"  # final after a few more tries
+    UNKNOWN_ID = "the server knows no such workflow or task"  # the only answer that is final
     OURS = "the request is wrong"
 
 
@@ -145,27 +164,27 @@ def _says_no_endpoint(answer: HttpAnswer) -> bool:
     return own_message(answer).startswith("No static resource")
 
 
-def _says_not_retryable(answer: HttpAnswer) -> bool:
-    return as_object(answer).get("retryable") is False
+def _is_conductors_own(answer: HttpAnswer) -> bool:
+    return bool(own_message(answer))
 
 
 def _has_retry_after(answer: HttpAnswer) -> bool:
     return "retry-after" in answer.headers
 
 
-# First row that fits wins; what fits none (1xx, redirects, other 5xx) is the server's failure.
+# First row that fits wins. What fits none is the server's failure: redirects, any 5xx, and any 4xx that is not
+# Conductor's own word. A 500 says "retryable": false also while a database is away, so that is not looked at.
 _TABLE: tuple[tuple[Collection[int], Callable[[HttpAnswer], bool], Meaning], ...] = (
     (range(200, 300), _any, Meaning.OK),
     ((401, 403), _any, Meaning.AUTH),
     ((404,), _says_unknown_id, Meaning.UNKNOWN_ID),
+    ((402, 407, 409, 423, 429), _any, Meaning.PAUSE),  # a quota, a proxy that wants a login, something locked
+    (range(400, 600), _has_retry_after, Meaning.PAUSE),
     ((404,), _says_no_endpoint, Meaning.NO_ENDPOINT),
     ((404,), _any, Meaning.SERVER),  # a proxy's, or a wrong address
     ((405,), _any, Meaning.NO_ENDPOINT),
-    ((408, 421, 425), _any, Meaning.SERVER),  # a proxy's: the same request may succeed next time
-    ((429,), _any, Meaning.PAUSE),
-    (range(400, 500), _any, Meaning.OURS),
-    ((500,), _says_not_retryable, Meaning.POISON),
-    ((503,), _has_retry_after, Meaning.PAUSE),
+    ((408, 421, 425), _any, Meaning.SERVER),  # the same request may succeed next time
+    (range(400, 500), _is_conductors_own, Meaning.OURS),
 )
 
 
@@ -190,13 +209,12 @@ def refusal(answer: HttpAnswer, text: str) -> ResilienceError:
 
 
 def update_refusal(answer: HttpAnswer, text: str) -> ResilienceError:
-    """The same for an update, where a result that will never be taken must not be sent for ever."""
+    """The same for an update: only Conductor's word that there is no such task or workflow is final for a result."""
     meaning = classify(answer)
     if meaning is Meaning.UNKNOWN_ID:
         return Undeliverable(text)
-    if meaning in (Meaning.OURS, Meaning.NO_ENDPOINT, Meaning.POISON):
-        certain = meaning is Meaning.OURS and own_message(answer)  # not some proxy's opinion
-        return Undeliverable(text, attempts=1 if certain else POISON_ATTEMPTS)
+    if meaning in (Meaning.OURS, Meaning.NO_ENDPOINT, Meaning.SERVER):
+        return Refused(text, counts=meaning is not Meaning.OURS)
     return refusal(answer, text)
 
 

@@ -20,7 +20,7 @@ from conductor_adapter.settings import Credentials, ServerSettings
 from conductor_adapter.tasks import Task, TaskResult
 from conductor_adapter.tokens import Token, TokenKeeper
 from conductor_adapter.wire import AuthRejected, HttpAnswer, HttpCall, RequestRejected, ServerFailed
-from resilience.errors import ResilienceError, Throttled
+from resilience.errors import ResilienceError, Throttled, Undeliverable
 
 __all__ = ["AuthRejected", "ConductorServer", "Operation", "PollAnswer", "RequestRejected", "ServerFailed"]
 
@@ -32,7 +32,9 @@ TOKEN_TTL = 45 * 60.0  # seconds; Conductor's tokens live longer, so a renewal n
 RENEWAL_WAIT = 0.1  # seconds the others leave a server alone while one of them renews the token
 ASK_V2_AGAIN = 600.0  # seconds until a server that had no update-v2 is asked again: it may have been upgraded
 LOOKED_AT = 2000  # letters of a text that may quote the server; looking for secrets in megabytes would take minutes
+BAD_REQUEST = 400
 NOT_FOUND = 404
+TOO_LARGE = 413
 
 
 class ConductorServer:
@@ -44,7 +46,7 @@ class ConductorServer:
     * ``ServerFailed`` (with its child ``TransportError``): the server's failure, it counts;
     * ``Throttled``: it asked for a pause, or its token is just being renewed; ``AuthRejected``: it refuses our
       credentials; ``RequestRejected``: our request is wrong. None of these counts;
-    * updates also ``Undeliverable``: it will never take this result.
+    * updates also ``Refused``: it answered and did not take this result; ``Undeliverable``: it never will.
 
     Args:
         settings: which server.
@@ -100,6 +102,8 @@ class ConductorServer:
         """Report a result; repeating it is safe, the server ignores what it knows already."""
         what = f"update of task {result.task_id}"
         answer = yield from self._authorized(protocol.build_update(result))
+        if answer.status == TOO_LARGE and result.is_final:
+            yield from self._report_too_large(what, result, answer)
         self._check(what, answer, protocol.update_refusal)
         self._read(what, lambda got: answers.read_taken(got, result.task_id), answer)
 
@@ -121,8 +125,25 @@ class ConductorServer:
             yield from self.update(result)  # only when this works was it the endpoint that was missing
             self._ask_v2_from = self._clock() + ASK_V2_AGAIN
             return None
+        if answer.status == TOO_LARGE and result.is_final:
+            yield from self._report_too_large(what, result, answer)
         self._check(what, answer, protocol.update_refusal)
         return self._read(what, answers.read_next_task, answer)
+
+    def _report_too_large(self, what: str, result: TaskResult, answer: HttpAnswer) -> Operation[None]:
+        """Report a small result in the place of one that is too large: its workflow need not wait for a timeout.
+
+        A server that does not take the small one either did not mean the size.
+        """
+        problem = self._text(what, protocol.excerpt(answer), answer)
+        small = protocol.too_large(result, problem)
+        call = protocol.build_update(small)
+        if len(call.body or b"") >= len(protocol.build_update(result).body or b""):
+            return
+        answer = yield from self._authorized(call)
+        self._check(what, answer, protocol.update_refusal)
+        self._read(what, lambda got: answers.read_taken(got, result.task_id), answer)
+        raise Undeliverable(problem)
 
     def give_back(self, task: Task) -> Operation[None]:
         """Return a task that has not started: the server hands it out again at once."""
@@ -215,7 +236,7 @@ class ConductorServer:
             return None
         if meaning is Meaning.PAUSE:
             raise Throttled(protocol.retry_after(answer), f"{what}: HTTP {answer.status}, it asks for a pause")
-        if meaning in (Meaning.AUTH, Meaning.OURS, Meaning.POISON):
+        if meaning in (Meaning.AUTH, Meaning.OURS) or answer.status == BAD_REQUEST:
             raise AuthRejected(protocol.AUTH_PAUSE, f"{what}: HTTP {answer.status}: check its key and secret")
         token = answers.read_token(answer) if meaning is Meaning.OK else None
         if token is None:

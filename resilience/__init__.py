@@ -26,7 +26,15 @@ from resilience.delivery import (
     Stock,
     Store,
 )
-from resilience.errors import BreakerOpenError, Incomplete, OutboxError, ResilienceError, Throttled, Undeliverable
+from resilience.errors import (
+    BreakerOpenError,
+    Incomplete,
+    OutboxError,
+    Refused,
+    ResilienceError,
+    Throttled,
+    Undeliverable,
+)
 from resilience.events import (
     BacklogDrained,
     BacklogFull,
@@ -34,6 +42,7 @@ from resilience.events import (
     BreakerState,
     DeadLettered,
     DeliveryFailed,
+    DeliveryRefused,
     DeliveryResumed,
     Event,
     GaveBack,
@@ -83,6 +92,7 @@ __all__ = [
     "DeadLetter",
     "DeadLettered",
     "DeliveryFailed",
+    "DeliveryRefused",
     "DeliveryResumed",
     "Destination",
     "DestinationView",
@@ -113,6 +123,7 @@ __all__ = [
     "PollRequest",
     "PollTimedOut",
     "Poller",
+    "Refused",
     "Rejected",
     "Relay",
     "RelayConfig",

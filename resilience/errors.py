@@ -4,7 +4,15 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["BreakerOpenError", "Incomplete", "OutboxError", "ResilienceError", "Throttled", "Undeliverable"]
+__all__ = [
+    "BreakerOpenError",
+    "Incomplete",
+    "OutboxError",
+    "Refused",
+    "ResilienceError",
+    "Throttled",
+    "Undeliverable",
+]
 
 
 class ResilienceError(Exception):
@@ -61,6 +69,21 @@ class OutboxError(ResilienceError):
         self.lost = lost
 
 
+class Refused(ResilienceError):  # noqa: N818 - says what the answer was
+    """Raised by a destination that answered and did not take a result, but did not say that it never will.
+
+    The result is sent again. It becomes a dead letter only when it has been refused for ``RelayConfig.refused_for``
+    seconds while the destination took other results: before that, the fault may be the destination's.
+
+    Attributes:
+        counts: whether the refusal is a failure of the destination. False: only this result is refused.
+    """
+
+    def __init__(self, message: str, *, counts: bool = True) -> None:
+        super().__init__(message)
+        self.counts = counts
+
+
 class Throttled(ResilienceError):  # noqa: N818 - the design's name: it is a request to wait, not a fault
     """Raised by a source or a destination that asks for a pause: it waits, and nothing counts against it.
 
@@ -74,14 +97,14 @@ class Throttled(ResilienceError):  # noqa: N818 - the design's name: it is a req
 
 
 class Undeliverable(ResilienceError):  # noqa: N818 - the design's name
-    """Raised by a destination that will never take this result: it becomes a dead letter, nothing is retried.
+    """Raised by a destination that will certainly never take this result: it becomes a dead letter at once.
+
+    Raise `Refused` where that is not certain.
 
     Attributes:
         reason: why, for the person who looks at the dead letter.
-        attempts: how many attempts in all must end this way before the result is given up (1: at once).
     """
 
-    def __init__(self, reason: str, *, attempts: int = 1) -> None:
+    def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
-        self.attempts = attempts

@@ -17,6 +17,7 @@ __all__ = [
     "BreakerState",
     "DeadLettered",
     "DeliveryFailed",
+    "DeliveryRefused",
     "DeliveryResumed",
     "Event",
     "GaveBack",
@@ -178,6 +179,23 @@ class DeliveryFailed:
 
 
 @attrs.frozen
+class DeliveryRefused:
+    """A destination that is well does not take this result (`Refused`, not counted); it will be sent again.
+
+    Attributes:
+        destination: where it was to go.
+        key: the result's.
+        attempt: how many attempts to send this result have failed, counted from 1.
+        error: what came of this one.
+    """
+
+    destination: str
+    key: str
+    attempt: int
+    error: BaseException
+
+
+@attrs.frozen
 class DeliveryResumed:
     """``destination`` had failed and answers again."""
 
@@ -186,11 +204,22 @@ class DeliveryResumed:
 
 @attrs.frozen
 class DeadLettered:
-    """The result called ``key`` will never be taken by ``destination``, for ``reason``: it is a dead letter now."""
+    """A result was given up: it is a dead letter now.
+
+    Attributes:
+        destination: where it was to go.
+        key: the result's.
+        reason: why, for people.
+        payload: the result itself; not shown.
+        error: `Undeliverable`, as the destination will never take it; `Refused`, as it was refused for too long; None
+            for a result of a former process that cannot be read.
+    """
 
     destination: str
     key: str
     reason: str
+    payload: object = attrs.field(default=None, repr=False)
+    error: Exception | None = None
 
 
 @attrs.frozen
@@ -258,6 +287,7 @@ Event = Union[  # noqa: UP007 - one name for all, also in annotations of user co
     LeaseLost,
     HandlerFailed,
     DeliveryFailed,
+    DeliveryRefused,
     DeliveryResumed,
     DeadLettered,
     BacklogFull,

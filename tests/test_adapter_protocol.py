@@ -41,7 +41,7 @@ from conductor_adapter.wire import (
     TransportError,
     TransportErrorKind,
 )
-from resilience.errors import Throttled, Undeliverable
+from resilience.errors import Refused, Throttled, Undeliverable
 
 HTML = b"<html><body>Sign in</body></html>"
 UNKNOWN_WORKFLOW = {"status": 404, "message": "No such workflow found by id: w", "retryable": False}
@@ -108,9 +108,8 @@ def test_an_update_goes_to_the_endpoint_of_its_version():
 @pytest.mark.parametrize("output", [{"x": object()}, {"x": math.nan}, {"x": {1, 2}}])
 def test_a_result_that_is_no_json_is_undeliverable(output):
     """No server would ever take it: it must not be sent again and again."""
-    with pytest.raises(Undeliverable, match="task t: its result is no JSON") as caught:
+    with pytest.raises(Undeliverable, match="task t: its result is no JSON"):
         build_update(TaskResult(task_id="t", output=output))
-    assert caught.value.attempts == 1
 
 
 def test_a_result_that_contains_itself_is_undeliverable():
@@ -183,12 +182,16 @@ TABLE = [
     (says(404, {"message": 7}), Meaning.SERVER), (says(404, ["No such task found"]), Meaning.SERVER),
     (says(404, {"error": "No such task found"}), Meaning.SERVER), (says(408), Meaning.SERVER),
     (says(421), Meaning.SERVER), (says(425), Meaning.SERVER), (says(429), Meaning.PAUSE),
-    (says(503, retry_after="7"), Meaning.PAUSE), (says(503), Meaning.SERVER), (says(400), Meaning.OURS),
-    (says(413), Meaning.OURS), (says(499), Meaning.OURS), (says(500), Meaning.SERVER),
-    (says(500, {"retryable": True}), Meaning.SERVER), (says(500, {"retryable": False}), Meaning.POISON),
+    (says(503, retry_after="7"), Meaning.PAUSE), (says(503), Meaning.SERVER), (says(400), Meaning.SERVER),
+    (says(400, HTML), Meaning.SERVER), (says(400, {"message": "no"}), Meaning.OURS), (says(402), Meaning.PAUSE),
+    (says(407, HTML), Meaning.PAUSE), (says(409, {"message": "locked"}), Meaning.PAUSE), (says(423), Meaning.PAUSE),
+    (says(400, {"message": "no"}, retry_after="7"), Meaning.PAUSE), (says(404, retry_after="7"), Meaning.PAUSE),
+    (says(404, UNKNOWN_TASK, retry_after="7"), Meaning.UNKNOWN_ID), (says(200, retry_after="7"), Meaning.OK),
+    (says(413), Meaning.SERVER), (says(499), Meaning.SERVER), (says(500), Meaning.SERVER),
+    (says(500, {"retryable": True}), Meaning.SERVER), (says(500, {"retryable": False}), Meaning.SERVER),
     (says(500, {"retryable": 0}), Meaning.SERVER), (says(502), Meaning.SERVER), (says(504), Meaning.SERVER),
     (says(502, {"retryable": False}), Meaning.SERVER), (says(302), Meaning.SERVER), (says(101), Meaning.SERVER),
-    (says(0), Meaning.SERVER), (says(999), Meaning.SERVER), (says(500, retry_after="7"), Meaning.SERVER),
+    (says(0), Meaning.SERVER), (says(999), Meaning.SERVER), (says(500, retry_after="7"), Meaning.PAUSE),
 ]  # fmt: skip
 
 
@@ -199,34 +202,34 @@ def test_the_table_of_what_counts(answer, meaning):
 
 
 @pytest.mark.parametrize(
-    ("meaning", "of_poll", "of_update", "attempts"),
+    ("meaning", "of_poll", "of_update", "counts"),
     [
         (says(429), Throttled, Throttled, None),
         (says(401), AuthRejected, AuthRejected, None),
-        (says(502), ServerFailed, ServerFailed, None),
-        (says(404, HTML), ServerFailed, ServerFailed, None),
-        (says(302), ServerFailed, ServerFailed, None),
-        (says(500, {"retryable": False}), ServerFailed, Undeliverable, 5),
-        (says(404, UNKNOWN_WORKFLOW), RequestRejected, Undeliverable, 1),
-        (says(404, UNKNOWN_TASK), RequestRejected, Undeliverable, 1),
-        (says(400, {"message": "no"}), RequestRejected, Undeliverable, 1),
-        (says(400, HTML), RequestRejected, Undeliverable, 5),
-        (says(405, {"message": "no"}), RequestRejected, Undeliverable, 5),
+        (says(502), ServerFailed, Refused, True),
+        (says(404, HTML), ServerFailed, Refused, True),
+        (says(302), ServerFailed, Refused, True),
+        (says(500, {"retryable": False}), ServerFailed, Refused, True),
+        (says(404, UNKNOWN_WORKFLOW), RequestRejected, Undeliverable, None),
+        (says(404, UNKNOWN_TASK), RequestRejected, Undeliverable, None),
+        (says(400, {"message": "no"}), RequestRejected, Refused, False),
+        (says(400, HTML), ServerFailed, Refused, True),
+        (says(405, {"message": "no"}), RequestRejected, Refused, True),
     ],
 )
-def test_what_follows_from_a_meaning(meaning, of_poll, of_update, attempts):
-    """Only ServerFailed counts; a result is given up at once only when Conductor itself says that it is wrong."""
+def test_what_follows_from_a_meaning(meaning, of_poll, of_update, counts):
+    """A result is given up at once only when Conductor itself says that it knows no such task or workflow."""
     assert type(refusal(meaning, "text")) is of_poll
     error = update_refusal(meaning, "text")
     assert type(error) is of_update
     assert str(error) == "text"
-    assert getattr(error, "attempts", None) == attempts
+    assert getattr(error, "counts", None) == counts
 
 
 def test_refused_credentials_and_wrong_requests_rest_for_seconds():
     """Neither heals by itself within the milliseconds of a poller's backoff."""
     assert refusal(says(401), "").retry_after >= 10.0
-    assert refusal(says(400), "").retry_after >= 1.0
+    assert refusal(says(400, {"message": "no"}), "").retry_after >= 1.0
     assert refusal(says(429, retry_after="7"), "").retry_after == 7.0
 
 
@@ -261,8 +264,8 @@ def test_any_answer_has_a_meaning_and_an_error(answer):
     assert len(text) < 250
     assert text.isprintable()
     for error in (refusal(answer, text), update_refusal(answer, text)):
-        counts = not isinstance(error, (Throttled, Undeliverable))
-        assert not counts or meaning in (Meaning.SERVER, Meaning.POISON, Meaning.OK)
+        counts = not isinstance(error, (Throttled, Undeliverable)) and getattr(error, "counts", True)
+        assert not counts or meaning in (Meaning.SERVER, Meaning.NO_ENDPOINT, Meaning.OK)
 
 
 # Reading answers.

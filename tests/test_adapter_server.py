@@ -1,7 +1,9 @@
 import html
 import json
+import re
 from urllib.parse import quote, quote_plus
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +12,7 @@ from conductor_adapter import server as server_module
 from conductor_adapter.answers import PollAnswer
 from conductor_adapter.server import ConductorServer
 from conductor_adapter.settings import Credentials, ServerSettings
-from conductor_adapter.tasks import Task, TaskResult
+from conductor_adapter.tasks import Task, TaskResult, TaskStatus
 from conductor_adapter.transports.base import drive
 from conductor_adapter.wire import (
     AuthRejected,
@@ -20,7 +22,7 @@ from conductor_adapter.wire import (
     TransportError,
     TransportErrorKind,
 )
-from resilience.errors import Throttled, Undeliverable
+from resilience.errors import Refused, Throttled, Undeliverable
 from resilience.testing import ManualClock
 
 SECRET = "s3cr3t-value"  # noqa: S105 - what must never be shown
@@ -168,24 +170,64 @@ def test_an_update_is_taken():
 
 
 @pytest.mark.parametrize(
-    ("answer", "kind", "attempts"),
+    ("answer", "kind", "counts"),
     [
-        (says(404, UNKNOWN), Undeliverable, 1), (says(400, {"message": "bad"}), Undeliverable, 1),
-        (says(500, {"retryable": False}), Undeliverable, 5), (says(413, b"<html>"), Undeliverable, 5),
-        (says(404, b"<html>"), ServerFailed, None), (says(404), ServerFailed, None), (says(500), ServerFailed, None),
-        (says(500, {"retryable": True}), ServerFailed, None), (says(200, b"<html>"), ServerFailed, None),
+        (says(404, UNKNOWN), Undeliverable, None), (says(400, {"message": "bad"}), Refused, False),
+        (says(500, {"retryable": False}), Refused, True), (says(413, b"<html>"), Refused, True),
+        (says(404, b"<html>"), Refused, True), (says(404), Refused, True), (says(500), Refused, True),
+        (says(500, {"retryable": True}), Refused, True), (says(200, b"<html>"), ServerFailed, None),
         (says(429, retry_after="3"), Throttled, None), (says(403), AuthRejected, None), (LOST, TransportError, None),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("operation", ["update", "update_v2"])
-def test_an_update_says_whether_to_send_it_again(operation, answer, kind, attempts):
-    """Final is only what Conductor itself says; what may heal is sent again, and a proxy's 404 may heal."""
-    gateway = [says(500)] if operation == "update_v2" and kind is ServerFailed and answer.status == 404 else []
+def test_an_update_says_whether_to_send_it_again(operation, answer, kind, counts):
+    """Final is only what Conductor says of this task; everything else may heal and is sent again."""
+    gateway = [says(500)] if operation == "update_v2" and kind is Refused and answer.status == 404 else []
     error, _ = fails(getattr(open_server(), operation)(RESULT), answer, *gateway)
 
     assert type(error) is kind
-    assert getattr(error, "attempts", None) == attempts
+    assert getattr(error, "counts", None) == counts
     assert answer is LOST or "t1" in str(error)
+
+
+@pytest.mark.parametrize("operation", ["update", "update_v2"])
+def test_a_result_that_is_too_large_is_told_as_a_small_one_at_once(operation):
+    """The workflow fails with the reason and need not wait for a timeout; the result itself is given up."""
+    large = attrs.evolve(RESULT, output={"text": "x" * 5000})
+    error, script = fails(getattr(open_server(), operation)(large), says(413, b"<html>too large"), says(200, b"t1"))
+    told = json.loads(script.calls[1].body)
+
+    assert type(error) is Undeliverable
+    assert script.sent[1][0] == "/tasks"
+    assert (told["taskId"], told["status"], told["outputData"]) == ("t1", "FAILED_WITH_TERMINAL_ERROR", {})
+    assert re.fullmatch(
+        r"the result \(COMPLETED\) was not taken: server 'eu': update(-v2)? of task t1: HTTP 413: <html>too large",
+        told["reasonForIncompletion"],
+    )
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [(says(413), Refused), (says(500), Refused), (says(423), Throttled), (says(404, UNKNOWN), Undeliverable)],
+)
+def test_who_does_not_take_a_small_result_either_did_not_mean_the_size(answer, kind):
+    """Then the answer to the small one counts, and the large one is sent again."""
+    large = attrs.evolve(RESULT, output={"text": "x" * 5000})
+    error, script = fails(open_server().update(large), says(413), answer)
+
+    assert type(error) is kind
+    assert len(script.calls) == 2
+
+
+@pytest.mark.parametrize(
+    "result", [RESULT, attrs.evolve(RESULT, status=TaskStatus.IN_PROGRESS, output={"text": "x" * 5000})]
+)
+def test_neither_a_small_result_nor_one_that_is_not_final_is_replaced(result):
+    """The one would not get smaller, the other does not end its task."""
+    error, script = fails(open_server().update(result), says(413))
+
+    assert type(error) is Refused
+    assert len(script.calls) == 1
 
 
 def test_update_v2_brings_the_next_task():
@@ -389,6 +431,7 @@ def test_the_first_token_is_fetched_by_one_call_for_all():
     [
         (LOST, TransportError), (says(500), ServerFailed), (says(200, b"<html>"), ServerFailed),
         (says(200, {"token": ""}), ServerFailed), (says(401), AuthRejected), (says(400), AuthRejected),
+        (says(500, {"message": "database away", "retryable": False}), ServerFailed),
         (says(429, retry_after="3"), Throttled), (says(503, retry_after="3"), Throttled),
     ],
 )  # fmt: skip

@@ -162,10 +162,11 @@ def test_d2_a_result_that_is_not_final_waits_in_memory_alone(outbox):
 def test_d2_a_result_that_is_not_final_is_no_dead_letter(outbox):
     """Refused for good it is told of and gone: sent again later it would hurt."""
     heard = Heard()
-    with Relay([eu(ScriptedCall(Undeliverable("no")))], store=outbox, on_event=heard) as relay:
+    no = Undeliverable("no")
+    with Relay([eu(ScriptedCall(no))], store=outbox, on_event=heard) as relay:
         assert not relay.deliver("eu", "k", 1, final=False)
 
-    assert heard == [DeadLettered("eu", "k", "no")]
+    assert heard == [DeadLettered("eu", "k", "no", 1, no)]
     assert outbox.dead_letters() == ()
     assert outbox.stock() == ()
 

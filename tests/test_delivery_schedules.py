@@ -10,9 +10,12 @@ import os
 import re
 
 import pytest
-from simulation.delivery import Schedule, draw, play
+from simulation.delivery import Schedule, draw, network, play
 from simulation.delivery.defects import PLANTED
+from simulation.delivery.plan import Event, Flow, ServerPlan
 from simulation.delivery.shrink import shrink
+
+from conductor_adapter.wire import HttpAnswer
 
 pytestmark = pytest.mark.no_cover
 NUMBER = int(os.environ.get("SCHEDULES", "10000"))
@@ -51,6 +54,21 @@ def test_nothing_is_lost_misrouted_or_done_twice_at_once(seeds: range) -> None:
 
         assert not verdict.found, f"schedule {seed}: {verdict.found}; made small: {fails(draw(seed))}"
         assert verdict.rest <= LATE, f"schedule {seed}: at rest only {verdict.rest:.0f} s after the last fault"
+
+
+@pytest.mark.parametrize("seconds", [1.0, 2.0, 5.0, 20.0])
+@pytest.mark.parametrize("status", [400, 402, 404, 405, 407, 409, 413, 423, 429, 500, 501, 503])
+@pytest.mark.parametrize("body", ['{"message":"No static resource.","retryable":false}', "<html>not now</html>"])
+def test_d6_nothing_is_given_up_while_a_server_refuses_everything(status, body, seconds, monkeypatch):
+    """Whatever it answers to all results for a while: once it is well each task is completed, at its first attempt."""
+    monkeypatch.setitem(network.ANSWERS, "away", HttpAnswer(status, {}, body.encode()))
+    flows = tuple(Flow(0.0, (0.05,)) for _ in range(10))
+    server, trouble = ServerPlan(0.002, 60, flows), Event(0.04, "away", seconds=seconds, calls="updates")
+
+    verdict = play(Schedule(1, (server,), (trouble,), capacity=8))
+
+    assert verdict.found == ""
+    assert list(verdict.executions.values()) == [1] * 10
 
 
 @pytest.mark.parametrize("name", PLANTED)

@@ -365,7 +365,8 @@ def test_d3_a_poison_result_does_not_open_the_breaker():
 
 def test_d6_a_refusal_becomes_a_dead_letter_and_can_be_sent_again():
     """Refused for good: told once, visible with its reason, and tried again on request."""
-    send, heard = ScriptedCall(Undeliverable("no such task"), None), Heard()
+    no = Undeliverable("no such task")
+    send, heard = ScriptedCall(no, None), Heard()
     with Relay([bounded("eu", send), bounded("us", send)], config=QUICK, on_event=heard) as relay:
         assert not relay.deliver("eu", "k", 1)
         assert [letter.reason for letter in relay.dead_letters()] == ["no such task"]
@@ -378,13 +379,13 @@ def test_d6_a_refusal_becomes_a_dead_letter_and_can_be_sent_again():
         until_idle(relay)
         assert relay.dead_letters() == ()
 
-    assert heard == [DeadLettered("eu", "k", "no such task")]
+    assert heard == [DeadLettered("eu", "k", "no such task", 1, no)]
 
 
 def test_d6_a_refusal_of_an_attempt_apart_is_known_to_its_unit():
     """Also through a send on another thread; the relay's own refusals are buried with the row they had."""
     store = CountingStore()
-    send = ScriptedCall(Undeliverable("no", attempts=1), Undeliverable("no", attempts=2))
+    send = ScriptedCall(Undeliverable("no"), BOOM, Undeliverable("no"))
     with Relay([Destination("eu", send)], store=store, config=RelayConfig(retry_initial=0.001)) as relay:
         assert not relay.deliver("eu", "k", 1)
         assert (len(relay.dead_letters()), store.puts) == (1, 0)
@@ -646,7 +647,7 @@ def test_a_settled_result_leaves_nothing_behind():
 
     for route in relay._routes.values():
         lane = route.lane
-        assert not any([lane._lines, lane._waiting, lane._flying, lane._relayed, lane.health._struck])
+        assert not any([lane._lines, lane.waits, lane._flying, lane._relayed, lane.health._struck])
     assert len(store) == 0
 
 

@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from resilience import BreakerOpenError, Incomplete, ResilienceError, Throttled, Undeliverable
+from resilience import BreakerOpenError, Incomplete, Refused, ResilienceError, Throttled, Undeliverable
 
 
 @pytest.mark.parametrize(
@@ -13,7 +13,8 @@ from resilience import BreakerOpenError, Incomplete, ResilienceError, Throttled,
         BreakerOpenError("eu", 2.5),
         Throttled(3.0, "slow down"),
         Throttled(),
-        Undeliverable("refused", attempts=5),
+        Undeliverable("refused"),
+        Refused("odd", counts=False),
         Incomplete("half", ["good"]),
     ],
 )

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any, ClassVar
 
 import pytest
 from fault_kit import RESET, Account, quick, until
@@ -17,7 +18,7 @@ from conductor_adapter.dev_server import DevServerProcess
 from conductor_adapter.running import threads
 from conductor_adapter.wire import HttpAnswer, HttpCall
 from conductor_adapter.worker import WorkerSpec
-from resilience import BreakerChanged, BreakerConfig, BreakerState, DeliveryFailed
+from resilience import BreakerChanged, BreakerConfig, BreakerState, DeadLettered, DeliveryFailed
 
 # Sockets that misbehave.
 
@@ -128,6 +129,9 @@ class Loopback:
     served = updates = 0
     limit = 0
     poison = ""
+    refusal = 502  # what a result of poison gets
+    words = True  # a small one in its place is taken
+    told: ClassVar[list[dict[str, Any]]] = []
     lock = threading.Lock()
 
     def __init__(self, _: ServerSettings) -> None:
@@ -136,9 +140,12 @@ class Loopback:
     def send(self, call: HttpCall, _: float) -> HttpAnswer:
         """Hand out as many tasks as asked for; take every result."""
         if call.method == "POST":
-            task = json.loads(call.body or b"{}")["taskId"]
+            told = json.loads(call.body or b"{}")
+            task = told["taskId"]
             if task == self.poison:
-                return HttpAnswer(502, {}, b"<html>")
+                if not (told["status"] == "FAILED" and self.words):
+                    return HttpAnswer(self.refusal, {}, b"<html>" if self.refusal > 499 else b'{"message":"no"}')
+                Loopback.told.append(told)
             with self.lock:
                 Loopback.updates += 1
             if not call.path.endswith("v2"):
@@ -167,7 +174,7 @@ def loopback(monkeypatch: pytest.MonkeyPatch) -> type[Loopback]:
     """The transport of all servers."""
     monkeypatch.setattr(threads, "choose", lambda _: Loopback)
     Loopback.served = Loopback.updates = Loopback.limit = 0
-    Loopback.poison = ""
+    Loopback.poison, Loopback.refusal, Loopback.words, Loopback.told = "", 502, True, []
     return Loopback
 
 
@@ -182,6 +189,44 @@ def test_one_result_that_a_server_cannot_digest_does_not_stop_it(loopback: type[
         loopback.limit = 200
         until(lambda: loopback.updates == 199, lambda: f"{loopback.updates} of 199, {runner.view()}")
         assert runner.stop().left == 1
+
+
+@pytest.mark.parametrize("status", [400, 502])
+def test_d6_a_server_that_refuses_a_result_for_good_is_told_so_in_few_words(
+    loopback: type[Loopback], status: int
+) -> None:
+    """The workflow fails with the reason, and need not wait for its timeout; the result itself is a dead letter."""
+    spec = WorkerSpec(task_type="t", function=lambda n: {"n": n}, threads=2)
+    loopback.poison, loopback.limit, loopback.refusal = "id3", 100_000, status
+    config = quick(grace=0.0, relay={"refused_for": 0.0, "retry_initial": 0.001, "retry_maximum": 0.001})
+    heard = Heard()
+    with WorkerRunner([spec], [ServerSettings("eu", "http://eu/api")], config=config, on_event=heard) as runner:
+        dead = heard.wait_for(DeadLettered, key="id3")
+        until(lambda: loopback.told, "the small result is taken")
+        letter = runner._relay.dead_letters()[0]
+
+    (told,) = loopback.told
+    assert (told["status"], told["outputData"]) == ("FAILED", {})
+    assert told["reasonForIncompletion"] == f"the result (COMPLETED) was not taken: {dead.reason}"
+    assert f"HTTP {status}" in dead.reason
+    assert "while others were taken" in dead.reason
+    assert letter.row.payload.output == {"n": 3}
+
+
+def test_d6_the_few_words_are_not_replaced_by_others(loopback: type[Loopback]) -> None:
+    """A server that refuses these too has been told often enough."""
+    spec = WorkerSpec(task_type="t", function=lambda n: {"n": n}, threads=2)
+    loopback.poison, loopback.limit, loopback.refusal, loopback.words = "id3", 100_000, 400, False
+    config = quick(grace=0.0, relay={"refused_for": 0.0, "retry_initial": 0.001, "retry_maximum": 0.001})
+    heard = Heard()
+    with WorkerRunner([spec], [ServerSettings("eu", "http://eu/api")], config=config, on_event=heard) as runner:
+        until(lambda: sum(isinstance(event, DeadLettered) for event in heard) == 2, "both are given up")
+        updates = loopback.updates
+        until(lambda: loopback.updates > updates + 100, "work goes on")
+        assert runner._relay.pending() == 0
+
+    assert not loopback.told
+    assert sum(isinstance(event, DeadLettered) for event in heard) == 2
 
 
 def test_memory_does_not_grow_with_tasks(loopback: type[Loopback]) -> None:

@@ -291,7 +291,7 @@ class FileStore:
 
 def deliver(listener: Listener) -> int:
     def send(_payload: bytes, _timeout: float) -> None:
-        raise Undeliverable("nobody wants it", attempts=3)
+        raise Undeliverable("nobody wants it")
 
     outbox = Outbox("outbox.db", dump=bytes.hex, load=bytes.fromhex, claim_for=10.0)
     Outbox("outbox.db", dump=repr, load=str, claim_for="10 s")  # type: ignore[arg-type] # seconds

@@ -14,7 +14,7 @@ from conductor_adapter.settings import ServerSettings
 from conductor_adapter.tasks import Task, TaskResult, can_be_sent
 from conductor_adapter.transports import Transport, drive
 from conductor_adapter.wire import HttpAnswer, HttpCall, ServerFailed, TransportError
-from resilience import Failed, FanOutExecutor, ResilienceError, Undeliverable, Value
+from resilience import Failed, FanOutExecutor, Refused, ResilienceError, Undeliverable, Value
 
 __all__ = ["Health", "Wanted", "ask_all"]
 
@@ -162,7 +162,7 @@ class _Asking:
             raise
         except Undeliverable:
             return calls[-1].path.endswith("/update-v2"), None
-        except ServerFailed as error:
+        except (Refused, ServerFailed) as error:
             return None, f"takes no results now: {without_name(str(error), self._settings.name, OURSELVES)}"
         except ResilienceError:
             return False, None

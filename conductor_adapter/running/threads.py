@@ -14,6 +14,7 @@ import attrs
 
 from conductor_adapter.declaring import WorkerSpec, collect_workers
 from conductor_adapter.events import RunnerListener, TaskFailed, TaskLeaseLost
+from conductor_adapter.protocol import given_up
 from conductor_adapter.running.changes import Changing
 from conductor_adapter.running.counting import Counting
 from conductor_adapter.running.lifecycle import (
@@ -35,8 +36,10 @@ from conductor_adapter.transports import choose
 from conductor_adapter.worker import run_task
 from resilience._checks import check_number
 from resilience.delivery import Relay
+from resilience.errors import Refused
 from resilience.events import (
     BreakerChanged,
+    DeadLettered,
     Event,
     LeaseLost,
     notify,
@@ -92,7 +95,6 @@ class WorkerRunner(Changing, Reporting):
             [link.destination() for link in self._links.values()],
             config=self.config.relay,
             breakers=self._update_breakers,
-            poll_breakers=self._poll_breakers,
             store=self._outbox.store,
             on_event=self._heard,
         )
@@ -220,7 +222,16 @@ class WorkerRunner(Changing, Reporting):
     def _heard(self, event: Event) -> None:
         if isinstance(event, DeliveryEvent):
             self._note_delivery(event)
+        elif isinstance(event, DeadLettered) and isinstance(event.error, Refused):
+            self._tell_given_up(event)
         notify(self._on_event, event)
+
+    def _tell_given_up(self, event: DeadLettered) -> None:
+        """A server that kept refusing a result is sent a small one in its place: its workflow need not wait."""
+        result: TaskResult = event.payload  # type: ignore[assignment] # payloads of a relay of results
+        small = given_up(result, f"the result ({result.status.value}) was not taken: {event.reason}")
+        if result.is_final and (small.status is not result.status or result.output):  # or it was the small one itself
+            self._relay.hand_over(event.destination, event.key, small)
 
     def _note_delivery(self, event: DeliveryEvent) -> None:
         """The relay tells of its events one at a time."""

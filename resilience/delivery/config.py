@@ -19,9 +19,12 @@ class RelayConfig:
             while it fails.
         retry_initial: the pause after a first failure; it doubles, jittered down to a half.
         retry_maximum: the longest pause after a failure (a destination may ask for a longer one).
+        refused_for: a result that its destination keeps refusing (`Refused`) becomes a dead letter after so long, if
+            others were taken in that time.
         max_backlog: results that may wait for a destination before its backlog is full: `BacklogFull` is told, and
             ``Relay.has_room`` says no. They are sent ``max_in_flight`` at a time: what waits behind many of them may
-            come too late.
+            come too late. A result that was refused five times does not count: it may be the only one that waits,
+            and other results show whether the destination is at fault.
         close_timeout: how long leaving the context manager may take to deliver what waits.
         write_first: write every result down before it is sent for the first time, if the store is durable: one that was
             sent or on its way when the process died is sent again, and its work is not repeated. It costs two commits
@@ -38,6 +41,7 @@ class RelayConfig:
     max_in_flight: int = attrs.field(default=10, validator=whole(1))
     retry_initial: float = attrs.field(default=0.05, validator=number(0, exclusive=True))
     retry_maximum: float = attrs.field(default=5.0, validator=number(0, exclusive=True))
+    refused_for: float = attrs.field(default=600.0, validator=number(0))
     max_backlog: int = attrs.field(default=50, validator=whole(1))
     close_timeout: float = attrs.field(default=10.0, validator=number(0))
     write_first: bool = attrs.field(default=False, validator=truth)

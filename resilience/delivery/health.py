@@ -18,6 +18,7 @@ _FEW = 3  # with fewer attempts in flight a stall costs too little to be hasty a
 _LONE_TOLERANCE = 0.05  # seconds; a pause of the garbage collector or of the interpreter is no stall
 _TOLERANCE = 0.005  # seconds; below this a thread's turn is all that is measured
 _PATIENCE = 0.1  # seconds a unit waits at least for an attempt that is not the first to find out
+_UNTRIED_AFTER = 0.5  # seconds after a failure until a result that was never tried may be, whatever the pause
 
 
 class Health:
@@ -38,6 +39,9 @@ class Health:
         self._struck_at = -math.inf
         self._throttles = 0
         self._retry_at = -math.inf
+        self._barred_until = -math.inf
+        self._failed_at = -math.inf  # or was throttled
+        self._guessed_until = -math.inf  # a pause was asked for, and its length left to us
         self._quiet_until = -math.inf  # asked for by the destination: no sign of life shortens it
         self._heard_at = -math.inf
         self._usual: float | None = None
@@ -45,7 +49,7 @@ class Health:
 
     def well(self, now: float) -> bool:
         """Neither failing nor slow nor in a pause."""
-        return not (self.failing or self.slow or now < self._retry_at or now < self._quiet_until)
+        return not (self.failing or self.slow or now < max(self._retry_at, self._barred_until, self._paused_until()))
 
     def overdue(self, started: float, in_flight: int, now: float) -> bool:
         """Whether the silence is longer than usual; ``started`` is when the oldest of ``in_flight`` attempts did.
@@ -73,8 +77,8 @@ class Health:
         self.slow = took > self._config.slow_after
         self._measure(min(took, self._config.slow_after))
         self._struck.clear()
-        self._retry_at = -math.inf
-        if not self.failing or now < self._quiet_until:
+        self._retry_at = self._barred_until = -math.inf
+        if not self.failing or now < self._paused_until():
             return False
         self.failing = False
         self._throttles = 0
@@ -87,6 +91,7 @@ class Health:
         results failed that makes the pauses grow: one that always fails is no reason to keep the others waiting.
         """
         self.failing = True
+        self._failed_at = now
         if started < self._struck_at:
             return
         self._struck.add(number)
@@ -100,28 +105,38 @@ class Health:
     def throttled(self, retry_after: float, now: float) -> None:
         """The destination asked to be left alone for ``retry_after`` seconds (0: as long as we like)."""
         self.failing = True
+        self._failed_at = now
         self._throttles += 1
         pause = self._backoff.delay(self._throttles, rng=self._rng, hint=retry_after)
-        self._quiet_until = max(self._quiet_until, now + pause)
+        if retry_after > 0:
+            self._quiet_until = max(self._quiet_until, now + pause)
+        else:
+            self._guessed_until = max(self._guessed_until, now + pause)
 
     def barred(self, pause: float | None, now: float) -> None:
         """An attempt was not let through, for ``pause`` seconds (None: unknown); look again after a short while."""
         if pause is None or not pause >= self._config.retry_initial:
             pause = self._config.retry_initial
-        self._retry_at = max(self._retry_at, now + min(pause, self._config.retry_maximum))
+        self._barred_until = max(self._barred_until, now + min(pause, self._config.retry_maximum))
 
     def hurry(self) -> None:
-        """Forget the pauses; one that was asked for stands."""
-        self._retry_at = -math.inf
+        """Forget the pauses; one whose length was asked for stands."""
+        self._retry_at = self._barred_until = self._guessed_until = -math.inf
 
-    def open_at(self, relayed: Sequence[float], *, overdue: bool) -> float:
+    def open_at(self, relayed: Sequence[float], *, overdue: bool, untried: bool = False) -> float:
         """From when on another attempt may be started, beside those of the relay that started at ``relayed``.
+
+        The pause grows with the results that failed, and says nothing of one that is still ``untried``: those that
+        always fail must not keep it waiting (rule D3).
 
         A failing or overdue destination gets one at a time. One that hangs must not keep the others from finding out
         that only their neighbour is ill: the second may start after ``slow_after``, each further one after twice as
         long, up to ``retry_maximum``.
         """
-        at = max(self._retry_at, self._quiet_until)
+        at = max(self._retry_at, self._guessed_until)
+        if untried:
+            at = min(at, self._failed_at + _UNTRIED_AFTER)
+        at = max(at, self._barred_until, self._quiet_until)
         if not (relayed and (self.failing or overdue)):
             return at
         pause = min(self._config.slow_after * 2.0 ** (len(relayed) - 1), self._config.retry_maximum)
@@ -130,6 +145,9 @@ class Health:
     def pause(self, attempts: int) -> float:
         """Seconds to wait after failed attempt ``attempts``, counted from 1."""
         return self._backoff.delay(attempts, rng=self._rng)
+
+    def _paused_until(self) -> float:
+        return max(self._guessed_until, self._quiet_until)
 
     def _measure(self, took: float) -> None:
         if self._usual is None:

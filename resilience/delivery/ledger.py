@@ -7,7 +7,6 @@ its result is taken in (``admit``), it ends (``settle``) or did not come about (
 import math
 import threading
 from collections.abc import Callable, Collection, Mapping
-from typing import TYPE_CHECKING
 
 from resilience.delivery.archive import Archive
 from resilience.delivery.attempt import Attempt, Chain
@@ -17,9 +16,7 @@ from resilience.delivery.store import Row
 from resilience.delivery.tally import DestinationView
 from resilience.delivery.unwritten import Unwritten
 from resilience.delivery.watch import Watch
-
-if TYPE_CHECKING:
-    from resilience.breaker import Permit
+from resilience.outcomes import Rejected
 
 __all__ = ["Ledger"]
 
@@ -159,8 +156,7 @@ class Ledger:
         ``waited`` are the seconds that the destination waited because it was asked to.
         """
         lane, parcel, now = attempt.route.lane, attempt.parcel, self._clock()
-        if attempt.permit is not None:
-            self._report(attempt, attempt.permit, error, now)
+        self._report(attempt, error, now)
         with self.lock:
             if attempt.chain is not None:
                 self._forget(attempt)
@@ -188,8 +184,7 @@ class Ledger:
         """The attempt is past its timeout; it runs on."""
         error = TimeoutError(f"no answer within {timeout:.3g} s")
         now = self._clock()
-        if attempt.permit is not None:
-            self._report(attempt, attempt.permit, error, now)
+        self._report(attempt, error, now)
         with self.lock:
             if not attempt.left or attempt in self._watch:
                 self._watch.remove(attempt)
@@ -255,9 +250,14 @@ class Ledger:
         self._watch.remove(attempt)
         attempt.route.astray -= attempt.left
 
-    def _report(self, attempt: Attempt, permit: "Permit", error: BaseException | None, now: float) -> None:
+    def _report(self, attempt: Attempt, error: BaseException | None, now: float) -> None:
         """To the breaker, before the lane knows: the relay could ask for the next permit too early."""
-        report(permit, attempt.route.lane.judge(attempt.parcel, error, now), error)
+        permit, breaker = attempt.permit, attempt.route.breaker
+        if permit is None and error is None and breaker is not None:  # an attempt beside an open breaker succeeded
+            answer = breaker.try_acquire(early=True)
+            permit = None if isinstance(answer, Rejected) else answer
+        if permit is not None:
+            report(permit, attempt.route.lane.judge(attempt.parcel, error, now), error)
 
     def _note(self, attempt: Attempt, settled: Settled, now: float) -> bool:
         """Wake who waits for this; returns whether there is something to tell."""

@@ -57,13 +57,17 @@ class Parcel:
         timeout: seconds its unit should wait.
         grace: seconds besides for which its attempt may be silent: it waits for a next value.
         relayed: the running attempt was started by the relay.
+        repeated: and its result had been tried before.
         away: an attempt is running (also one that is past its timeout: then ``abandoned``).
         started: clock time at which its last attempt began.
         released: it is written down, so that the relay may send it.
         gone: taken, or refused for good.
         attempts: how many attempts failed.
         throttles: how many ended in ``Throttled``.
-        refusals: how many attempts ended in ``Undeliverable``.
+        refusals: how many ended in ``Refused``.
+        alone: how many of those came after another result had been taken since the one before.
+        refused_at: clock time of the first refusal.
+        refused_last: clock time of the last one.
         final: it is the last word of its key, and must arrive; else it is never written down.
         row: what was written down.
         passed: another process has taken its row over, while an attempt was running.
@@ -77,6 +81,7 @@ class Parcel:
     timeout: float = math.inf
     grace: float = 0.0
     relayed: bool = False
+    repeated: bool = False
     away: bool = False
     abandoned: bool = False
     started: float = 0.0
@@ -85,6 +90,14 @@ class Parcel:
     attempts: int = 0
     throttles: int = 0
     refusals: int = 0
+    alone: int = 0
+    refused_at: float = math.inf
+    refused_last: float = math.inf
     final: bool = True
     row: Row | None = None
     passed: bool = False
+
+    @property
+    def tried(self) -> bool:
+        """Whether an attempt has failed before."""
+        return bool(self.attempts or self.throttles)

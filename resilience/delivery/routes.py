@@ -18,6 +18,7 @@ from resilience.delivery.tally import Tally
 from resilience.events import (
     DeadLettered,
     DeliveryFailed,
+    DeliveryRefused,
     DeliveryResumed,
     Event,
     Listener,
@@ -45,8 +46,9 @@ class Destination:
     Attributes:
         name: what deliveries call it; its circuit breaker has the same name.
         send: ``send(payload, timeout)`` returns once the result was taken, within ``timeout`` seconds if it can. It
-            raises ``Undeliverable`` for a result it will never take, ``Throttled`` to be left alone for a while, and
-            anything else to say that it failed. Called from several threads.
+            raises ``Undeliverable`` for a result that it will certainly never take, ``Refused`` for one that it did not
+            take, ``Throttled`` to be left alone for a while, and anything else to say that it failed. Called from
+            several threads.
         identity: what the name stands for (a URL, say); written down with each result.
         bounded: ``send`` keeps to its timeout by itself, whatever the other side does: it may run in the unit's thread.
         exchange: ``exchange(payload, timeout)`` is a ``send`` that brings what its source hands out next: it returns
@@ -170,6 +172,9 @@ class Announcer:
                     "%s does not take results: %r; they are kept and sent again", event.destination, event.error
                 )
             self._failing.add(event.destination)
+        elif isinstance(event, DeliveryRefused):
+            if event.attempt == 1:
+                log.warning("%s refuses a result: %r; it is kept and sent again", event.destination, event.error)
         elif isinstance(event, DeliveryResumed):
             self._failing.discard(event.destination)
             log.info("%s takes results again", event.destination)

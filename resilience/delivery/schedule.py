@@ -5,6 +5,9 @@ it stays first until it is taken or refused for good: that is the order, and why
 The lines know nothing of each other. A unit may send by itself while the destination is prompt (``health`` knows);
 everything else is the relay's, up to ``max_in_flight`` at a time, single attempts while the destination fails; and as
 many in fifteen milliseconds, so that a long backlog leaves its destination, and this process, time for what is new.
+
+Results that always fail keep no other waiting: while the destination fails, every second attempt is the newest result
+that was never tried, and those that were tried before have at most half the places.
 """
 
 import heapq
@@ -18,14 +21,24 @@ from typing import Any
 from resilience.delivery.config import RelayConfig
 from resilience.delivery.health import Health
 from resilience.delivery.parcel import Parcel, Report, Settled
-from resilience.errors import Throttled, Undeliverable
-from resilience.events import BacklogDrained, BacklogFull, DeadLettered, DeliveryFailed, DeliveryResumed, Event
+from resilience.errors import Refused, Throttled, Undeliverable
+from resilience.events import (
+    BacklogDrained,
+    BacklogFull,
+    DeadLettered,
+    DeliveryFailed,
+    DeliveryRefused,
+    DeliveryResumed,
+    Event,
+)
 
 __all__ = ["Lane"]
 
 
 _TAKEN = Settled(kept=False)
 _PACE = 0.015  # seconds in which the relay begins ``max_in_flight`` attempts at most
+_STUCK = 5  # refusals after which a result is no sign of how much its destination can take
+_ALONE = 3  # refusals between which others were taken, before a result is given up: one may be bad luck
 _USED = 0.9  # of a timeout; those who keep it look at another clock
 
 
@@ -49,9 +62,14 @@ class Lane:
         self._size = 0
         self._inline = 0
         self._lines: dict[str, deque[Parcel]] = {}
-        self._waiting: list[tuple[float, int, Parcel]] = []  # heads of lines, by when they may go
+        self._untried: dict[int, Parcel] = {}  # heads of lines that were never tried, by number
+        self._tried: list[tuple[float, int, Parcel]] = []  # the other heads, by when they may go
+        self._stuck: set[int] = set()  # numbers of results that were refused often
         self._flying: dict[int, Parcel] = {}  # in the order they started
         self._relayed = 0  # attempts of the relay that have not ended
+        self._repeated = 0  # those among them whose results were tried before
+        self._tried_last = False  # whose turn it is while the destination fails
+        self._taken_at = -math.inf  # when a result was taken last
         self._begun: deque[float] = deque(maxlen=config.max_in_flight)  # when the relay's last ones began
         self._pace = _PACE
         self._full = False
@@ -63,11 +81,11 @@ class Lane:
 
     def backlog(self) -> tuple[Event, ...]:
         """What is to be told of the backlog: that it is full, or that half of it is gone. To be asked after changes."""
-        most = self._config.max_backlog
-        if self._full and self.pending <= most // 2:
+        most, waiting = self._config.max_backlog, self.pending - len(self._stuck)
+        if self._full and waiting <= most // 2:
             self._full = False
             return (BacklogDrained(self.name),)
-        if not self._full and self.pending >= most:
+        if not self._full and waiting >= most:
             self._full = True
             return (BacklogFull(self.name, self.pending),)
         return ()
@@ -80,7 +98,7 @@ class Lane:
     @property
     def waits(self) -> bool:
         """Whether a result of the relay waits for its time or for a free place."""
-        return bool(self._waiting)
+        return bool(self._untried or self._tried)
 
     def prompt(self, now: float) -> bool:
         """Whether a unit may send by itself."""
@@ -137,8 +155,9 @@ class Lane:
             parcel.passed = True
         for parcel in [parcel for parcel in lost if not parcel.away]:
             self._let_go(parcel)
-        self._waiting = [entry for entry in self._waiting if not entry[2].gone]
-        heapq.heapify(self._waiting)
+        self._untried = {number: parcel for number, parcel in self._untried.items() if not parcel.gone}
+        self._tried = [entry for entry in self._tried if not entry[2].gone]
+        heapq.heapify(self._tried)
         return len(lost)
 
     def resting(self, key: str | None = None) -> list[Parcel]:
@@ -158,29 +177,30 @@ class Lane:
 
     def start(self, now: float) -> Parcel | None:
         """The next result for the relay to send, now in flight; None if there is none or it is not time."""
-        if self.wake_at(now) > now:
+        untried, tried = self._untried_at(now) <= now, self._tried_at(now) <= now
+        if self._relayed >= self._config.max_in_flight or not (untried or tried):
             return None
-        parcel = heapq.heappop(self._waiting)[2]
+        parcel = self._next_untried() if untried and not (tried and self._is_turn_of_tried()) else self._next_tried()
         parcel.relayed = True
         self._relayed += 1
+        parcel.repeated = parcel.tried
+        self._repeated += parcel.repeated
         self._begun.append(now)
         self._launch(parcel, now)
         return parcel
 
     def wake_at(self, now: float) -> float:
         """The clock time from which ``start`` has something; ``inf`` if that takes more than time."""
-        if not self._waiting or self._relayed >= self._config.max_in_flight:
+        if self._relayed >= self._config.max_in_flight:
             return math.inf
-        relayed = [parcel.started for parcel in self._flying.values() if parcel.relayed]
-        paced = self._begun[0] + self._pace if len(self._begun) == self._config.max_in_flight else -math.inf
-        return max(self._waiting[0][0], paced, self.health.open_at(relayed, overdue=self._overdue(now)))
+        return min(self._untried_at(now), self._tried_at(now))
 
     def hurry(self, now: float) -> None:
         """The end is near: give every waiting result a try, whatever its pauses; only an asked-for pause stands."""
         self.health.hurry()
         self._pace = 0.0
-        self._waiting = [(min(due, now), number, parcel) for due, number, parcel in self._waiting]
-        heapq.heapify(self._waiting)
+        self._tried = [(min(due, now), number, parcel) for due, number, parcel in self._tried]
+        heapq.heapify(self._tried)
 
     def leftovers(self) -> list[Parcel]:
         """The results that were not delivered, line by line; not those that units are sending."""
@@ -212,7 +232,7 @@ class Lane:
         """
         if error is None or isinstance(error, Undeliverable):
             return Report.SUCCESS
-        if isinstance(error, Throttled) or self._cut_short(parcel, now):
+        if isinstance(error, Throttled) or not _counts(error) or self._cut_short(parcel, now):
             return Report.NEUTRAL
         return Report.REPEAT if self.health.known_culprit(parcel.number) else Report.FAILURE
 
@@ -225,10 +245,13 @@ class Lane:
         self._land(parcel)
         if error is None:
             self._drop(parcel)
+            self._taken_at = now
             events = self._answered(parcel, now, waited)
             return Settled(kept=False, events=events) if events else _TAKEN
         if isinstance(error, Undeliverable):
-            return self._refuse(parcel, error, now)
+            return self._give_up(parcel, error, now, self._answered(parcel, now))
+        if isinstance(error, Refused) and self._is_refused_for_good(parcel, now):
+            return self._give_up(parcel, error, now, self._failed(parcel, error, now, told=told).events)
         settled = self._failed(parcel, error, now, told=told or cut)
         if not parcel.passed:
             self._line_up(parcel)
@@ -240,6 +263,8 @@ class Lane:
         """``told``: it was when it timed out; or it was ended by ourselves before it could fail."""
         if isinstance(error, Throttled):
             return self._throttle(parcel, error, now)
+        if not _counts(error):
+            return self._put_off(parcel, error, now)
         return Settled(kept=True) if told else self._fail(parcel, error, now)
 
     def _fail(self, parcel: Parcel, error: BaseException, now: float) -> Settled:
@@ -254,19 +279,34 @@ class Lane:
         self.health.throttled(error.retry_after, now)
         return Settled(kept=True, events=(self._failed_once_more(parcel, error),))
 
+    def _put_off(self, parcel: Parcel, error: BaseException, now: float) -> Settled:
+        """The destination is well, and refuses this result alone."""
+        parcel.attempts += 1
+        parcel.due = now + self.health.pause(parcel.attempts)
+        refused = DeliveryRefused(self.name, parcel.key, parcel.attempts + parcel.throttles, error)
+        return Settled(kept=True, events=(*self._answered(parcel, now), refused))
+
     def _failed_once_more(self, parcel: Parcel, error: BaseException) -> DeliveryFailed:
         return DeliveryFailed(self.name, parcel.key, parcel.attempts + parcel.throttles, error)
 
-    def _refuse(self, parcel: Parcel, error: Undeliverable, now: float) -> Settled:
-        events = self._answered(parcel, now)
+    def _is_refused_for_good(self, parcel: Parcel, now: float) -> bool:
+        """Whether a result that is refused once more will not be taken: others were, for long enough (rule D6)."""
         parcel.refusals += 1
-        if parcel.refusals >= error.attempts:
-            self._drop(parcel)
-            dead = DeadLettered(self.name, parcel.key, error.reason)
-            return Settled(kept=False, dead=error.reason, events=(*events, dead))
-        parcel.due = now + self.health.pause(parcel.refusals)
-        self._line_up(parcel)
-        return Settled(kept=True, events=events)
+        parcel.alone += self._taken_at > parcel.refused_last
+        parcel.refused_at, parcel.refused_last = min(parcel.refused_at, now), now
+        if parcel.refusals == _STUCK:
+            self._stuck.add(parcel.number)
+        return now - parcel.refused_at >= self._config.refused_for and parcel.alone >= _ALONE
+
+    def _give_up(
+        self, parcel: Parcel, error: Undeliverable | Refused, now: float, events: tuple[Event, ...]
+    ) -> Settled:
+        self._drop(parcel)
+        reason = str(error)
+        if isinstance(error, Refused):
+            reason += f" (refused {parcel.refusals} times in {now - parcel.refused_at:.0f} s, while others were taken)"
+        dead = DeadLettered(self.name, parcel.key, reason, parcel.payload, error)
+        return Settled(kept=False, dead=reason, events=(*events, dead))
 
     def _cut_short(self, parcel: Parcel, now: float) -> bool:
         """Whether the unit's send was given less than ``inline_timeout``, and used all of that."""
@@ -275,6 +315,40 @@ class Lane:
     def _overdue(self, now: float) -> bool:
         """Whether an attempt is silent for longer than it may be."""
         return self.silent(now) and any(self._is_silent(parcel, parcel.grace, now) for parcel in self._flying.values())
+
+    def _untried_at(self, now: float) -> float:
+        if not self._untried:
+            return math.inf
+        return max(self._oldest_untried().due, self._open_at(now, untried=True))
+
+    def _tried_at(self, now: float) -> float:
+        if not self._tried or self._repeated >= max(1, self._config.max_in_flight // 2):
+            return math.inf
+        return max(self._tried[0][0], self._open_at(now, untried=False))
+
+    def _open_at(self, now: float, *, untried: bool) -> float:
+        relayed = [parcel.started for parcel in self._flying.values() if parcel.relayed]
+        paced = self._begun[0] + self._pace if len(self._begun) == self._config.max_in_flight else -math.inf
+        return max(paced, self.health.open_at(relayed, overdue=self._overdue(now), untried=untried))
+
+    def _is_turn_of_tried(self) -> bool:
+        """Of the two that may go now: in turns while the destination fails, else whichever is due for longer."""
+        if self.health.failing:
+            return not self._tried_last
+        due, number, _ = self._tried[0]
+        first = self._oldest_untried()
+        return (due, number) < (first.due, first.number)
+
+    def _oldest_untried(self) -> Parcel:
+        return next(iter(self._untried.values()))
+
+    def _next_untried(self) -> Parcel:
+        self._tried_last = False
+        return self._untried.pop(max(self._untried) if self.health.failing else next(iter(self._untried)))
+
+    def _next_tried(self) -> Parcel:
+        self._tried_last = True
+        return heapq.heappop(self._tried)[2]
 
     def _is_silent(self, parcel: Parcel, grace: float, now: float) -> bool:
         return self.health.overdue(parcel.started + grace, len(self._flying), now)
@@ -292,6 +366,7 @@ class Lane:
         parcel.away = False
         self._leave(parcel)
         self._relayed -= parcel.relayed
+        self._repeated -= parcel.relayed and parcel.repeated
         parcel.relayed = parcel.abandoned = False
         parcel.grace = 0.0
         self._flying.pop(parcel.number, None)
@@ -302,8 +377,12 @@ class Lane:
             self._inline -= 1
 
     def _line_up(self, parcel: Parcel) -> None:
-        if parcel.released and self._lines[parcel.key][0] is parcel:
-            heapq.heappush(self._waiting, (parcel.due, parcel.number, parcel))
+        if not parcel.released or self._lines[parcel.key][0] is not parcel:
+            return
+        if parcel.tried:
+            heapq.heappush(self._tried, (parcel.due, parcel.number, parcel))
+        else:
+            self._untried[parcel.number] = parcel
 
     def _let_go(self, parcel: Parcel) -> None:
         """Another process has it: nothing here may touch its row."""
@@ -312,6 +391,7 @@ class Lane:
 
     def _drop(self, parcel: Parcel) -> None:
         parcel.gone = True
+        self._stuck.discard(parcel.number)
         self._size -= 1
         line = self._lines[parcel.key]
         first = line[0] is parcel
@@ -320,3 +400,8 @@ class Lane:
             del self._lines[parcel.key]
         elif first:
             self._line_up(line[0])
+
+
+def _counts(error: BaseException) -> bool:
+    """Whether ``error`` says that the destination failed, and not only that it refuses this result."""
+    return not isinstance(error, Refused) or error.counts

@@ -21,7 +21,6 @@ from resilience.delivery.attempt import Attempt, Chain
 from resilience.delivery.config import RelayConfig
 from resilience.delivery.keeper import Keeper
 from resilience.delivery.ledger import Ledger
-from resilience.delivery.outage import Outage
 from resilience.delivery.parcel import Parcel
 from resilience.delivery.routes import Announcer, Destination, Route, routes
 from resilience.delivery.sends import Sends
@@ -58,17 +57,17 @@ class Relay:
     Args:
         destinations: all there are; a result for any other name is refused.
         config: the policy.
-        breakers: the destinations' circuit breakers, by name; none if None. When all of them are open the fault is
-            likely here: one result is sent every 5 to 7.5 s then, to the one that has been open longest.
-        poll_breakers: breakers of other calls to the same places, by the same names: a destination is also down when
-            its breaker here is open. They are looked at and never used.
+        breakers: the destinations' circuit breakers, by name; none if None. They hear what came of the attempts. Open,
+            they keep the threads that deliver from sending by themselves; the relay goes on with single attempts, at
+            least one every ``config.retry_maximum`` seconds, unless the breaker was forced open.
         store: where results that wait are written down; by default in memory. An `Outbox` outlives the process. It is
             not closed with the relay.
         clock: monotonic seconds.
         rng: where jitter is drawn from.
-        on_event: hears ``DeliveryFailed``, ``DeliveryResumed``, ``DeadLettered``, ``BacklogFull``, ``BacklogDrained``,
-            ``OutboxFailed``, ``OutboxResumed``, ``RowsKept`` and ``Undelivered``, in the order in which they came
-            about. Every ``DeliveryFailed`` is followed by another one or by a ``DeliveryResumed``.
+        on_event: hears ``DeliveryFailed``, ``DeliveryRefused``, ``DeliveryResumed``, ``DeadLettered``,
+            ``BacklogFull``, ``BacklogDrained``, ``OutboxFailed``, ``OutboxResumed``, ``RowsKept`` and ``Undelivered``,
+            in the order in which they came about. Every ``DeliveryFailed`` is followed by another one, by a
+            ``DeliveryResumed`` or, where its result was given up, by a ``DeadLettered``.
 
     Raises:
         ValueError: for two destinations of one name, or none at all.
@@ -81,7 +80,6 @@ class Relay:
         *,
         config: RelayConfig = RelayConfig(),  # noqa: B008 - frozen
         breakers: "BreakerRegistry | None" = None,
-        poll_breakers: "BreakerRegistry | None" = None,
         store: Store | None = None,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
@@ -93,7 +91,6 @@ class Relay:
         self._clock = clock
         rng, given = rng or random.Random(), tuple(destinations)
         self._make_routes = partial(routes, given, config, breakers, rng)
-        self._make_outage = partial(Outage, polls=poll_breakers, pending=self.pending, rng=rng)
         self._given_store = store
         self._on_event = on_event
         self._start_afresh()
@@ -244,7 +241,6 @@ class Relay:
         """Also in a forked child, which has no driver; the results that wait are its parent's to send."""
         self._store = MemoryStore() if self._given_store is None else self._given_store
         self._routes = self._make_routes()
-        self._outage = self._make_outage(self._routes)
         archive = Archive(self._store)
         self._ledger = Ledger(self._routes, archive, Announcer(self._on_event), self._clock)
         self._keeper = Keeper(archive, self._ledger, self._clock)
@@ -284,18 +280,15 @@ class Relay:
         return look_at if expires is None else min(look_at, expires)
 
     def _relay(self, route: Route, parcel: Parcel) -> None:
-        now = self._clock()
-        left, early_at = self._ledger.end - now, self._outage.early_at(route, now)
-        permit = None if route.breaker is None else route.breaker.try_acquire(early=now >= early_at)
-        if not isinstance(permit, Rejected):
-            attempt = Attempt(route, parcel, permit)
-        elif left == math.inf:
-            self._ledger.bar(Attempt(route, parcel), min(permit.retry_after or 0.0, early_at - now))
-            return
-        else:
-            attempt = Attempt(route, parcel)
+        left = self._ledger.end - self._clock()
+        permit = None if route.breaker is None else route.breaker.try_acquire()
+        if isinstance(permit, Rejected):
+            if permit.retry_after == math.inf and left == math.inf:  # forced open
+                self._ledger.bar(Attempt(route, parcel), permit.retry_after)
+                return
+            permit = None  # how often a destination is tried is for its lane to say (rule D8)
         timeout = max(_LEAST_TIMEOUT, min(self._config.send_timeout, left))
-        self._sends.start(attempt, timeout, timeout)
+        self._sends.start(Attempt(route, parcel, permit), timeout, timeout)
 
 
 def _started(thread: threading.Thread) -> threading.Thread | None:

@@ -192,5 +192,4 @@ def _note(leases: Leases, extension: Extension, outcome: Outcome[object], now: f
     else:
         error = outcome.error if isinstance(outcome, Failed) else RuntimeError(f"the heartbeat never ran: {outcome}")
         hint = error.retry_after if isinstance(error, Throttled) else 0.0
-        final = isinstance(error, Undeliverable) and extension.lease.failures + 1 >= error.attempts
-        leases.failed(extension, error, now, hint=hint, final=final)
+        leases.failed(extension, error, now, hint=hint, final=isinstance(error, Undeliverable))

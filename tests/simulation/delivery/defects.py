@@ -118,6 +118,17 @@ def dead_letter_on_a_proxys_404(patch: Patch) -> None:
     patch.setattr(protocol, "_TABLE", (somebodys, *protocol._TABLE))
 
 
+@planted("never refused it|is forgotten")
+def dead_letter_after_five_refusals(patch: Patch) -> None:
+    """A result is given up once it has been refused a few times, in whatever time."""
+
+    def refused(_: Any, parcel: Any, __: float) -> bool:
+        parcel.refusals += 1
+        return bool(parcel.refusals == 5)
+
+    patch.setattr(Lane, "_is_refused_for_good", refused)
+
+
 @planted("tasks at once")
 def capacity_over_granted(patch: Patch) -> None:
     """One unit more than was asked for."""

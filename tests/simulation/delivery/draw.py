@@ -81,7 +81,7 @@ def _server(rng: random.Random) -> ServerPlan:
 
 def _flow(rng: random.Random) -> Flow:
     steps = tuple(rng.choice([0.001, 0.001, 0.05, 0.05, 0.5, 0.5, 2.0, 5.0]) for _ in range(rng.choice([1, 1, 2])))
-    how = rng.choice(["well"] * 8 + ["fails", "waits", "poison"])
+    how = rng.choice(["well"] * 8 + ["fails", "waits", "poison", "refused"])
     return Flow(round(rng.choice([0.0, 0.0, rng.uniform(0, SPAN)]), 3), steps, how)
 
 

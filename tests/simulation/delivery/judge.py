@@ -237,7 +237,7 @@ def is_give_back(told: dict[str, Any]) -> bool:
 
 def settles(answer: HttpAnswer) -> bool:
     """Whether an answer to a result is the last word: it was taken, or refused by the server itself."""
-    if answer.status in (400, 404):
+    if answer.status == 404:
         return answer.body.startswith(b"{") and b"No static resource" not in answer.body
     return answer.status in (200, 204) and not answer.body.startswith(b"<")
 

@@ -22,6 +22,8 @@ ANSWERS = {
     "error": HttpAnswer(503, {}, b""),
     "proxy": HttpAnswer(404, {"content-type": "text/html"}, b"<html>no such page</html>"),
     "throttle": HttpAnswer(429, {"retry-after": "1"}, b""),
+    "away": HttpAnswer(500, {}, b'{"status":500,"message":"Connection is not available","retryable":false}'),
+    "locked": HttpAnswer(423, {}, b'{"status":423,"message":"the task is locked"}'),
     "garbage": HttpAnswer(200, {"content-type": "text/html"}, b"<html>please log in</html>"),
 }
 SAVED = HttpAnswer(500, {}, b'{"status":500,"message":"transient","retryable":true}')

@@ -17,6 +17,8 @@ FAULTS = (
     "proxy",  # somebody else's 404
     "throttle",  # 429
     "broken",  # served, and then the connection breaks
+    "away",  # 500 and "retryable": false, as while a database is away
+    "locked",  # 423
     "garbage",  # 200 and no answer that belongs here
     "slow",  # served, and answered a second later
 )
@@ -55,7 +57,8 @@ class Flow:
     """One workflow: when it starts, and how long its tasks take, one after another.
 
     ``how`` is what its tasks do: ``well``; ``fails`` at its first attempt; ``waits``: it says at first that it goes on
-    later; ``poison``: no server will ever take its result.
+    later; ``poison``: its server does not know its task any more when the result comes; ``refused``: the server refuses
+    its first result for a while, in words of its own, and then takes it.
     """
 
     at: float

@@ -3,6 +3,7 @@
 import heapq
 import itertools
 import json
+import math
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +18,7 @@ from .plan import Flow, ServerPlan
 
 TYPE = "charge"
 RETRY_DELAY = 0.5
+REFUSES = 10.0  # seconds
 TERMINAL = ("COMPLETED", "FAILED", "FAILED_WITH_TERMINAL_ERROR", "TIMED_OUT")
 EMPTY = HttpAnswer(200, {}, b"[]")
 NOTHING = HttpAnswer(204)
@@ -31,6 +33,7 @@ class Run:
     step: int = 0
     attempts: int = 0
     state: str = "RUNNING"
+    refuses_until: float = math.inf
 
 
 @attrs.define(eq=False)
@@ -86,7 +89,11 @@ class Server:
         if task.run.flow.how == "poison" and told["status"] != "IN_PROGRESS":
             task.run.state, task.status = "REFUSED", "FAILED"
             self._judge.refused(self.name, task.name)
-            return _error(400, "this result cannot be taken")
+            return _error(404, f"No such task found by id: {task.name}")
+        if task.run.flow.how == "refused" and told["status"] != "IN_PROGRESS":
+            task.run.refuses_until = min(task.run.refuses_until, self._machine.now + REFUSES)
+            if self._machine.now < task.run.refuses_until:
+                return _error(400, "this result cannot be taken now")
         self._judge.accepted(told)
         if task.status not in TERMINAL and task.run.state == "RUNNING":
             self._apply(task, told)
