@@ -1,6 +1,7 @@
 """Conductor's task and task result as values, to and from the JSON objects of its API."""
 
 import enum
+import functools
 import json
 import math
 from collections.abc import Mapping
@@ -153,11 +154,15 @@ class TaskResult:
         return {**self._head(), "outputData": dict(self.output)}
 
     def to_json(self) -> str:
-        """The same as text; an output that is text already is not encoded again.
+        """The same as text, made once: it is sent, and written down.
 
         Raises:
             TypeError: something in it is no JSON value (ValueError, RecursionError: likewise).
         """
+        return self._json
+
+    @functools.cached_property
+    def _json(self) -> str:
         output = self._output if isinstance(self._output, JsonText) else encode(dict(self._output))
         # One by one: the encoder has a quick way for a text, none for an object.
         head = ",".join([f'"{name}":{encode(value)}' for name, value in self._head().items()])

@@ -190,6 +190,17 @@ def test_the_default_outbox_is_the_users_own(monkeypatch, tmp_path):
     assert outbox_module.outbox_path("none") is None
 
 
+@pytest.mark.parametrize("place", ["conductor-adapter", "conductor-adapter/outbox.db"])
+def test_r42_a_link_in_the_place_of_the_default_outbox_is_not_followed(monkeypatch, tmp_path, place):
+    """Results would end in a file that nobody named."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    (tmp_path / place).parent.mkdir(exist_ok=True)
+    (tmp_path / place).symlink_to(tmp_path / "elsewhere")
+
+    with pytest.raises(ValueError, match="is a link, and nobody named it: remove it, or name the file with --outbox"):
+        outbox_module.outbox_path("")
+
+
 def test_no_outbox_has_nothing_elsewhere():
     """Results that are kept in memory alone are nobody else's."""
     assert outbox_module.elsewhere(outbox_module.outbox_path("none"), []) == {}

@@ -211,6 +211,28 @@ def test_d6_dead_letters_are_sent_again_from_another_process(outbox):
     assert outbox.stock() == ()
 
 
+def test_d6_r13_sending_again_after_a_jump_of_the_clock_takes_nothing_from_the_living(tmp_path):
+    """It is no second look at whose claims have run out: those who live have had no time to renew them."""
+    wall, clock = ManualClock(1e9), ManualClock()
+    living, ours = (Outbox(tmp_path / "outbox.db", clock=wall) for _ in range(2))
+    living.put(Row("eu", "http://eu", "theirs", 1, "theirs"))
+    relay = Relay([eu(ScriptedCall(Undeliverable("no"), None))], store=ours, clock=clock)
+    without_thread(relay)
+    relay._keeper.look()
+    relay.deliver("eu", "ours", "ours")
+    wall.advance(3600.0)
+    clock.advance(ours.claim_for / 3)
+    relay._keeper.look()
+
+    assert relay.send_again() == 1
+
+    assert living.claim({}).lost == frozenset()
+    clock.advance(ours.claim_for / 3)
+    relay._keeper.look()
+    assert [parcel.key for _, parcel in relay._ledger.due()] == ["ours"]
+    relay.close(0.0)
+
+
 def test_d6_what_cannot_be_read_is_told_of(outbox):
     """As a dead letter; the others are sent."""
     heard, taken = Heard(), []

@@ -1,6 +1,8 @@
 """The outbox by itself: what is on the disk, whose it is, and what it says when its file cannot be used."""
 
 import itertools
+import os
+import re
 import sqlite3
 import stat
 import threading
@@ -543,3 +545,78 @@ def test_d1_an_identity_that_is_no_text_is_refused():
     """Read back from a file it would be another one, and its rows nobody's."""
     with pytest.raises(TypeError, match="identity must be a text, not 3"):
         Destination("eu", print, identity=3)
+
+
+def test_r42_every_folder_that_is_made_is_for_this_user_alone(tmp_path, clock):
+    """Not the last one alone: whoever may write into the others could put another folder in its place."""
+    tmp_path.chmod(0o755)
+    umask = os.umask(0)
+    try:
+        with Outbox(tmp_path / "a" / "b" / "c" / "outbox.db", clock=clock):
+            pass
+    finally:
+        os.umask(umask)
+
+    assert {stat.S_IMODE((tmp_path / folder).stat().st_mode) for folder in ("a", "a/b", "a/b/c")} == {0o700}
+
+
+@pytest.mark.parametrize(
+    ("modes", "said"),
+    [
+        ((0o600, 0o755), None),
+        ((0o600, 0o1777), None),
+        ((0o640, 0o700), "other users may use the file (its mode is 640): chmod 600 it"),
+        ((0o602, 0o700), "other users may use the file (its mode is 602): chmod 600 it"),
+        ((0o600, 0o777), "other users may replace the file (the mode of its folder is 777): chmod go-w the folder"),
+    ],
+)
+def test_r42_a_file_that_others_may_use_is_told_of(tmp_path, clock, caplog, modes, said):
+    """Results may be secret; a mode may also be meant, so it is left as it is."""
+    path = tmp_path / "state" / "outbox.db"
+    Outbox(path, clock=clock).close()
+    path.chmod(modes[0])
+    path.parent.chmod(modes[1])
+    caplog.clear()
+
+    Outbox(path, clock=clock).close()
+
+    assert [record.getMessage() for record in caplog.records] == ([] if said is None else [f"outbox '{path}': {said}"])
+
+
+@pytest.mark.parametrize(
+    ("payload", "said"),
+    [
+        ({1: "one"}, "a payload of type dict has the key 1, which would come back as a text: convert it with str()"),
+        ([{"a": ({None: 1},)}], "a payload of type list has the key None, which would come back as a text"),
+        ({("a", 1): 2}, "a payload of type dict cannot be written down: keys must be str"),
+        (object(), "a payload of type object cannot be written down: Object of type object is not JSON serializable"),
+    ],
+)
+def test_r19_r36_what_would_not_come_back_the_same_is_refused(path, clock, payload, said):
+    """By whoever brought it, and before anything was done: else it were lost in the next outage, or changed by it."""
+    sent = []
+    with (
+        Outbox(path, clock=clock) as outbox,
+        Relay([Destination("eu", lambda payload, _: sent.append(payload))], store=outbox) as relay,
+    ):
+        for bring in (relay.deliver, relay.hand_over):
+            with pytest.raises(TypeError, match=re.escape(said)):
+                bring("eu", "k", payload)
+        assert relay.pending() == 0
+        assert relay.deliver("eu", "k", payload, final=False)
+    assert sent == [payload]
+
+
+def test_r19_a_dump_that_makes_neither_text_nor_bytes_is_refused(path, clock):
+    """It says what it made."""
+    with Outbox(path, clock=clock, dump=lambda payload: payload) as outbox:
+        outbox.check("a text")
+        with pytest.raises(TypeError, match="dump must make text or bytes of a payload of type dict, not dict"):
+            outbox.check({})
+
+
+@pytest.mark.parametrize("key", [7, ("a", 1), None, b"k"])
+def test_r36_a_key_of_a_result_is_a_text(key):
+    """Another one would come back as a text after a restart, and be another line then."""
+    with Relay([Destination("eu", print)]) as relay, pytest.raises(TypeError, match="key of a result must be a text"):
+        relay.deliver("eu", key, {})

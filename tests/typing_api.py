@@ -268,6 +268,8 @@ class FileStore:
     durable = True
     claim_for = 30.0
 
+    def check(self, payload: object) -> None: ...
+
     def put(self, row: Row) -> Row:
         return row
 

@@ -35,11 +35,17 @@ def outbox_path(given: str) -> Path | None:
     """The file that ``--outbox`` names: the user's own if it is empty, None if it says ``none``.
 
     Raises:
-        ValueError: a user without a home directory has none of their own.
+        ValueError: a user without a home directory has none of their own; or there is a link in its place.
     """
     if given == NO_OUTBOX:
         return None
-    return Path(given) if given else _own_folder() / "outbox.db"
+    if given:
+        return Path(given)
+    path = _own_folder() / "outbox.db"
+    for place in (path.parent, path):
+        if place.is_symlink():
+            raise ValueError(f"{place} is a link, and nobody named it: remove it, or name the file with --outbox")
+    return path
 
 
 def elsewhere(path: Path | None, servers: Iterable[ServerSettings]) -> dict[str, str]:

@@ -113,6 +113,9 @@ class Store(Protocol):
         """Seconds that a claim is good for."""
         ...
 
+    def check(self, payload: object) -> None:
+        """Refuse a payload that could not be put: raise a TypeError that says why."""
+
     def put(self, row: Row) -> Row:
         """Keep ``row``, as ours to send; returns it with its id."""
 
@@ -140,7 +143,7 @@ class Store(Protocol):
 
 def check_store(name: str, value: object) -> None:
     """Refuse ``value`` unless it looks like a `Store`."""
-    if not all(hasattr(value, what) for what in ("durable", "put", "claim")):
+    if not all(hasattr(value, what) for what in ("durable", "check", "put", "claim")):
         raise TypeError(f"{name} must be a Store, such as an Outbox, not {value!r} of type {type(value).__name__}")
 
 
@@ -171,6 +174,9 @@ class MemoryStore:
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    def check(self, payload: object) -> None:
+        """Every payload can be kept."""
 
     def put(self, row: Row) -> Row:
         """Keep ``row``; returns it with its id."""

@@ -129,8 +129,10 @@ class Relay:
 
         Raises:
             ValueError: for an unknown destination.
+            TypeError: for a key that is not a text, or a payload that cannot be written down; nothing was done.
         """
         route = self._route(destination)
+        self._check(key, payload, final=final)
         exchange = route.destination.exchange
         if chain is not None and not (exchange and self._units.may_exchange(route) and chain.may_chain()):
             chain = None
@@ -153,7 +155,9 @@ class Relay:
 
     def hand_over(self, destination: str, key: str, payload: Any, *, final: bool = True) -> None:  # noqa: ANN401 - opaque
         """Give ``payload`` to the relay, which sends it at once if it can; arguments and errors as for ``deliver``."""
-        self._units.keep(self._ledger.admit(self._route(destination), key, payload, inline=False, final=final))
+        route = self._route(destination)
+        self._check(key, payload, final=final)
+        self._units.keep(self._ledger.admit(route, key, payload, inline=False, final=final))
 
     def is_prompt(self, destination: str) -> bool:
         """Whether ``deliver`` would send to ``destination`` itself now.
@@ -193,7 +197,7 @@ class Relay:
         return self._store.dead_letters(destination)
 
     def send_again(self, destination: str | None = None) -> int:
-        """Try the dead letters (of ``destination``, or all) again.
+        """Try the dead letters (of ``destination``, or all) again: at once, or from a file within a third of its claim.
 
         Returns:
             How many there were.
@@ -202,7 +206,8 @@ class Relay:
             OutboxError: the store cannot be written.
         """
         count = self._store.revive(destination)
-        self._keeper.claim()
+        if not self._store.durable:  # else a look between two looks would take the rows of others for dead (rule D7)
+            self._keeper.claim()
         self._start_driver()
         return count
 
@@ -258,6 +263,12 @@ class Relay:
             raise ValueError(
                 f"no destination is called {name!r}: a result goes to one of {known}, or nowhere"
             ) from None
+
+    def _check(self, key: str, payload: object, *, final: bool) -> None:
+        if not isinstance(key, str):
+            raise TypeError(f"key of a result must be a text, not {key!r}: convert it with str()")
+        if final:
+            self._store.check(payload)
 
     def _start_driver(self) -> None:
         if self._driver is not None:

@@ -3,8 +3,10 @@
 Write-ahead logging with ``synchronous=FULL``: a commit has returned from the disk when it returns.
 """
 
+import logging
 import os
 import sqlite3
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -24,6 +26,8 @@ __all__ = [
     "reading",
     "same_file",
 ]
+
+log = logging.getLogger("resilience.delivery")
 
 SCHEMA_VERSION = 1
 _APPLICATION = 0x6F757462  # "outb", so that the file of another program is not taken for ours
@@ -148,7 +152,9 @@ def explained(path: Path) -> Iterator[None]:
 def _make(path: Path) -> None:
     """Results may be secret: what is made is for this user alone."""
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        missing = [folder for folder in path.parents if not folder.exists()]
+        for folder in reversed(missing):  # Path.mkdir would leave all but the last to the umask
+            folder.mkdir(mode=0o700, exist_ok=True)
         with suppress(FileExistsError):  # resolved: SQLite would follow a link that leads to no file yet
             os.close(os.open(os.path.realpath(path), os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     except (OSError, ValueError) as error:
@@ -160,6 +166,17 @@ def _make(path: Path) -> None:
         ) from error
     if path.is_dir():
         raise OutboxError(f"outbox {str(path)!r}: it is a folder: name a file in it", path)
+    for problem in _exposures(path):
+        log.warning("outbox %r: %s", str(path), problem)
+
+
+def _exposures(path: Path) -> Iterator[str]:
+    """How other users could read the results, or put a file in the place of this one."""
+    file, folder = path.stat().st_mode, path.parent.stat().st_mode
+    if file & 0o077:
+        yield f"other users may use the file (its mode is {file & 0o777:o}): chmod 600 it"
+    if folder & 0o022 and not folder & stat.S_ISVTX:
+        yield f"other users may replace the file (the mode of its folder is {folder & 0o777:o}): chmod go-w the folder"
 
 
 def _opened(path: Path, *, check: bool) -> sqlite3.Connection:

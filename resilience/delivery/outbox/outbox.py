@@ -5,7 +5,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
@@ -33,7 +33,7 @@ class Outbox:
 
     Args:
         path: the file; it and its folder are made, for this user alone, if they do not exist.
-        dump: makes text or bytes of a payload; JSON by default.
+        dump: makes text or bytes of a payload; JSON by default: then keys are texts, and tuples come back as lists.
         load: makes the payload of that again.
         claim_for: seconds after which others may take over the rows of a process that is dead or frozen.
         clock: seconds since the epoch, the same for all who share the file.
@@ -72,6 +72,26 @@ class Outbox:
 
     def __repr__(self) -> str:
         return f"<Outbox {str(self.path)!r}>"
+
+    def check(self, payload: object) -> None:
+        """Refuse a payload that ``dump`` cannot write down, or that would come back with other keys.
+
+        Raises:
+            TypeError: it is such a payload; the text says why and what to do.
+        """
+        what = f"a payload of type {type(payload).__name__}"
+        try:
+            dumped = self._dump(payload)
+        except Exception as error:
+            raise TypeError(
+                f"{what} cannot be written down: {error}; change it, or give the Outbox a dump and a load that can"
+            ) from error
+        if not isinstance(dumped, (str, bytes)):
+            raise TypeError(f"dump must make text or bytes of {what}, not {type(dumped).__name__}")
+        if self._dump is json.dumps and (odd := next(_odd_keys(payload), None)) is not None:
+            raise TypeError(
+                f"{what} has the key {odd[0]!r}, which would come back as a text: convert it with str()"
+            )
 
     def put(self, row: Row) -> Row:
         """Write ``row`` down, as ours to send; returns it with its id once it is on the disk.
@@ -209,6 +229,17 @@ class Outbox:
         except Exception as raised:  # noqa: BLE001 - somebody else's code, or somebody else's payload
             error = raised
         return Row(entry.destination, entry.identity, entry.key, entry.number, payload, entry.id), error
+
+
+def _odd_keys(value: object) -> Iterator[tuple[object]]:
+    """The keys in a JSON value that are not texts."""
+    if isinstance(value, dict):
+        yield from ((key,) for key in value if not isinstance(key, str))
+        value = value.values()
+    elif not isinstance(value, (list, tuple)):
+        return
+    for inner in value:
+        yield from _odd_keys(inner)
 
 
 def _after_fork() -> None:
