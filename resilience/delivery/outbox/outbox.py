@@ -89,9 +89,7 @@ class Outbox:
         if not isinstance(dumped, (str, bytes)):
             raise TypeError(f"dump must make text or bytes of {what}, not {type(dumped).__name__}")
         if self._dump is json.dumps and (odd := next(_odd_keys(payload), None)) is not None:
-            raise TypeError(
-                f"{what} has the key {odd[0]!r}, which would come back as a text: convert it with str()"
-            )
+            raise TypeError(f"{what} has the key {odd[0]!r}, which would come back as a text: convert it with str()")
 
     def put(self, row: Row) -> Row:
         """Write ``row`` down, as ours to send; returns it with its id once it is on the disk.
