@@ -396,6 +396,24 @@ def test_d6_a_refusal_of_an_attempt_apart_is_known_to_its_unit():
     assert len(store) == 0
 
 
+@pytest.mark.parametrize(
+    ("given", "options", "said"),
+    [
+        ({"eu": print}, {}, r"several Destination, such as \[Destination\('eu', send\)\], not {'eu': "),
+        (Destination("eu", print), {}, "several Destination, .*, not Destination"),
+        ("eu", {}, "several Destination, .*, not 'eu' of type str"),
+        (None, {}, "several Destination, .*, not None"),
+        ([Destination("eu", print), ("us", print)], {}, r"and one of them is \('us', .* of type tuple"),
+        ([Destination("eu", print)], {"config": {"inline_timeout": 1}}, "config must be a RelayConfig, not {"),
+        ([Destination("eu", print)], {"breakers": {}}, "breakers must be a BreakerRegistry, not {} of type dict"),
+    ],
+)
+def test_r20_what_is_no_argument_of_a_relay_is_refused_in_one_line(given, options, said):
+    """It says what to write."""
+    with pytest.raises(TypeError, match=said):
+        Relay(given, **options)
+
+
 def test_d4_a_settled_result_wakes_the_relay_only_if_another_may_go_sooner_than_it_knows():
     """While a backlog drains at its pace, each result that arrives would wake it for nothing."""
     clock, woken = ManualClock(), []

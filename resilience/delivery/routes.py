@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from resilience.breaker import CircuitBreaker, Permit
     from resilience.registry import BreakerRegistry
 
-__all__ = ["Announcer", "Destination", "Exchange", "Route", "report", "routes"]
+__all__ = ["Announcer", "Destination", "Exchange", "Route", "check_destinations", "report", "routes"]
 
 log = logging.getLogger("resilience.delivery")
 
@@ -96,6 +96,22 @@ class Route:
     def row(self, parcel: Parcel) -> Row:
         """What is written down of ``parcel``."""
         return Row(self.destination.name, self.destination.identity, parcel.key, parcel.number, parcel.payload)
+
+
+def check_destinations(given: object) -> tuple[Destination, ...]:
+    """The destinations of a relay.
+
+    Raises:
+        TypeError: for anything else than several `Destination`; the text says what to write.
+    """
+    wanted = "destinations must be several Destination, such as [Destination('eu', send)]"
+    if isinstance(given, (str, Destination, Mapping)) or not isinstance(given, Iterable):
+        raise TypeError(f"{wanted}, not {given!r} of type {type(given).__name__}")
+    found = tuple(given)
+    for one in found:
+        if not isinstance(one, Destination):
+            raise TypeError(f"{wanted}, and one of them is {one!r} of type {type(one).__name__}")
+    return found
 
 
 def routes(

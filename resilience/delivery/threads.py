@@ -22,18 +22,17 @@ from resilience.delivery.config import RelayConfig
 from resilience.delivery.keeper import Keeper
 from resilience.delivery.ledger import Ledger
 from resilience.delivery.parcel import Parcel
-from resilience.delivery.routes import Announcer, Destination, Route, routes
+from resilience.delivery.routes import Announcer, Destination, Route, check_destinations, routes
 from resilience.delivery.sends import Sends
 from resilience.delivery.store import DeadLetter, MemoryStore, Store, check_store
 from resilience.delivery.tally import DestinationView
 from resilience.delivery.units import Units
 from resilience.events import Listener
 from resilience.outcomes import Rejected
+from resilience.registry import BreakerRegistry
 
 if TYPE_CHECKING:
     from types import TracebackType
-
-    from resilience.registry import BreakerRegistry
 
 __all__ = ["Relay"]
 
@@ -71,7 +70,7 @@ class Relay:
 
     Raises:
         ValueError: for two destinations of one name, or none at all.
-        TypeError: for a store that is none.
+        TypeError: for an argument of the wrong type; the text says what to write.
     """
 
     def __init__(  # noqa: PLR0913 - collaborators, by keyword
@@ -79,7 +78,7 @@ class Relay:
         destinations: Iterable[Destination],
         *,
         config: RelayConfig = RelayConfig(),  # noqa: B008 - frozen
-        breakers: "BreakerRegistry | None" = None,
+        breakers: BreakerRegistry | None = None,
         store: Store | None = None,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
@@ -87,9 +86,13 @@ class Relay:
     ) -> None:
         if store is not None:
             check_store("store", store)
+        if not isinstance(config, RelayConfig):
+            raise TypeError(f"config must be a RelayConfig, not {config!r} of type {type(config).__name__}")
+        if breakers is not None and not isinstance(breakers, BreakerRegistry):
+            raise TypeError(f"breakers must be a BreakerRegistry, not {breakers!r} of type {type(breakers).__name__}")
         self._config = config
         self._clock = clock
-        rng, given = rng or random.Random(), tuple(destinations)
+        rng, given = rng or random.Random(), check_destinations(destinations)
         self._make_routes = partial(routes, given, config, breakers, rng)
         self._given_store = store
         self._on_event = on_event
