@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Iterator
 
 import pytest
+from postgres import PostgresServer
 from servers import RealServer, RealServers
 
 from resilience import Poller
@@ -59,3 +60,10 @@ def real(_pair: RealServers) -> Iterator[RealServers]:
     """Two running servers, numbered 0 and 1; whatever a test does to them is undone after it."""
     yield _pair
     _pair.heal()
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """One running server on a Postgres of its own, which stores payloads over 10 KB outside."""
+    with PostgresServer(tmp_path_factory.mktemp("postgres")) as server:
+        yield server

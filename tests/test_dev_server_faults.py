@@ -1,6 +1,8 @@
 """What can be made to go wrong, in a server of this process."""
 
+import gzip
 import http.client
+import json
 import socket
 import subprocess
 import sys
@@ -102,6 +104,137 @@ def test_an_error_may_ask_for_a_pause(server):
     connection.close()
 
 
+def answer_of(server, path=POLL, **headers):
+    """Make one call and return its answer and the bytes of its body."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    connection.request("GET", path, headers=headers)
+    response = connection.getresponse()
+    body = response.read()
+    connection.close()
+    return response, body
+
+
+@pytest.mark.parametrize(("seconds", "header"), [(9_999_999_999, "9999999999"), (0.5, "0.5"), (30.0, "30")])
+def test_a_pause_may_be_odd(server, seconds, header):
+    """A Retry-After of three centuries is a number like any other."""
+    server.faults.set(error=503, retry_after=seconds)
+    assert answer_of(server)[0].getheader("Retry-After") == header
+
+
+@pytest.mark.parametrize("status", [402, 405, 407, 409, 413, 423, 500])
+def test_an_error_may_have_any_status(server, status):
+    """Conductor's own object: what is not the server's fault is not retryable."""
+    server.faults.set(error=status, only="updates")
+    answered, body = fetch(server.port, "POST", "/api/tasks", {})
+    assert (answered, body["status"], body["retryable"]) == (status, status, status == 500)
+
+
+def test_an_error_may_have_a_body_of_somebody_else(server):
+    """A load balancer's page with a 400, of a type of its own, for updates alone."""
+    server.faults.set(error=400, body="<html>busy</html>", headers={"content-type": "text/html"}, only="updates")
+    assert fetch(server.port, "POST", "/api/tasks", {}) == (400, "<html>busy</html>")
+    assert fetch(server.port, "GET", POLL) == (200, [])
+
+
+def test_an_error_may_be_in_conductors_own_words(server):
+    """A body is called JSON unless a header says otherwise, and may be empty."""
+    server.faults.set(error=404, body='{"status": 404, "message": "No static resource api/tasks."}')
+    assert fetch(server.port, "POST", "/api/tasks", {})[1]["message"] == "No static resource api/tasks."
+    server.faults.set(error=502, body="")
+    assert answer_of(server)[1] == b""
+
+
+def test_a_body_may_be_bytes_as_they_are(server):
+    """Without a status it is 200: some compressed kilobytes that are megabytes of nothing."""
+    page = gzip.compress(b"[" + b"[]," * 1_000_000 + b"[]]")
+    server.faults.set(body=page, headers={"Content-Encoding": "gzip"}, only="polls")
+    response, body = answer_of(server)
+    assert (response.status, response.getheader("Content-Encoding"), body) == (200, "gzip", page)
+
+
+def test_a_gateway_lets_in_who_has_its_new_token(server):
+    """A redirect to a login for every call but those with the headers that are wanted."""
+    wanted = {"X-Gateway": "new", "X-Tenant": "7"}
+    server.faults.set(error=302, body="", headers={"Location": "https://login.example/"}, unless=wanted)
+    response, _ = answer_of(server, **{"x-gateway": "old", "X-Tenant": "7"})
+    assert (response.status, response.getheader("Location")) == (302, "https://login.example/")
+    assert answer_of(server, **{"x-gateway": "new"})[0].status == 302
+    assert answer_of(server, **{"x-gateway": "new", "X-Tenant": "7"})[0].status == 200
+
+
+def test_a_database_that_is_away(server):
+    """Polls are told that there is nothing, all that needs the database is a 500 not to be tried again."""
+    run = server.start_task("t")
+    server.faults.set(database_away=True)
+    assert fetch(server.port, "GET", POLL) == (200, [])
+    assert fetch(server.port, "GET", "/health")[0] == 200
+    assert fetch(server.port, "GET", "/api/version")[0] == 200
+    for method, path in (("POST", "/api/tasks"), ("GET", "/api/metadata/taskdefs"), ("GET", "/api/tasks/poll/t")):
+        status, body = fetch(server.port, method, path, {} if method == "POST" else None)
+        assert (status, body["status"], body["retryable"]) == (500, 500, False)
+        assert body["message"] == "HikariPool-1 - Connection is not available, request timed out after 1000ms."
+    server.faults.set(database_away=True, for_seconds=0.2)
+    assert server.handed_out(run) == {(run, "t_ref"): 0}
+    while server.faults.current != Faults():
+        pass
+    (task,) = fetch(server.port, "GET", POLL)[1]
+    assert task["workflowInstanceId"] == run
+    fetch(server.port, "POST", "/api/tasks", result(task))
+
+
+def test_a_poll_may_bring_more_than_it_asked_for(server):
+    """The surplus is assigned like the rest; a poll without any tasks has none, and other calls are as they were."""
+    server.start_tasks("more", 12)
+    poll = POLL.replace("/t?", "/more?")
+    server.faults.set(surplus=9)
+    tasks = fetch(server.port, "GET", poll)[1]
+    assert len({task["taskId"] for task in tasks}) == 10
+    assert all(task["status"] == "IN_PROGRESS" for task in tasks)
+    assert len(fetch(server.port, "GET", poll)[1]) == 2
+    assert fetch(server.port, "GET", poll) == (200, [])
+    assert fetch(server.port, "GET", "/api/tasks/poll/more")[0] == 204
+    assert fetch(server.port, "GET", "/api/tasks/poll/batch/more?timeout=5001")[0] == 400
+    assert fetch(server.port, "POST", "/api/tasks/update-v2", result(tasks[0]))[0] == 204
+
+
+def test_a_poll_may_bring_what_is_no_task(server):
+    """Text of any kind behind the good entries, or alone."""
+    run = server.start_task("t")
+    server.faults.set(entries='null, {"taskId": 7}', only="polls")
+    task, nothing, odd = fetch(server.port, "GET", POLL)[1]
+    assert (task["workflowInstanceId"], nothing, odd) == (run, None, {"taskId": 7})
+    fetch(server.port, "POST", "/api/tasks", result(task))
+    server.faults.set(entries="[[[")
+    assert answer_of(server)[1] == b"[[[[]"
+
+
+def test_an_input_may_be_anything(server):
+    """A text is handed out as it stands, at every attempt, though this server would not take it over its API."""
+    odd = '{"n": ' + "1" * 5000 + ', "s": "a\x01b"}'
+    run = server.start_task("odd", odd, retryCount=1)
+    poll = POLL.replace("/t?", "/odd?")
+    for attempt in range(2):
+        body = answer_of(server, poll)[1].decode()
+        assert f'"inputData": {odd}, ' in body
+        (task,) = json.loads(body.replace(odd, "{}"))
+        assert task["retryCount"] == attempt
+        fetch(server.port, "POST", "/api/tasks", result(task, status="FAILED", reasonForIncompletion="odd"))
+    assert "'odd'" in server.wait(run, 5).reason
+    server.start_tasks("odd", 2, '"half')
+    assert b'"inputData": "half, ' in answer_of(server, poll)[1]
+    assert fetch(server.port, "POST", "/dev/tasks?type=odd2", {"input": "[1"})[0] == 200
+    assert b'"inputData": [1, ' in answer_of(server, poll.replace("/odd?", "/odd2?"))[1]
+
+
+def test_faults_of_payloads_leave_tasks_alone(server):
+    """Fetching what is stored outside fails, polls and updates do not."""
+    place = "/api/tasks/externalstoragelocation?path=x&operation=READ&payloadType=TASK_INPUT"
+    server.faults.set(error=503, only="payloads")
+    assert [fetch(server.port, "GET", path)[0] for path in (place, "/api/external/x", POLL)] == [503, 503, 200]
+    server.faults.set(error=503, only="tasks")
+    assert [fetch(server.port, "GET", path)[0] for path in (place, POLL)] == [200, 503]
+
+
 def test_garbage_is_no_task_list(server):
     """200 and a page that somebody else wrote."""
     server.faults.set(garbage=True, only="polls")
@@ -162,6 +295,17 @@ def test_the_control_path_is_never_hit(server):
     assert fetch(server.port, "GET", "/dev/nope")[0] == 404
 
 
+def test_bytes_and_headers_go_over_the_control_path(server):
+    """Bytes are base64 there; what was set is what is read."""
+    faults = Faults(body=b"\x1f\x8b", headers={"Content-Encoding": "gzip"}, unless={"X-Gateway": "new"}, only="polls")
+    assert fetch(server.port, "PUT", "/dev/faults", faults.to_wire())[0] == 200
+    assert server.faults.current == faults
+    assert fetch(server.port, "GET", "/dev/faults")[1]["body"] == {"base64": "H4s="}
+    for body in ({"base64": "not base64"}, {"base64": 7}, {"hex": ""}):
+        status, answer = fetch(server.port, "PUT", "/dev/faults", {"body": body})
+        assert (status, answer["message"]) == (400, 'body must be a text, or bytes as {"base64": "…"}')
+
+
 def test_control_seeds_counts_and_sweeps(server):
     """Thousands of runs in one call, then how they stand and how often they were handed out."""
     assert fetch(server.port, "POST", "/dev/tasks?type=many&count=1000", {"input": {"n": 1}})[0] == 200
@@ -185,6 +329,10 @@ def test_control_seeds_counts_and_sweeps(server):
         ("latency=1,only=polls", Faults(latency=1, only="polls")),
         ("latency=0.25, swallow=true", Faults(latency=0.25, swallow=True)),
         ("refuse=false,error=503,times=2", Faults(error=503, times=2)),
+        ("database_away,latency=1,for_seconds=5", Faults(database_away=True, latency=1, for_seconds=5)),
+        ("error=400,body=busy", Faults(error=400, body="busy")),
+        ("entries=null,surplus=3", Faults(entries="null", surplus=3)),
+        (' {"body": "a,b=c", "unless": {"X-Gateway": "new"}}', Faults(body="a,b=c", unless={"X-Gateway": "new"})),
     ],
 )
 def test_faults_are_written_as_text(text, faults):
@@ -197,7 +345,15 @@ def test_faults_are_written_as_text(text, faults):
     [
         ("hung", "hung"), ("latency=x", "latency"), ("latency=-1", "latency"), ("latency=nan", "latency"),
         ("latency", "latency"), ("error=99", "error"), ("error", "error"), ("only=all of them", "only"),
-        ("times=-1", "times"), ("times=0.5", "times"), ("hang=7", "hang"),
+        ("times=-1", "times"), ("times=0.5", "times"), ("hang=7", "hang"), ("database_away=5.0", "database_away"),
+        ("surplus=-1", "surplus"), ("surplus=x", "surplus"), ('{"body": 7}', "body"), ('{"entries": 7}', "entries"),
+        ('{"body": "", "headers": 7}', "headers must be headers by"), ('{"unless": "x"}', "unless must be headers"),
+        ('{"body": "", "headers": {"a b": "c"}}', "headers: 'a b' is not the name of a header"),
+        ('{"body": "", "headers": {"a": 7}}', "headers: a must be a text in one line, not 7"),
+        ('{"body": "", "headers": {"a": "b\\r\\nc: d"}}', "headers: a must be a text in one line"),
+        ('{"body": "", "headers": {"content-Length": "7"}}', "content-Length is set by the server itself"),
+        ('{"headers": {"Location": "/"}}', "headers needs an answer that it belongs to: set error= or body="),
+        ("retry_after=5", "retry_after needs an answer"), ('{"error": ', "Expecting value"),
     ],
 )  # fmt: skip
 def test_a_fault_that_makes_no_sense_is_named(text, named):
@@ -208,11 +364,11 @@ def test_a_fault_that_makes_no_sense_is_named(text, named):
 
 def test_nothing_is_hit_without_faults():
     """The switch of a healthy server lets everything through."""
-    assert FaultSwitch(Faults(only="polls")).take("poll") is None
+    assert FaultSwitch(Faults(only="polls")).take("poll", {}) is None
     switch = FaultSwitch(Faults(error=500, only="polls", times=1))
-    assert switch.take("update") is None
-    assert switch.take("poll") == switch.current
-    assert switch.take("poll") is None
+    assert switch.take("update", {}) is None
+    assert switch.take("poll", {}) == switch.current
+    assert switch.take("poll", {}) is None
 
 
 def test_without_aiohttp_the_extra_is_named():

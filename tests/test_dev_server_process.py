@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import urllib.request
 from contextlib import suppress
 
 import pytest
@@ -177,3 +178,15 @@ def test_a_state_file_belongs_to_one_server(tmp_path, capsys):
     with DevServerProcess(state=tmp_path / "s.db"):
         assert serve(0, state=tmp_path / "s.db") == 2
     assert "s.db: database is locked" in capsys.readouterr().err
+
+
+def test_a_process_takes_every_fault_and_input() -> None:
+    """Bytes, headers and text that is no JSON reach the child, at its start and later."""
+    faults = Faults(body=b"\x1f\x8b", headers={"X-Odd": "a,b=c"}, only="polls")
+    with DevServerProcess(faults=faults) as server:
+        with urllib.request.urlopen(f"{server.url}/tasks/poll/batch/t", timeout=10) as answer:  # noqa: S310 - our own
+            assert (answer.read(), answer.headers["X-Odd"]) == (b"\x1f\x8b", "a,b=c")
+        server.faults()
+        server.start_tasks("t", 1, "[1")
+        with urllib.request.urlopen(f"{server.url}/tasks/poll/batch/t", timeout=10) as answer:  # noqa: S310 - our own
+            assert b'"inputData": [1, ' in answer.read()

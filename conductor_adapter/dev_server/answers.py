@@ -1,6 +1,7 @@
 """Calls and answers as values, and the error bodies of a real server."""
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qsl
@@ -11,6 +12,7 @@ __all__ = ["EMPTY", "NO_CONTENT", "Answer", "ApiError", "Call", "json_answer", "
 
 JSON = "application/json"
 TEXT = "text/plain;charset=UTF-8"
+_LONGEST_NUMBER = 1000  # characters
 
 
 @attrs.frozen
@@ -71,9 +73,12 @@ class Call:
         if not self.body:
             raise ApiError(500, "Required request body is missing")
         try:
-            return json.loads(self.body)
+            value = _READER.decode(self.body.decode())
         except ValueError as error:
             raise ApiError(500, f"JSON parse error: {error}") from None
+        except RecursionError:
+            raise ApiError(500, "JSON parse error: Document nesting depth exceeds the maximum allowed") from None
+        return _without_halves(value) if b"\\u" in self.body else value
 
     def mapping(self) -> dict[str, Any]:
         """Return the body as a JSON object; ApiError (a 500) if it is none."""
@@ -102,6 +107,40 @@ class ApiError(Exception):
         usual = {"status": self.status, "message": self.message, "instance": "dev-server", "retryable": False}
         body = {name: value for name, value in {**usual, **self.extra}.items() if value is not None}
         return json_answer(body, self.status)
+
+
+def _whole(text: str) -> int:
+    _check_length(text)
+    return int(text)
+
+
+def _real(text: str) -> float | str:
+    _check_length(text)
+    value = float(text)
+    return value if math.isfinite(value) else str(value).replace("inf", "Infinity")
+
+
+def _check_length(text: str) -> None:
+    if len(text) > _LONGEST_NUMBER:
+        raise ValueError(f"Number value length ({len(text)}) exceeds the maximum allowed ({_LONGEST_NUMBER})")
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"Non-standard token '{text}'")
+
+
+_READER = json.JSONDecoder(parse_int=_whole, parse_float=_real, parse_constant=_no_number)
+
+
+def _without_halves(value: Any) -> Any:  # noqa: ANN401 - JSON
+    """Replace half a character, which JSON can carry and nothing else, by a question mark, as Java does."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_without_halves(key): _without_halves(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_without_halves(part) for part in value]
+    return value
 
 
 def json_answer(value: object, status: int = 200) -> Answer:

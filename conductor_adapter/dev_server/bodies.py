@@ -12,6 +12,7 @@ from .workflows import TaskUpdate
 __all__ = ["read_start", "read_update"]
 
 _REPORTED = ("CANCELED", "COMPLETED", "FAILED_WITH_TERMINAL_ERROR", "FAILED", "IN_PROGRESS")
+_LONGEST_REASON = 500
 _IDS = {"workflowInstanceId": "Workflow Id cannot be null or empty", "taskId": "Task ID cannot be null or empty"}
 
 
@@ -41,12 +42,18 @@ def read_update(call: Call, *, strict: bool) -> TaskUpdate:
         task_id=str(wire["taskId"]),
         state=TaskState(status),
         output=_of_type(wire, "outputData", dict) or {},
-        reason=wire.get("reasonForIncompletion"),
+        output_path=wire.get("externalOutputPayloadStoragePath"),
+        reason=_cut(wire.get("reasonForIncompletion")),
         worker_id=wire.get("workerId"),
         callback_after=_whole(wire, "callbackAfterSeconds"),
         extend_lease=bool(wire.get("extendLease")),
         logs=tuple(entry for entry in _of_type(wire, "logs", list) or () if isinstance(entry, Mapping)),
     )
+
+
+def _cut(reason: Any) -> Any:  # noqa: ANN401 - JSON
+    """Cut a reason to what a server keeps of it."""
+    return reason[:_LONGEST_REASON] if isinstance(reason, str) else reason
 
 
 def _check_ids(wire: Mapping[str, Any], *, strict: bool) -> None:

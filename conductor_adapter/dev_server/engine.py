@@ -9,6 +9,7 @@ import attrs
 
 from .definitions import Plan, TaskDef
 from .model import Task, TaskState, Workflow
+from .payloads import Payloads
 from .state import Store
 from .workflows import Rules, Run, TaskUpdate, advance, apply_update, assign, begin, terminate
 
@@ -52,12 +53,16 @@ class Engine:
     Args:
         store: where everything is kept.
         notify: told, after the fact, of a queue that got a task, or of a workflow id that ended.
+        payload_threshold: bytes; a larger input or output is shown as a path to it. None: none is.
 
     Not thread-safe: it belongs to one event loop's thread.
     """
 
-    def __init__(self, store: Store, notify: Callable[[str], None] = lambda _key: None) -> None:
+    def __init__(
+        self, store: Store, notify: Callable[[str], None] = lambda _key: None, payload_threshold: int | None = None
+    ) -> None:
         self.store = store
+        self.payloads = Payloads(store, payload_threshold)
         self._notify = notify
         self._rules = Rules(store.task_defs, new_id)
         self._wires: dict[tuple[int, str], str] = {}
@@ -80,7 +85,7 @@ class Engine:
         with self.store.transaction():
             for task, plan in tasks:
                 body = self.store.save_task(assign(task, worker_id, now))
-                answers.append(self._with_step(body, plan, task.reference))
+                answers.append(self._with_step(self.payloads.shown(task, body), plan, task.reference))
         return answers
 
     def held(self, task_ids: Sequence[str]) -> list[tuple[Task, int]]:
@@ -195,7 +200,7 @@ class Engine:
 
     def task_json(self, task: Task, plan: int) -> str:
         """Render a task with its step, as every answer has it."""
-        return self._with_step(json.dumps(task.to_wire()), plan, task.reference)
+        return self._with_step(self.payloads.shown(task, json.dumps(task.to_wire())), plan, task.reference)
 
     def run_json(self, workflow_id: str, *, tasks: bool) -> str:
         """Render a run with its definition, and its tasks if they are wanted.

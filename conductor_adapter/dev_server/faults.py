@@ -1,5 +1,9 @@
 """What can be made to go wrong: faults as one value, and the switch that holds the one in force."""
 
+import base64
+import binascii
+import json
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -7,8 +11,9 @@ import attrs
 
 __all__ = ["SCOPES", "FaultControl", "FaultSwitch", "Faults"]
 
-SCOPES = ("all", "tasks", "polls", "updates")
-"""Which calls a fault can hit: every call, polls and updates, or one of the two."""
+SCOPES = ("all", "tasks", "polls", "updates", "payloads")
+"""Which calls a fault can hit: every call, polls and updates, one of the two, or those for payloads stored outside."""
+_OF_THE_SERVER = ("content-length", "transfer-encoding")
 
 
 def _check_seconds(_: object, field: "attrs.Attribute[float]", value: object) -> None:
@@ -30,11 +35,26 @@ def _check_scope(_: object, field: "attrs.Attribute[str]", value: object) -> Non
         raise ValueError(f"{field.name} must be one of {', '.join(SCOPES)}, not {value!r}")
 
 
-def _check_times(_: object, field: "attrs.Attribute[int]", value: object) -> None:
+def _check_count(_: object, field: "attrs.Attribute[int]", value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{field.name} must be a whole number of calls (0: without end), not {value!r}")
+        raise TypeError(f"{field.name} must be a whole number, not {value!r}")
     if value < 0:
-        raise ValueError(f"{field.name} must be 0 (without end) or more calls, not {value!r}")
+        raise ValueError(f"{field.name} must be 0 or more, not {value!r}")
+
+
+def _check_body(_: object, field: "attrs.Attribute[str | bytes | None]", value: object) -> None:
+    if value is not None and not isinstance(value, str | bytes):
+        raise TypeError(f"{field.name} must be a text or bytes, not {value!r:.80}")
+
+
+def _check_headers(_: object, field: "attrs.Attribute[Mapping[str, str]]", value: object) -> None:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{field.name} must be headers by name, as in {{'Location': '/login'}}, not {value!r:.80}")
+    for name, text in value.items():
+        if not isinstance(name, str) or not re.fullmatch(r"[!#$%&'*+.^`|~\w-]+", name, re.ASCII):
+            raise ValueError(f"{field.name}: {name!r:.80} is not the name of a header")
+        if not isinstance(text, str) or not text.isprintable():
+            raise ValueError(f"{field.name}: {name} must be a text in one line, not {text!r:.80}")
 
 
 _flag = attrs.validators.instance_of(bool)
@@ -44,18 +64,30 @@ _flag = attrs.validators.instance_of(bool)
 class Faults:
     """What goes wrong on this server. The default is nothing.
 
+    What is done:
+
     Attributes:
         latency: seconds each call is kept waiting before the server looks at it.
         hang: calls are accepted and never answered; the server does nothing for them.
         swallow: calls are carried out (a poll assigns its tasks) and never answered.
         refuse: the listening socket is closed and with it every connection.
         garbage: calls are answered with 200 and a page of HTML, and nothing is done for them.
+        database_away: calls are answered as by a server whose database is away, and nothing is done for them: a poll
+            with no tasks, everything that needs the database with a 500 that says ``"retryable": false``, the rest
+            as usual. A real server says so after a timeout of its own, often 1 s or 30 s: that is ``latency``.
         error: calls are answered with this HTTP status, and nothing is done for them; 0 for none.
-        retry_after: seconds for a ``Retry-After`` header on those errors; 0 for none.
-        only: which calls are hit: ``all``, ``tasks`` (polls and updates), ``polls`` or ``updates``. Refusing is
-            for all, whatever this says.
+        body: the body of those answers, instead of Conductor's own error object: text, or bytes that are sent as
+            they are, compressed ones for instance. Without ``error`` the status is 200.
+        headers: more headers of those answers; ``Content-Type`` is ``application/json`` unless it is among them.
+        retry_after: seconds for a ``Retry-After`` header of those answers; 0 for none.
+        surplus: a batch poll brings so many tasks more than it asked for, if they are there.
+        entries: JSON text that is put behind the tasks of each batch poll: ``null``, or ``{"taskId": 7}, [[`` if you
+            like; it need not be valid.
+        only: which calls are hit: ``all``, ``tasks`` (polls and updates), ``polls``, ``updates``, or ``payloads``
+            (what fetches and stores payloads outside). Refusing is for all, whatever this says.
+        unless: headers by name; a call that carries them all is not hit, as behind a gateway that wants a new token.
         times: so many calls are hit, then the fault is over; 0 for as long as it is set.
-        for_seconds: the faults end by themselves after so many seconds; 0 for never.
+        for_seconds: the faults end by themselves after so many seconds of the server's clock; 0 for never.
 
     A call that hangs or was swallowed is dropped (its connection is closed) once the faults are changed.
     """
@@ -65,28 +97,53 @@ class Faults:
     swallow: bool = attrs.field(default=False, validator=_flag)
     refuse: bool = attrs.field(default=False, validator=_flag)
     garbage: bool = attrs.field(default=False, validator=_flag)
+    database_away: bool = attrs.field(default=False, validator=_flag)
     error: int = attrs.field(default=0, validator=_check_status)
+    body: str | bytes | None = attrs.field(default=None, validator=_check_body)
+    headers: Mapping[str, str] = attrs.field(factory=dict, validator=_check_headers)
     retry_after: float = attrs.field(default=0.0, validator=_check_seconds)
+    surplus: int = attrs.field(default=0, validator=_check_count)
+    entries: str = attrs.field(default="", validator=attrs.validators.instance_of(str))
     only: str = attrs.field(default="all", validator=_check_scope)
-    times: int = attrs.field(default=0, validator=_check_times)
+    unless: Mapping[str, str] = attrs.field(factory=dict, validator=_check_headers)
+    times: int = attrs.field(default=0, validator=_check_count)
     for_seconds: float = attrs.field(default=0.0, validator=_check_seconds)
+
+    def __attrs_post_init__(self) -> None:
+        for name in self.headers:
+            if name.lower() in _OF_THE_SERVER:
+                raise ValueError(f"headers: {name} is set by the server itself")
+        if (self.headers or self.retry_after) and not self.answers:
+            name = "headers" if self.headers else "retry_after"
+            raise ValueError(f"{name} needs an answer that it belongs to: set error= or body= as well")
+
+    @property
+    def answers(self) -> bool:
+        """Whether calls are answered with ``error`` or ``body``."""
+        return bool(self.error) or self.body is not None
 
     @property
     def any(self) -> bool:
         """Whether anything is wrong at all."""
-        return bool(self.latency or self.hang or self.swallow or self.refuse or self.garbage or self.error)
+        flags = (self.hang, self.swallow, self.refuse, self.garbage, self.database_away, self.answers)
+        return any(flags) or bool(self.latency or self.surplus or self.entries)
 
-    def hit(self, kind: str) -> bool:
-        """Whether a call of that kind (``poll``, ``update`` or ``other``) is hit."""
+    def hit(self, kind: str, headers: Mapping[str, str]) -> bool:
+        """Whether a call of that kind (``poll``, ``update``, ``payload`` or ``other``) with these headers is hit."""
+        if self.unless and all(headers.get(name) == text for name, text in self.unless.items()):
+            return False
         if self.only == "all":
             return True
         if self.only == "tasks":
-            return kind != "other"
+            return kind in {"poll", "update"}
         return self.only == f"{kind}s"
 
     def to_wire(self) -> dict[str, Any]:
-        """Render the JSON object of the control path."""
-        return attrs.asdict(self)
+        """Render the JSON object of the control path; bytes are ``{"base64": …}`` there."""
+        wire = {**attrs.asdict(self), "headers": dict(self.headers), "unless": dict(self.unless)}
+        if isinstance(self.body, bytes):
+            wire["body"] = {"base64": base64.b64encode(self.body).decode()}
+        return wire
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> "Faults":
@@ -95,11 +152,14 @@ class Faults:
         unknown = sorted(set(wire) - set(known))
         if unknown:
             raise ValueError(f"there is no fault {unknown[0]!r}; there are {', '.join(known)}")
-        return cls(**wire)
+        body = wire.get("body")
+        return cls(**{**wire, "body": _bytes_of(body)}) if isinstance(body, Mapping) else cls(**wire)
 
     @classmethod
     def parse(cls, text: str) -> "Faults":
-        """Read ``"hang"`` or ``"latency=1,only=polls"``; ValueError names what is wrong."""
+        """Read ``"hang"``, ``"latency=1,only=polls"`` or the control path's JSON; ValueError names what is wrong."""
+        if text.lstrip().startswith("{"):
+            return cls.from_wire(json.loads(text))
         wire: dict[str, Any] = {}
         for part in filter(None, (part.strip() for part in text.split(","))):
             name, _, value = part.partition("=")
@@ -108,7 +168,7 @@ class Faults:
 
 
 def _parse_value(name: str, value: str) -> Any:  # noqa: ANN401 - what it is depends on the name
-    if name == "only":
+    if name in {"only", "body", "entries"}:
         return value
     if value.lower() in {"true", "false"}:
         return value.lower() == "true"
@@ -123,6 +183,13 @@ def _parse_value(name: str, value: str) -> Any:  # noqa: ANN401 - what it is dep
             f"fault {name}={value}: {value!r} is neither a number, true nor false; separate faults by commas, as in"
             " error=503,only=updates"
         ) from None
+
+
+def _bytes_of(body: Mapping[str, Any]) -> bytes:
+    try:
+        return base64.b64decode(body["base64"], validate=True)
+    except (KeyError, TypeError, binascii.Error):
+        raise ValueError('body must be a text, or bytes as {"base64": "…"}') from None
 
 
 class FaultSwitch:
@@ -142,10 +209,10 @@ class FaultSwitch:
         self._current = faults
         self._left = faults.times
 
-    def take(self, kind: str) -> Faults | None:
-        """Return the faults a call of that kind meets, None if it is not hit; counts ``times`` down."""
+    def take(self, kind: str, headers: Mapping[str, str]) -> Faults | None:
+        """Return the faults that a call meets, None if it is not hit; counts ``times`` down."""
         faults = self._current
-        if not faults.any or not faults.hit(kind):
+        if not faults.any or not faults.hit(kind, headers):
             return None
         if faults.times:
             if self._left == 0:

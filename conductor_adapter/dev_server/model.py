@@ -48,7 +48,8 @@ def queue_name(task_type: str, domain: str | None) -> str:
 class Task:
     """One attempt at one step. Times are milliseconds since the epoch, 0 where nothing happened yet.
 
-    ``start_delay``, ``callback_after`` and ``response_timeout`` are seconds.
+    ``start_delay``, ``callback_after`` and ``response_timeout`` are seconds. An input that is a text is JSON as it is
+    given out. ``output_path`` is where a worker stored the output, which is here all the same.
     """
 
     task_id: str
@@ -59,6 +60,7 @@ class Task:
     state: TaskState = TaskState.SCHEDULED
     input: Any = attrs.field(factory=dict)
     output: Any = attrs.field(factory=dict)
+    output_path: str | None = None
     seq: int = 1
     domain: str | None = None
     correlation_id: str | None = None
@@ -141,6 +143,7 @@ class Task:
             ("workerId", self.worker_id),
             ("reasonForIncompletion", self.reason),
             ("retriedTaskId", self.retried_task_id),
+            ("externalOutputPayloadStoragePath", self.output_path),
         )
         wire.update((name, value) for name, value in optional if value is not None)
         return wire
@@ -157,6 +160,7 @@ class Task:
             state=TaskState(wire["status"]),
             input=wire["inputData"],
             output=wire["outputData"],
+            output_path=wire.get("externalOutputPayloadStoragePath"),
             seq=wire["seq"],
             domain=wire.get("domain"),
             correlation_id=wire.get("correlationId"),

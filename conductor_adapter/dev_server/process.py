@@ -76,7 +76,7 @@ class DevServerProcess:
         """
         if self._child is not None:
             raise RuntimeError("the dev server's process is running already")
-        faults = ",".join(f"{name}={value}" for name, value in self._faults.to_wire().items())
+        faults = json.dumps(self._faults.to_wire())
         command = [sys.executable, "-m", "conductor_adapter.dev_server", "--with-parent", "--control-port", "0"]
         command += ["--port", str(self._port), "--state", str(self._state), "--faults", faults]
         for task_type, count in self._seed.items():
@@ -162,14 +162,15 @@ class DevServerProcess:
         self,
         task_type: str,
         count: int,
-        input: Mapping[str, Any] | None = None,  # noqa: A002 - Conductor's word
+        input: Mapping[str, Any] | str | None = None,  # noqa: A002 - Conductor's word
         *,
         domain: str | None = None,
         **fields: object,
     ) -> None:
         """Start ``count`` runs of one task each, in one transaction; as ``DevServer.start_tasks``."""
         query = urlencode({"type": task_type, "count": count})
-        self._ask("POST", f"/dev/tasks?{query}", {"input": dict(input or {}), "domain": domain, "taskDef": fields})
+        given = input if isinstance(input, str) else dict(input or {})
+        self._ask("POST", f"/dev/tasks?{query}", {"input": given, "domain": domain, "taskDef": fields})
 
     def runs(self, name: str | None = None) -> dict[str, int]:
         """Count the runs (of that name) by status."""

@@ -11,7 +11,9 @@ Handler = Callable[..., Answer | Awaitable[Answer]]
 
 
 def call_kind(method: str, path: str) -> str:
-    """Tell a ``poll`` and an ``update`` from every ``other`` call."""
+    """Tell a ``poll``, an ``update`` and a call for a ``payload`` from every ``other`` call."""
+    if path.startswith("/api/external/") or path == "/api/tasks/externalstoragelocation":
+        return "payload"
     if path.startswith("/api/tasks"):
         if method == "GET" and path.startswith("/poll/", 10):
             return "poll"

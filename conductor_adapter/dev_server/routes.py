@@ -10,6 +10,7 @@ from .bodies import read_update
 from .engine import Engine, Missing
 from .metadata import Metadata
 from .model import queue_name
+from .payloads import PayloadRoutes
 from .polling import Polling
 from .router import Handler, Router
 from .running import Workflows
@@ -47,6 +48,7 @@ class Api:
         self._access = access
         self._now = now
         table = {**self._task_routes(), **Workflows(engine, now).routes(), **Metadata(engine).routes()}
+        table.update(PayloadRoutes(engine.payloads).routes())
         if not update_v2:
             del table["POST /api/tasks/update-v2"]
         if access is not None:
@@ -112,12 +114,13 @@ class Api:
 
     def _update(self, call: Call) -> Answer:
         self.counts["updates"] += 1
-        task = self._counted(lambda: self._engine.update(read_update(call, strict=True), self._now()))
+        update = self._engine.payloads.settled(read_update(call, strict=True), len(call.body))
+        task = self._counted(lambda: self._engine.update(update, self._now()))
         return text_answer(task.task_id)
 
     async def _update_v2(self, call: Call) -> Answer:
         self.counts["updates"] += 1
-        update = read_update(call, strict=False)
+        update = self._engine.payloads.settled(read_update(call, strict=False), len(call.body))
         task = self._counted(lambda: self._engine.update(update, self._now()))
         if task.state.live:
             return NO_CONTENT

@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 from .answers import EMPTY, Answer, ApiError, Call, json_answer, text_answer
 from .bodies import read_start
-from .engine import Engine, Missing
+from .engine import Engine, Missing, StartRequest, new_id
 from .model import RunState
+from .payloads import LARGEST, size_over
 from .router import Handler
 
 __all__ = ["Workflows"]
@@ -38,6 +39,7 @@ class Workflows:
 
     def _start(self, call: Call) -> Answer:
         request = read_start(call.mapping())
+        _check_size(request, len(call.body))
         try:
             return text_answer(self._engine.start(request, self._now()))
         except Missing:
@@ -52,7 +54,9 @@ class Workflows:
             "correlationId": call.text("correlationId"),
             "priority": call.number("priority", 0),
         }
-        return text_answer(self._engine.start(read_start(wire), self._now()))
+        request = read_start(wire)
+        _check_size(request, len(call.body))
+        return text_answer(self._engine.start(request, self._now()))
 
     def _workflow(self, call: Call, workflow_id: str) -> Answer:
         text = self._engine.run_json(workflow_id, tasks=call.flag("includeTasks", default=True))
@@ -91,6 +95,13 @@ class Workflows:
                 errors.append((workflow_id, str(error)))
         body = f'{{"bulkErrorResults": {_object(errors)}, "bulkSuccessfulResults": [{", ".join(found)}]}}'
         return Answer(200, body.encode(), "application/json")
+
+
+def _check_size(request: StartRequest, size: int) -> None:
+    excess = size_over(LARGEST, request.input, size)
+    if excess:
+        limit = f"is greater than the permissible limit: {LARGEST} bytes"
+        raise ApiError(500, f"The payload size: {excess} of workflow: {new_id()} {limit}")
 
 
 def _object(pairs: list[tuple[str, str]]) -> str:

@@ -16,14 +16,14 @@ class Seed:
 
     Attributes:
         task_type: what a worker polls.
-        input: what the worker gets.
+        input: what the worker gets; a text is given out as it stands, whether it is JSON or not.
         domain: the domain the tasks are queued in.
         task_def: fields of the task's definition, in Conductor's spelling; a new definition retries at once unless
             it says otherwise.
     """
 
     task_type: str
-    input: Mapping[str, Any] = attrs.field(factory=dict)
+    input: Mapping[str, Any] | str = attrs.field(factory=dict)
     domain: str | None = None
     task_def: Mapping[str, Any] = attrs.field(factory=dict)
 
@@ -39,4 +39,5 @@ class Seed:
 
     def _request(self) -> StartRequest:
         domains = {self.task_type: self.domain} if self.domain else {}
-        return StartRequest(name=self.task_type, input=dict(self.input), domains=domains, whole_input=True)
+        given = self.input if isinstance(self.input, str) else dict(self.input)
+        return StartRequest(name=self.task_type, input=given, domains=domains, whole_input=True)

@@ -35,6 +35,8 @@ class DevServer:
         update_v2: False for a server as old as not to have ``update-v2``.
         faults: what goes wrong from the start.
         sweep_every: seconds between two looks at the timeouts.
+        payload_threshold: bytes; the input or output of a task that is larger is stored outside: the task has an
+            empty one and the path by which the other is fetched. None stores none outside.
 
     Raises:
         OSError: from ``start`` (or ``with``), if the port is taken.
@@ -51,6 +53,7 @@ class DevServer:
         update_v2: bool = True,
         faults: Faults = Faults(),  # noqa: B008 - frozen
         sweep_every: float = 0.5,
+        payload_threshold: int | None = None,
     ) -> None:
         self.name = name
         self._config = SiteConfig(
@@ -61,6 +64,7 @@ class DevServer:
             update_v2=update_v2,
             faults=faults,
             sweep_every=sweep_every,
+            payload_threshold=payload_threshold,
         )
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -131,7 +135,7 @@ class DevServer:
     def start_task(
         self,
         task_type: str,
-        input: Mapping[str, Any] | None = None,  # noqa: A002 - Conductor's word
+        input: Mapping[str, Any] | str | None = None,  # noqa: A002 - Conductor's word
         *,
         domain: str | None = None,
         **fields: object,
@@ -140,7 +144,8 @@ class DevServer:
 
         Args:
             task_type: the workflow that is made for it has the same name.
-            input: what the worker gets.
+            input: what the worker gets. A text is JSON that is given out as it stands, also one that no server would
+                have taken: a number of 5,000 digits, or no JSON at all.
             domain: the domain it is queued in.
             fields: of the task definition, in Conductor's spelling (``responseTimeoutSeconds=2``, ``retryCount=0``).
         """
@@ -151,7 +156,7 @@ class DevServer:
         self,
         task_type: str,
         count: int,
-        input: Mapping[str, Any] | None = None,  # noqa: A002 - Conductor's word
+        input: Mapping[str, Any] | str | None = None,  # noqa: A002 - Conductor's word
         *,
         domain: str | None = None,
         **fields: object,

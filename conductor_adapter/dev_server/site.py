@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import attrs
 from conductor_adapter.settings import Credentials
 
 from .access import Access
-from .answers import Answer, ApiError, Call
+from .answers import Answer, ApiError, Call, json_answer
 from .control import Control
 from .engine import Engine
 from .faults import Faults, FaultSwitch
@@ -26,11 +27,20 @@ __all__ = ["Site", "SiteConfig"]
 
 HIGHEST_PORT = 65535
 _GARBAGE = Answer(200, b"<html><body>Welcome to the wrong place</body></html>", "text/html")
+_NO_TASKS = json_answer([])
+_WITHOUT_DATABASE = {"/health", "/api/health", "/api/version", "/api/token", "/api/tasks/externalstoragelocation"}
 
 
 def _port(_: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= HIGHEST_PORT:
         raise ValueError(f"{attribute.name} is {value!r}; it must be from 0 (the system chooses) to {HIGHEST_PORT}")
+
+
+def _bytes(_: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{attribute.name} is {value!r}; it must be a number of bytes, 1 or more, or None")
 
 
 @attrs.frozen(kw_only=True)
@@ -48,6 +58,7 @@ class SiteConfig:
         update_v2: False for a server as old as not to have ``update-v2``.
         faults: what goes wrong from the start.
         sweep_every: seconds between two looks at the timeouts.
+        payload_threshold: bytes; a task's input or output over it is stored outside. None: none is.
     """
 
     host: str = "127.0.0.1"
@@ -59,6 +70,7 @@ class SiteConfig:
     update_v2: bool = True
     faults: Faults = attrs.field(factory=Faults)
     sweep_every: float = 0.5
+    payload_threshold: int | None = attrs.field(default=None, validator=_bytes)
 
 
 class Site:
@@ -68,7 +80,7 @@ class Site:
         self.config = config
         self.store = Store(config.state)
         self.waiting = Waiting()
-        self.engine = Engine(self.store, self.waiting.notify)
+        self.engine = Engine(self.store, self.waiting.notify, config.payload_threshold)
         self.access = Access(config.credentials, config.token_seconds) if config.credentials else None
         polling = Polling(self.engine, self.waiting, wall_clock_ms)
         self.api = Api(self.engine, polling, self.access, update_v2=config.update_v2)
@@ -159,7 +171,9 @@ class Site:
     async def _answer(self, call: Call) -> Answer | None:
         if call.path.startswith("/dev/"):
             return await self._control.answer(call)
-        faults = self._switch.take(call_kind(call.method, call.path)) if self._switch.current.any else None
+        if not self._switch.current.any:
+            return await self.api.answer(call)
+        faults = self._switch.take(call_kind(call.method, call.path), call.headers)
         if faults is None:
             return await self.api.answer(call)
         return await self._answer_badly(call, faults)
@@ -171,20 +185,62 @@ class Site:
         if faults.hang:
             await changed.wait()
             return None
-        if faults.garbage:
-            return _GARBAGE
-        if faults.error:
-            return _error(faults)
+        instead = _answer_instead(call, faults)
+        if instead is not None:
+            return instead
         answer = await self.api.answer(call)
         if faults.swallow:
             await changed.wait()
             return None
+        if faults.surplus or faults.entries:
+            return await self._with_more(answer, call, faults)
         return answer
 
+    async def _with_more(self, answer: Answer, call: Call, faults: Faults) -> Answer:
+        """Add to what a batch poll brings: tasks that it did not ask for, and text that is no task."""
+        if not _is_batch_poll(call) or answer.status != HTTPStatus.OK:
+            return answer
+        more = _NO_TASKS
+        if faults.surplus:
+            query = f"{call.query}&count={faults.surplus}&timeout=0"  # of two values the last one counts
+            more = await self.api.answer(Call(call.method, call.path, query, call.headers))
+        parts = filter(None, (answer.body[1:-1], more.body[1:-1], faults.entries.encode()))
+        return attrs.evolve(answer, body=b"[" + b",".join(parts) + b"]")
 
-def _error(faults: Faults) -> Answer:
-    retryable = faults.error >= 500  # noqa: PLR2004 - the server's own faults
+
+def _is_batch_poll(call: Call) -> bool:
+    return call.path.startswith("/api/tasks/poll/batch/")
+
+
+def _answer_instead(call: Call, faults: Faults) -> Answer | None:
+    """Return the answer to a call for which nothing is done, None if it is to be carried out."""
+    if faults.garbage:
+        return _GARBAGE
+    if faults.answers:
+        return _answer_told(faults)
+    if faults.database_away and call.path not in _WITHOUT_DATABASE:
+        return _answer_without_database(call)
+    return None
+
+
+def _answer_told(faults: Faults) -> Answer:
+    """Return the answer that the faults describe."""
+    retryable = faults.error >= HTTPStatus.INTERNAL_SERVER_ERROR
     answer = ApiError(faults.error, "the dev server was told to answer so", retryable=retryable).answer()
-    if not faults.retry_after:
-        return answer
-    return attrs.evolve(answer, headers={"Retry-After": f"{faults.retry_after:g}"})
+    if faults.body is not None:
+        body = faults.body.encode() if isinstance(faults.body, str) else faults.body
+        answer = attrs.evolve(answer, status=faults.error or HTTPStatus.OK.value, body=body)
+    headers = dict(faults.headers)
+    for name in [name for name in headers if name.lower() == "content-type"]:
+        answer = attrs.evolve(answer, media_type=headers.pop(name))
+    if faults.retry_after:
+        headers["Retry-After"] = f"{faults.retry_after:.16g}"
+    return attrs.evolve(answer, headers=headers)
+
+
+def _answer_without_database(call: Call) -> Answer:
+    """Return what a real server says when its pool has no connection to give: to a poll, that there are no tasks."""
+    if _is_batch_poll(call):
+        return _NO_TASKS
+    message = "HikariPool-1 - Connection is not available, request timed out after 1000ms."
+    return ApiError(HTTPStatus.INTERNAL_SERVER_ERROR.value, message).answer()

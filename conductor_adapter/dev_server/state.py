@@ -36,6 +36,7 @@ CREATE INDEX IF NOT EXISTS waiting ON tasks (queue, ready) WHERE state = 'SCHEDU
 CREATE INDEX IF NOT EXISTS deadlines ON tasks (deadline) WHERE deadline IS NOT NULL;
 CREATE TABLE IF NOT EXISTS logs (task TEXT NOT NULL, created INTEGER, text TEXT);
 CREATE INDEX IF NOT EXISTS logs_of ON logs (task);
+CREATE TABLE IF NOT EXISTS payloads (path TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
 """
 # What a long poll has taken and not yet handed out: a state of the row alone, forgotten when the server starts.
 _HELD = "HELD"
@@ -174,6 +175,17 @@ class Store:
                 (task_id, flow_id, task.reference, plan, task.queue, task.ready_at, body),
             )
 
+    # -- payloads ---------------------------------------------------------------------------------------------
+
+    def put_payload(self, path: str, body: bytes) -> None:
+        """Store a payload, or replace it."""
+        self._db.execute("REPLACE INTO payloads VALUES (?, ?)", (path, body))
+
+    def payload(self, path: str) -> bytes | None:
+        """Return a payload, None if there is none of that path."""
+        row = self._db.execute("SELECT body FROM payloads WHERE path = ?", (path,)).fetchone()
+        return row and bytes(row[0])
+
     # -- queues -----------------------------------------------------------------------------------------------
 
     def ready(self, queue: str, count: int, now: int) -> list[tuple[Task, int]]:
@@ -237,9 +249,7 @@ class Store:
 
     def add_logs(self, task_id: str, entries: Iterable[tuple[int, str]]) -> None:
         """Write down log lines of a task: when (ms) and what."""
-        rows = [
-            (task_id, created, text.encode(errors="replace").decode()) for created, text in entries
-        ]  # as Java would
+        rows = [(task_id, created, text) for created, text in entries]
         self._db.executemany("INSERT INTO logs VALUES (?, ?, ?)", rows)
 
     def logs(self, task_id: str) -> list[Mapping[str, Any]]:

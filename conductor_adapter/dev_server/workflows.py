@@ -45,6 +45,7 @@ class TaskUpdate:
     task_id: str
     state: TaskState
     output: Any = attrs.field(factory=dict)
+    output_path: str | None = None
     reason: str | None = None
     worker_id: str | None = None
     callback_after: int = 0
@@ -79,7 +80,13 @@ def apply_update(task: Task, update: TaskUpdate, now: int) -> Task:
         return task
     if update.extend_lease:
         return attrs.evolve(task, updated=now)
-    reported = attrs.evolve(task, output=update.output, worker_id=update.worker_id, reason=update.reason)
+    reported = attrs.evolve(
+        task,
+        output=update.output,
+        output_path=update.output_path,
+        worker_id=update.worker_id,
+        reason=update.reason,
+    )
     if update.state is TaskState.IN_PROGRESS:
         return attrs.evolve(reported, state=TaskState.SCHEDULED, callback_after=update.callback_after, updated=now)
     return attrs.evolve(reported, state=update.state, ended=now)
@@ -140,6 +147,7 @@ def _retry(run: Run, task: Task, now: int, rules: Rules) -> Run:
         task_id=rules.new_id(),
         state=TaskState.SCHEDULED,
         output={},
+        output_path=None,
         seq=len(run.tasks) + 1,
         worker_id=None,
         retry_count=task.retry_count + 1,

@@ -1,6 +1,6 @@
 """Real Conductor servers for tests: started on free ports, frozen, killed and restarted at will.
 
-Each server keeps its state in one SQLite file below the run directory.
+Each server keeps its state in one SQLite file below the run directory; ``postgres.py`` has one on a Postgres.
 """
 
 import contextlib
@@ -33,8 +33,6 @@ server.tomcat.accesslog.prefix=access
 server.tomcat.accesslog.suffix=.log
 server.tomcat.accesslog.rotate=false
 server.tomcat.accesslog.pattern=%m %U %s %D
-spring.datasource.url=jdbc:sqlite:{directory}/conductor.db?busy_timeout=15000&journal_mode=WAL&synchronous=NORMAL
-spring.datasource.hikari.maximum-pool-size=4
 conductor.integrations.ai.enabled=false
 conductor.scheduler.enabled=false
 conductor.enable.ui.serving=false
@@ -49,6 +47,10 @@ conductor.app.taskIndexingEnabled=false
 management.endpoints.web.exposure.include=health,prometheus
 logging.level.root=WARN
 """
+SQLITE = """\
+spring.datasource.url=jdbc:sqlite:{directory}/conductor.db?busy_timeout=15000&journal_mode=WAL&synchronous=NORMAL
+spring.datasource.hikari.maximum-pool-size=4
+"""
 
 
 @attrs.frozen
@@ -61,13 +63,20 @@ class Access:
 
 
 class RealServer:
-    """One server process: its address, its faults, and what it was asked."""
+    """One server process: its address, its faults, and what it was asked.
 
-    def __init__(self, directory: Path, command: list[str]) -> None:
+    Args:
+        directory: where it works, and keeps its log.
+        command: Java, its options and the server's jar.
+        database: the properties of its database, where ``{directory}`` and ``{port}`` stand for its own.
+    """
+
+    def __init__(self, directory: Path, command: list[str], database: str = SQLITE) -> None:
         self.directory = directory
         self._command = command
+        self._database = database
         self._process: subprocess.Popen[bytes] | None = None
-        self.port = _free_port()
+        self.port = free_port()
 
     @property
     def url(self) -> str:
@@ -88,11 +97,11 @@ class RealServer:
         """Start the process on its database; not from a thread that ends before it, or that ends it."""
         self.directory.mkdir(parents=True, exist_ok=True)
         properties = self.directory / "server.properties"
-        properties.write_text(PROPERTIES.format(port=self.port, directory=self.directory))
+        properties.write_text((PROPERTIES + self._database).format(port=self.port, directory=self.directory))
         java, *rest = self._command
         with (self.directory / "server.log").open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own command line
-                [*_tied_to_us(), java, f"-DCONDUCTOR_CONFIG_FILE={properties}", *rest],
+                [*tied_to_us(), java, f"-DCONDUCTOR_CONFIG_FILE={properties}", *rest],
                 cwd=self.directory,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -239,13 +248,13 @@ class RealServers:
         self.stop()
 
 
-def _tied_to_us() -> list[str]:
-    """A prefix that ends the server when the test process is killed, where the system has such a thing."""
+def tied_to_us() -> list[str]:
+    """A prefix for a command: the process ends when the test process is killed, where the system has such a thing."""
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", "KILL"] if setpriv else []
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """A port that stays free until the server is up: none of those that the system gives to whoever asks for any."""
     while True:
         port = random.randrange(20_000, 32_000)

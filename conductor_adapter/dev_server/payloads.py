@@ -1,0 +1,158 @@
+"""Large inputs and outputs of tasks, stored outside of them and fetched by path."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import parse_qs, quote
+from uuid import uuid4
+
+import attrs
+
+from .answers import EMPTY, JSON, Answer, ApiError, Call, json_answer
+from .model import Task, TaskState
+from .state import Store
+from .workflows import TaskUpdate
+
+__all__ = ["LARGEST", "PayloadRoutes", "Payloads", "size_over"]
+
+LARGEST = 10 * 1024 * 1024
+"""Bytes: what is larger is not stored at all."""
+
+_KINDS = {"WORKFLOW_INPUT", "WORKFLOW_OUTPUT", "TASK_INPUT", "TASK_OUTPUT"}
+_GONE = b'{"Error": "Data with this ID does not exist or has been deleted from the external storage."}'
+
+
+class Payloads:
+    """What is stored outside, and what a task shows instead. Not thread-safe: it belongs to one event loop.
+
+    Args:
+        store: where it is kept.
+        threshold: bytes; what is larger is stored outside. None: nothing is.
+    """
+
+    def __init__(self, store: Store, threshold: int | None) -> None:
+        self._store = store
+        self.threshold = threshold
+
+    def shown(self, task: Task, body: str) -> str:
+        """Return the JSON text of a task as it is shown: what is large, or was stored outside, is empty.
+
+        Args:
+            task: the task.
+            body: its whole JSON text.
+        """
+        raw = isinstance(task.input, str)
+        if self.threshold is None and task.output_path is None and not raw:
+            return body
+        wire = json.loads(body)
+        input_path = self._outside(task.input if raw else text_of(task.input))
+        if input_path:
+            wire.update(inputData={}, externalInputPayloadStoragePath=input_path)
+        output_path = task.output_path or self._outside(text_of(task.output))
+        if output_path:
+            wire.update(outputData={}, externalOutputPayloadStoragePath=output_path)
+        text = json.dumps(wire)
+        if raw and not input_path:
+            return text.replace(f'"inputData": {json.dumps(task.input)}', f'"inputData": {task.input}', 1)
+        return text
+
+    def settled(self, update: TaskUpdate, size: int) -> TaskUpdate:
+        """Return a report with its output: one stored outside is fetched, one that is too large fails the task.
+
+        Args:
+            update: the report as it came.
+            size: bytes that it came in.
+
+        Raises:
+            ApiError: what is stored outside is no JSON object.
+        """
+        if update.output_path is not None:
+            return attrs.evolve(update, output=self._object(update.output_path))
+        excess = size_over(LARGEST, update.output, size)
+        if not excess:
+            return update
+        reason = (
+            f"The payload size: {excess} of task: {update.task_id} in workflow: {update.workflow_id}  is greater than "
+            f"the permissible limit: {LARGEST} bytes"
+        )
+        return attrs.evolve(update, state=TaskState.FAILED_WITH_TERMINAL_ERROR, output={}, reason=reason)
+
+    def read(self, path: str) -> bytes:
+        """Return what is stored there; of what is not, a real server says so in an object like any other."""
+        return self._store.payload(path) or _GONE
+
+    def write(self, path: str, body: bytes) -> None:
+        """Store something there."""
+        self._store.put_payload(path, body)
+
+    def _object(self, path: str) -> dict[str, Any]:
+        try:
+            value = json.loads(self.read(path))
+        except (ValueError, RecursionError):
+            value = None
+        if not isinstance(value, dict):
+            raise ApiError(500, f"Unable to download payload from external storage path: {path}")
+        return value
+
+    def _outside(self, text: str) -> str | None:
+        """Store a text that is larger than the threshold and return its path, None if it is not."""
+        if self.threshold is None or len(text) <= self.threshold // 4:
+            return None
+        body = text.encode("utf-8", "replace")
+        if len(body) <= self.threshold:
+            return None
+        path = f"{hashlib.sha256(body).hexdigest()}.hashed.json"
+        self._store.put_payload(path, body)
+        return path
+
+
+class PayloadRoutes:
+    """Answers the calls that fetch and store payloads."""
+
+    def __init__(self, payloads: Payloads) -> None:
+        self._payloads = payloads
+
+    def routes(self) -> dict[str, Callable[..., Answer]]:
+        """Return the paths it answers."""
+        locate = {"GET /api/tasks/externalstoragelocation": self._locate}
+        if self._payloads.threshold is None:
+            return {**locate}
+        return {
+            **locate,
+            "GET /api/external/{path}": lambda _call, path: Answer(200, self._payloads.read(path), JSON),
+            "PUT /api/external/{path}": self._write,
+        }
+
+    def _locate(self, call: Call) -> Answer:
+        """Say where a payload is, or is to be put; a server without such a storage names a path alone."""
+        given = parse_qs(call.query, keep_blank_values=True)
+        for name in ("path", "operation", "payloadType"):
+            if name not in given:
+                message = f"Required request parameter '{name}' for method parameter type String is not present"
+                raise ApiError(500, message)
+        path, operation, kind = (given[name][-1] for name in ("path", "operation", "payloadType"))
+        if operation.upper() not in {"READ", "WRITE"} or kind.upper() not in _KINDS:
+            raise ApiError(400, f"Invalid input - Operation: {operation}, PayloadType: {kind}")
+        if self._payloads.threshold is None:
+            return json_answer({"path": f"{path}{uuid4()}.json"})
+        path = path or f"{uuid4()}.json"
+        host = call.headers.get("Host", "localhost")
+        return json_answer({"uri": f"http://{host}/api/external/{quote(path, safe='')}", "path": path})
+
+    def _write(self, call: Call, path: str) -> Answer:
+        self._payloads.write(path, call.body)
+        return EMPTY
+
+
+def size_over(limit: int, value: Any, at_most: int) -> int:  # noqa: ANN401 - JSON
+    """Return the bytes of a JSON value if they are more than ``limit``, else 0; it came in ``at_most`` bytes."""
+    if at_most <= limit:
+        return 0
+    size = len(text_of(value).encode())
+    return size if size > limit else 0
+
+
+def text_of(value: Any) -> str:  # noqa: ANN401 - JSON
+    """Write a JSON value as a real server does, of which its size depends."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
