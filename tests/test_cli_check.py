@@ -347,12 +347,15 @@ def test_check_names_credentials_that_no_server_reads(server: DevServer) -> None
 
 def test_dev_server_serves_until_it_is_told_to_stop() -> None:
     """The command alone is a Conductor-compatible server with work on it."""
-    arguments = [COMMAND, "dev-server", "--port", "0", "--seed-tasks", "greet=3"]
+    arguments = [COMMAND, "dev-server", "--port", "0", "--seed-tasks", "greet=3", "--payload-threshold", "1000"]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - our own command
         assert process.stdout is not None
         url = re.search(r"http://\S+/api", process.stdout.readline())
         assert url is not None
         assert "greet=3" in command("check", "--server", f"eu={url[0]}").stdout
+        place = f"{url[0]}/tasks/externalstoragelocation?path=x&operation=READ&payloadType=TASK_INPUT"
+        with urllib.request.urlopen(place, timeout=GUARD) as answer:  # noqa: S310 - our own server
+            assert json.load(answer)["uri"] == f"{url[0]}/external/x"
         process.send_signal(signal.SIGTERM)
 
         assert process.wait(GUARD) == 0
@@ -364,6 +367,8 @@ def test_dev_server_serves_until_it_is_told_to_stop() -> None:
         (["--faults", "flood"], "there is no fault 'flood'"),
         (["--faults", "latency=soon"], "neither a number"),
         (["--faults", "error=503 only=polls"], "separate faults by commas"),
+        (["--faults", '{"error": 503'], "must be a JSON object"),
+        (["--payload-threshold", "0"], "--payload-threshold"),
         (["--seed-tasks", "greet"], "must be TYPE=N"),
         (["--seed-tasks", "greet=many"], "must be TYPE=N"),
         (["--seed-tasks", "greet=0"], "must be TYPE=N"),

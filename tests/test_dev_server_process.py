@@ -183,10 +183,13 @@ def test_a_state_file_belongs_to_one_server(tmp_path, capsys):
 def test_a_process_takes_every_fault_and_input() -> None:
     """Bytes, headers and text that is no JSON reach the child, at its start and later."""
     faults = Faults(body=b"\x1f\x8b", headers={"X-Odd": "a,b=c"}, only="polls")
-    with DevServerProcess(faults=faults) as server:
+    with DevServerProcess(faults=faults, payload_threshold=10) as server:
         with urllib.request.urlopen(f"{server.url}/tasks/poll/batch/t", timeout=10) as answer:  # noqa: S310 - our own
             assert (answer.read(), answer.headers["X-Odd"]) == (b"\x1f\x8b", "a,b=c")
         server.faults()
         server.start_tasks("t", 1, "[1")
-        with urllib.request.urlopen(f"{server.url}/tasks/poll/batch/t", timeout=10) as answer:  # noqa: S310 - our own
-            assert b'"inputData": [1, ' in answer.read()
+        server.start_tasks("t", 1, {"n": 1_000_000_000})
+        with urllib.request.urlopen(f"{server.url}/tasks/poll/batch/t?count=2", timeout=10) as answer:  # noqa: S310 - our own
+            body = answer.read()
+        assert b'"inputData": [1, ' in body
+        assert body.count(b"externalInputPayloadStoragePath") == 1

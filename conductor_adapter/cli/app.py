@@ -186,9 +186,12 @@ def dev_server(
     seed_tasks: Annotated[
         list[str] | None, typer.Option(metavar="TYPE=N", help="Start N one-task workflows; repeat it.")
     ] = None,
+    payload_threshold: Annotated[
+        int | None, typer.Option(min=1, metavar="BYTES", help="Store larger inputs and outputs outside of the tasks.")
+    ] = None,
 ) -> None:
     """Run the embedded Conductor-compatible server alone, with faults."""
-    raise typer.Exit(serve_alone(port, state, faults, seed_tasks or []))
+    raise typer.Exit(serve_alone(port, state, faults, seed_tasks or [], payload_threshold))
 
 
 outbox = typer.Typer(no_args_is_help=True, help="Results that wait in a file, and those that were refused for good.")

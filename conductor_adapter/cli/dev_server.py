@@ -9,13 +9,15 @@ from conductor_adapter.cli.usage import refusing
 __all__ = ["dev_server"]
 
 
-def dev_server(port: int, state: Path | None, faults: str, seed_tasks: Sequence[str]) -> int:
+def dev_server(
+    port: int, state: Path | None, faults: str, seed_tasks: Sequence[str], payload_threshold: int | None
+) -> int:
     """Serve until SIGTERM or SIGINT and return the exit status."""
     with refusing():
         from conductor_adapter.dev_server import serve  # noqa: PLC0415 - needs the extra "dev-server"
 
         seed = dict(map(_seed, seed_tasks))
-    return serve(port, state=state, faults=faults, seed=seed, say=say)
+    return serve(port, state=state, faults=faults, seed=seed, payload_threshold=payload_threshold, say=say)
 
 
 def _seed(text: str) -> tuple[str, int]:

@@ -15,6 +15,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--state", metavar="FILE", help="keep everything there (default: in memory)")
     parser.add_argument("--seed-tasks", metavar="TYPE=N", action="append", default=[], type=_seed)
     parser.add_argument("--faults", default="", help='for example "latency=1,only=polls" or "hang"')
+    parser.add_argument("--payload-threshold", type=int, metavar="BYTES", help="store larger payloads outside")
     parser.add_argument("--with-parent", action="store_true", help="stop when standard input ends")
     options = parser.parse_args(arguments)
     return serve(
@@ -24,6 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
         state=options.state,
         seed=dict(options.seed_tasks),
         faults=options.faults,
+        payload_threshold=options.payload_threshold,
         with_parent=options.with_parent,
     )
 

@@ -159,7 +159,10 @@ class Faults:
     def parse(cls, text: str) -> "Faults":
         """Read ``"hang"``, ``"latency=1,only=polls"`` or the control path's JSON; ValueError names what is wrong."""
         if text.lstrip().startswith("{"):
-            return cls.from_wire(json.loads(text))
+            try:
+                return cls.from_wire(json.loads(text))
+            except json.JSONDecodeError as error:
+                raise ValueError(f"faults that begin with {{ must be a JSON object: {error}") from None
         wire: dict[str, Any] = {}
         for part in filter(None, (part.strip() for part in text.split(","))):
             name, _, value = part.partition("=")

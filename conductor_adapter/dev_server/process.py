@@ -34,11 +34,12 @@ class DevServerProcess:
         state: the file that keeps everything; None makes one that goes away with ``stop``.
         faults: what goes wrong from the start; a restart begins without.
         seed: how many one-task workflows to start, by task type.
+        payload_threshold: bytes; the input or output of a task that is larger is stored outside. None: none is.
 
     The child ends with this process, however that ends. Not thread-safe.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - keyword-only options of the front door
         self,
         *,
         name: str = "dev",
@@ -46,6 +47,7 @@ class DevServerProcess:
         state: str | Path | None = None,
         faults: Faults = Faults(),  # noqa: B008 - frozen
         seed: Mapping[str, int] | None = None,
+        payload_threshold: int | None = None,
     ) -> None:
         self.name = name
         self.url = ""
@@ -54,6 +56,7 @@ class DevServerProcess:
         self._state = Path(self._own.name) / "state.db" if self._own else Path(str(state))
         self._faults = faults
         self._seed = dict(seed or {})
+        self._payload_threshold = payload_threshold
         self._child: subprocess.Popen[bytes] | None = None
         self._control: tuple[str, int] = ("", 0)
 
@@ -79,6 +82,8 @@ class DevServerProcess:
         faults = json.dumps(self._faults.to_wire())
         command = [sys.executable, "-m", "conductor_adapter.dev_server", "--with-parent", "--control-port", "0"]
         command += ["--port", str(self._port), "--state", str(self._state), "--faults", faults]
+        if self._payload_threshold is not None:
+            command += ["--payload-threshold", str(self._payload_threshold)]
         for task_type, count in self._seed.items():
             command += ["--seed-tasks", f"{task_type}={count}"]
         self._child = subprocess.Popen(  # noqa: S603 - our own interpreter and module

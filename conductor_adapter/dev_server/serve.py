@@ -27,6 +27,7 @@ def serve(  # noqa: PLR0913 - keyword-only options of a command
     seed: Mapping[str, int] | None = None,
     faults: Faults | str = Faults(),  # noqa: B008 - frozen
     credentials: Credentials | None = None,
+    payload_threshold: int | None = None,
     with_parent: bool = False,
     say: Callable[[str], None] = lambda line: print(line, flush=True),  # noqa: T201 - it is a command
 ) -> int:
@@ -41,8 +42,9 @@ def serve(  # noqa: PLR0913 - keyword-only options of a command
             system choose, None means none.
         state: a file that keeps everything, also over a crash; None keeps it in memory.
         seed: how many one-task workflows to start, by task type; types that the state knows already are left.
-        faults: what goes wrong from the start, also as text (``"latency=1,only=polls"``).
+        faults: what goes wrong from the start, also as text (``"latency=1,only=polls"``, or a JSON object).
         credentials: the key it asks for; None asks for nothing.
+        payload_threshold: bytes; the input or output of a task that is larger is stored outside. None: none is.
         with_parent: stop when standard input ends, that is, when the process that holds it does.
         say: takes the line.
 
@@ -58,6 +60,7 @@ def serve(  # noqa: PLR0913 - keyword-only options of a command
             state=None if state is None else Path(state),
             credentials=credentials,
             faults=wanted,
+            payload_threshold=payload_threshold,
         )
         asyncio.run(_serve(config, dict(seed or {}), say, with_parent=with_parent))
     except OSError as error:
