@@ -116,6 +116,8 @@ class Engine:
         changed = apply_update(task, update, now)
         if changed is task or before.workflow.finished:
             return task
+        if update.output_path is None:
+            changed = self.payloads.stored(changed)
         after = before.replace(changed)
         if not changed.state.live:
             after = advance(after, now, self._rules)

@@ -49,7 +49,7 @@ class Task:
     """One attempt at one step. Times are milliseconds since the epoch, 0 where nothing happened yet.
 
     ``start_delay``, ``callback_after`` and ``response_timeout`` are seconds. An input that is a text is JSON as it is
-    given out. ``output_path`` is where a worker stored the output, which is here all the same.
+    given out. ``output_path`` is where the output is stored outside; it is here all the same.
     """
 
     task_id: str

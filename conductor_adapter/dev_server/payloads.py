@@ -36,7 +36,7 @@ class Payloads:
         self.threshold = threshold
 
     def shown(self, task: Task, body: str) -> str:
-        """Return the JSON text of a task as it is shown: what is large, or was stored outside, is empty.
+        """Return the JSON text of a task as it is shown: what is stored outside is empty.
 
         Args:
             task: the task.
@@ -49,9 +49,8 @@ class Payloads:
         input_path = self._outside(task.input if raw else text_of(task.input))
         if input_path:
             wire.update(inputData={}, externalInputPayloadStoragePath=input_path)
-        output_path = task.output_path or self._outside(text_of(task.output))
-        if output_path:
-            wire.update(outputData={}, externalOutputPayloadStoragePath=output_path)
+        if task.output_path is not None:
+            wire.update(outputData={})
         text = json.dumps(wire)
         if raw and not input_path:
             return text.replace(f'"inputData": {json.dumps(task.input)}', f'"inputData": {task.input}', 1)
@@ -77,6 +76,11 @@ class Payloads:
             f"the permissible limit: {LARGEST} bytes"
         )
         return attrs.evolve(update, state=TaskState.FAILED_WITH_TERMINAL_ERROR, output={}, reason=reason)
+
+    def stored(self, task: Task) -> Task:
+        """Return a task whose output is stored outside if it is large."""
+        path = self._outside(text_of(task.output)) if self.threshold is not None else None
+        return task if path is None else attrs.evolve(task, output_path=path)
 
     def read(self, path: str) -> bytes:
         """Return what is stored there; of what is not, a real server says so in an object like any other."""

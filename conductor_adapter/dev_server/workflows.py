@@ -80,13 +80,10 @@ def apply_update(task: Task, update: TaskUpdate, now: int) -> Task:
         return task
     if update.extend_lease:
         return attrs.evolve(task, updated=now)
-    reported = attrs.evolve(
-        task,
-        output=update.output,
-        output_path=update.output_path,
-        worker_id=update.worker_id,
-        reason=update.reason,
-    )
+    output, path = update.output, update.output_path
+    if path is None and task.output_path is not None:  # a real server adds to what it has stored outside
+        output, path = {**task.output, **update.output}, task.output_path
+    reported = attrs.evolve(task, output=output, output_path=path, worker_id=update.worker_id, reason=update.reason)
     if update.state is TaskState.IN_PROGRESS:
         return attrs.evolve(reported, state=TaskState.SCHEDULED, callback_after=update.callback_after, updated=now)
     return attrs.evolve(reported, state=update.state, ended=now)
