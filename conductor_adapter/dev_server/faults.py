@@ -57,14 +57,16 @@ def _check_headers(_: object, field: "attrs.Attribute[Mapping[str, str]]", value
             raise ValueError(f"{field.name}: {name} must be a text in one line, not {text!r:.80}")
 
 
+def _copied(value: Mapping[str, str]) -> Mapping[str, str]:
+    return dict(value) if isinstance(value, Mapping) else value
+
+
 _flag = attrs.validators.instance_of(bool)
 
 
 @attrs.frozen(kw_only=True)
 class Faults:
     """What goes wrong on this server. The default is nothing.
-
-    What is done:
 
     Attributes:
         latency: seconds each call is kept waiting before the server looks at it.
@@ -100,12 +102,12 @@ class Faults:
     database_away: bool = attrs.field(default=False, validator=_flag)
     error: int = attrs.field(default=0, validator=_check_status)
     body: str | bytes | None = attrs.field(default=None, validator=_check_body)
-    headers: Mapping[str, str] = attrs.field(factory=dict, validator=_check_headers)
+    headers: Mapping[str, str] = attrs.field(factory=dict, converter=_copied, validator=_check_headers)
     retry_after: float = attrs.field(default=0.0, validator=_check_seconds)
     surplus: int = attrs.field(default=0, validator=_check_count)
     entries: str = attrs.field(default="", validator=attrs.validators.instance_of(str))
     only: str = attrs.field(default="all", validator=_check_scope)
-    unless: Mapping[str, str] = attrs.field(factory=dict, validator=_check_headers)
+    unless: Mapping[str, str] = attrs.field(factory=dict, converter=_copied, validator=_check_headers)
     times: int = attrs.field(default=0, validator=_check_count)
     for_seconds: float = attrs.field(default=0.0, validator=_check_seconds)
 
@@ -140,7 +142,7 @@ class Faults:
 
     def to_wire(self) -> dict[str, Any]:
         """Render the JSON object of the control path; bytes are ``{"base64": …}`` there."""
-        wire = {**attrs.asdict(self), "headers": dict(self.headers), "unless": dict(self.unless)}
+        wire = attrs.asdict(self)
         if isinstance(self.body, bytes):
             wire["body"] = {"base64": base64.b64encode(self.body).decode()}
         return wire
