@@ -72,6 +72,19 @@ def test_a_reason_is_cut(flow: Flow) -> None:
     assert flow.server.workflow(workflow)["reasonForIncompletion"] == expected
 
 
+def test_a_reason_is_kept_with_its_control_characters(flow: Flow) -> None:
+    """What would steer a terminal comes back as it was: whoever shows a reason must clean it."""
+    flow.define(retryCount=0)
+    (workflow,) = flow.start()
+    (task,) = flow.take()
+    reason = "\x1b[31m\a\r\n\u202e\x7f"
+
+    flow.update(task, "FAILED", reasonForIncompletion=reason).expect()
+
+    assert flow.task(task)["reasonForIncompletion"] == reason
+    assert flow.server.workflow(workflow)["reasonForIncompletion"].endswith(f"'{reason}'")
+
+
 def test_an_output_that_is_too_large_ends_its_task(flow: Flow) -> None:
     """It is answered with 200, and the server fails task and workflow for good, with a reason of its own."""
     flow.define(retryCount=3)
