@@ -121,8 +121,9 @@ class PostgresServer(RealServer):
     """A server and its database. A context manager that starts both and leaves nothing behind."""
 
     def __init__(self, directory: Path) -> None:
+        command = server_command()
         self.database = Postgres()
-        super().__init__(directory, server_command(), DATABASE % {"port": self.database.port})
+        super().__init__(directory, command, DATABASE % {"port": self.database.port})
 
     def take_database_away(self) -> None:
         """End the database at once; the server runs on."""
