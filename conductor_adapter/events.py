@@ -21,6 +21,8 @@ class TaskFailed:
         task_id: Conductor's id of this attempt.
         status: FAILED, which the server may try again, or FAILED_WITH_TERMINAL_ERROR.
         reason: why, in the words that the server gets; None if the function gave none.
+        error: what the function raised, or what its input or return value was refused with; its traceback begins at
+            the task function. None if the function returned a `TaskResult` that says so.
     """
 
     server: str
@@ -28,6 +30,7 @@ class TaskFailed:
     task_id: str
     status: TaskStatus
     reason: str | None
+    error: BaseException | None = None
 
 
 @attrs.frozen

@@ -21,6 +21,7 @@ from conductor_adapter.wire import (
     TransportError,
     TransportErrorKind,
 )
+from resilience._texts import one_line
 from resilience.errors import Refused, ResilienceError, Throttled, Undeliverable
 
 __all__ = [
@@ -248,11 +249,6 @@ def excerpt(answer: HttpAnswer) -> str:
     """
     words = one_line(own_message(answer)[:_QUOTED] or answer.body[:_QUOTED].decode("utf-8", "replace"))
     return f"HTTP {answer.status}: {words}" if words else f"HTTP {answer.status} with an empty body"
-
-
-def one_line(text: str) -> str:
-    """A text from elsewhere as a terminal or log may show it: in one line, and nothing that is no letter."""
-    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
 
 
 def shorten(text: str) -> str:

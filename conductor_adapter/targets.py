@@ -13,10 +13,12 @@ from pathlib import Path
 
 from conductor_adapter.declaring import WorkerSpec, attached_spec, collect_workers, spec_of
 
-__all__ = ["TargetError", "load_target"]
+__all__ = ["TargetError", "load_target", "sdk_advice"]
 
 _FUNCTIONS = (types.FunctionType, types.MethodType, functools.partial)
 _OURS = f"{Path(__file__).parent}{os.sep}"
+_SDK = "conductor.client.automator.task_handler"  # conductor-python's; its @worker_task notes every function there
+_NAMED = 5  # task types in one line
 _NOT_THEIRS = (_OURS, contextlib.__file__, importlib.__file__, "<frozen importlib", "<attrs generated")
 
 
@@ -41,12 +43,28 @@ def load_target(target: str | os.PathLike[str]) -> list[WorkerSpec]:
     _check_length(name)
     module = _import_file(Path(name)) if _looks_like_a_file(name) else _import_module(name)
     found = _workers_in(module)
+    if not found and (advice := sdk_advice()):
+        raise TargetError(f"no worker in {name}: {advice}")
     if not found:
         raise TargetError(f'no worker in {name}: write @worker("task type") above a function at its top level')
     try:
         return list(collect_workers(found))
     except ValueError as error:
         raise TargetError(f"{name}: {error}") from error
+
+
+def sdk_advice() -> str | None:
+    """What to do about the functions with conductor-python's ``@worker_task`` that were imported; None without any."""
+    noted = getattr(sys.modules.get(_SDK), "_decorated_functions", None)
+    types = list(dict.fromkeys(str(key[0]) for key in noted)) if isinstance(noted, dict) else []
+    if not types:
+        return None
+    shown = ", ".join(map(repr, types[:_NAMED])) + (", …" if len(types) > _NAMED else "")
+    many = "a function" if len(types) == 1 else f"{len(types)} functions"
+    return (
+        f"found {many} with @worker_task of conductor-python ({shown}), which this command does not run: "
+        f"write @worker({types[0]!r}) above the function instead (from conductor_adapter import worker)"
+    )
 
 
 def _check_length(name: str) -> None:

@@ -9,10 +9,15 @@ from typing import Any
 
 import attrs
 
-__all__ = ["TOO_MANY", "JsonText", "Task", "TaskResult", "TaskStatus", "can_be_sent", "encode"]
+from resilience._texts import cut
+
+__all__ = ["TOO_MANY", "JsonText", "Task", "TaskResult", "TaskStatus", "can_be_sent", "cut_log", "encode", "task_named"]
 
 encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode  # ASCII alone: no text is too odd to be sent
 TOO_MANY = 2**53  # beyond it a JSON number is nonsense for a count, and may not even fit a float
+LONGEST_REASON = 500  # characters; Conductor's servers keep no more
+LONGEST_LOG = 8000  # characters of an entry: an index of theirs refuses one of more than 32,766 bytes
+MOST_LOGS = 100  # entries; most servers keep the first ten
 
 
 class JsonText(str):
@@ -115,6 +120,20 @@ class Task:
         )
 
 
+def cut_log(text: str) -> str:
+    """An entry of a task's log, cut in its middle if it has more characters than a server's index takes."""
+    return cut(text, LONGEST_LOG, tail=LONGEST_LOG // 2)
+
+
+def _cut_logs(logs: tuple[tuple[float, str], ...]) -> tuple[tuple[float, str], ...]:
+    """As many entries as a server can be sent; of more the first and the last ones, with an entry that says so."""
+    if len(logs) > MOST_LOGS:
+        half = MOST_LOGS // 2
+        note = (logs[half][0], f"… (cut; {len(logs):,} entries in all)")
+        logs = (*logs[:half], note, *logs[half + 1 - MOST_LOGS :])
+    return tuple([(created, cut_log(text)) for created, text in logs])
+
+
 def _object_of(output: Mapping[str, Any] | JsonText) -> Mapping[str, Any]:
     """An output as an object, however it is kept."""
     return json.loads(output) if isinstance(output, JsonText) else output
@@ -129,9 +148,10 @@ class TaskResult:
         workflow_id: the task's workflow; likewise.
         status: how the task stands now.
         output: the task's output; replaces what the server has. What a task function returned is shown as a copy.
-        reason: why it failed, for people.
+        reason: why it failed, for people. What is sent is cut to the 500 characters that a server keeps.
         callback_after: for IN_PROGRESS: seconds after which the server hands the task out again; 0: at once.
-        logs: lines for the task's log, each with the time it was written (seconds since the epoch).
+        logs: lines for the task's log, each with the time it was written (seconds since the epoch). What is sent is
+            cut to 100 of them, and each to 8,000 characters.
         worker_id: who ran it.
     """
 
@@ -175,9 +195,9 @@ class TaskResult:
             workflow_id=task.workflow_id,
             status=self.status,
             output=self._output,
-            reason=self.reason,
+            reason=None if self.reason is None else cut(self.reason, LONGEST_REASON),
             callback_after=self.callback_after,
-            logs=(*logs, *self.logs),
+            logs=_cut_logs((*logs, *self.logs)) if logs or self.logs else (),
             worker_id=self.worker_id or worker_id,
         )
 
@@ -218,7 +238,7 @@ class TaskResult:
         if self.worker_id is not None:
             wire["workerId"] = self.worker_id
         if self.reason is not None:
-            wire["reasonForIncompletion"] = self.reason
+            wire["reasonForIncompletion"] = cut(self.reason, LONGEST_REASON)  # whoever made it
         if self.status is TaskStatus.IN_PROGRESS:
             wire["callbackAfterSeconds"] = math.ceil(self.callback_after)  # whole seconds: never sooner than asked for
         if self.logs:
@@ -230,6 +250,11 @@ def _text(entry: dict[str, Any], key: str) -> str:
     """A text field, or nothing."""
     value = entry.get(key)
     return value if isinstance(value, str) else ""
+
+
+def task_named(task_id: str, task_type: str) -> str:
+    """What a task is called in a line about it."""
+    return f"task {task_id} of type {task_type!r}"
 
 
 def can_be_sent(text: str) -> bool:

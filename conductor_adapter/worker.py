@@ -20,6 +20,7 @@ process that the function forked, returning and raising end that process, and no
 import contextvars
 import inspect
 import os
+import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +31,7 @@ from conductor_adapter.declaring import WorkerSpec, attached_spec, collect_worke
 from conductor_adapter.forks import end_copy
 from conductor_adapter.jsonable import LONGEST_WAIT, NotJsonError, as_output, as_sendable, shown
 from conductor_adapter.targets import TargetError, load_target
-from conductor_adapter.tasks import Task, TaskResult, TaskStatus
+from conductor_adapter.tasks import Task, TaskResult, TaskStatus, cut_log
 
 __all__ = [
     "InProgress",
@@ -41,11 +42,14 @@ __all__ = [
     "collect_workers",
     "execute",
     "load_target",
+    "run_attempt",
     "run_task",
     "spec_of",
     "task_context",
     "worker",
 ]
+
+_LOGS_KEPT = 10  # a server keeps the first ten entries of a task's log, unless it is configured otherwise
 
 _current: contextvars.ContextVar["TaskContext"] = contextvars.ContextVar("conductor_adapter.task")
 
@@ -92,8 +96,15 @@ class TaskContext:
         self._logs: list[tuple[float, str]] = []
 
     def add_log(self, text: str) -> None:
-        """Write ``text`` into the task's log; it travels with the result, and is dropped once that is made."""
-        self._logs.append((time.time(), str(text)))
+        """Write ``text`` into the task's log; it travels with the result, and is dropped once that is made.
+
+        It is cut to 8,000 characters. Of more than 100 entries the first and the last are sent; most servers keep ten.
+        """
+        self._logs.append((time.time(), cut_log(str(text))))
+
+    def add_traceback(self, text: str) -> None:
+        """Write the traceback that ends the task into its log, at a place where servers keep it."""
+        self._logs.insert(_LOGS_KEPT - 1, (time.time(), cut_log(text)))
 
     @property
     def logs(self) -> tuple[tuple[float, str], ...]:
@@ -120,20 +131,26 @@ def run_task(spec: WorkerSpec, task: Task, *, server: str) -> TaskResult:
     """Run the worker's function on ``task``, which came from ``server``, in this thread.
 
     Whatever the function raises becomes the result, ``SystemExit`` included: a task must not stop its worker.
-    Only ``KeyboardInterrupt`` passes, for it is meant for the process. Thread-safe.
+    Only a ``KeyboardInterrupt`` in the main thread passes, for it is meant for the process. Thread-safe.
     """
+    return run_attempt(spec, task, server=server)[0]
+
+
+def run_attempt(spec: WorkerSpec, task: Task, *, server: str) -> tuple[TaskResult, BaseException | None]:
+    """The same, with the error that made the task fail, if one did; its traceback begins at the task function."""
     context = TaskContext(task, server)
     token = _current.set(context)
     try:
-        result = _attempt(spec, task)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # noqa: BLE001 - user code: all that it raises is this task's affair, not the worker's
-        context.add_log(_traceback(error))
+        result, error = _attempt(spec, task)
+    except BaseException as raised:  # user code: all that it raises is this task's affair, not the worker's
+        if isinstance(raised, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+            raise
+        error = _from_function_on(raised)
+        context.add_traceback("".join(traceback.format_exception(error)))
         result = TaskResult(status=TaskStatus.FAILED, reason=_one_line(error))
     finally:
         _current.reset(token)
-    return result.of(task, spec.worker_id, context.logs)
+    return result.of(task, spec.worker_id, context.logs), error
 
 
 def execute(
@@ -173,19 +190,26 @@ def execute(
     return run_task(spec, Task(**{**known, **fields}), server=server)
 
 
-def _attempt(spec: WorkerSpec, task: Task) -> TaskResult:
-    """The result that the function meant, without ids; what is a plain failure of the function is raised."""
+def _attempt(spec: WorkerSpec, task: Task) -> tuple[TaskResult, BaseException | None]:
+    """The result that the function meant, without ids, and the error that it comes from, if it is a failure.
+
+    What is a plain failure of the function is raised.
+    """
     try:
         positional, named = spec.binding.arguments(task)
         try:
             returned = _call(spec, positional, named)
         except InProgress as later:
             returned = later
-        return _meant(returned, task)
+        return _meant(returned, task), None
     except NonRetryable as error:
-        return TaskResult(status=TaskStatus.FAILED_WITH_TERMINAL_ERROR, reason=str(error) or type(error).__name__)
+        return _failed_for_good(str(error) or type(error).__name__), _from_function_on(error)
     except (UnbindableError, NotJsonError) as error:
-        return TaskResult(status=TaskStatus.FAILED_WITH_TERMINAL_ERROR, reason=f"{spec.label}: {error}")
+        return _failed_for_good(f"{spec.label}: {error}"), error.with_traceback(None)  # all of it is ours
+
+
+def _failed_for_good(reason: str) -> TaskResult:
+    return TaskResult(status=TaskStatus.FAILED_WITH_TERMINAL_ERROR, reason=reason)
 
 
 def _call(spec: WorkerSpec, positional: Sequence[Any], named: Mapping[str, Any]) -> Any:  # noqa: ANN401 - the function's
@@ -224,12 +248,12 @@ def _checked(result: TaskResult, task: Task) -> TaskResult:
     return as_sendable(result)
 
 
-def _traceback(error: BaseException) -> str:
-    """The traceback from the task function on: the frames above it are ours."""
+def _from_function_on(error: BaseException) -> BaseException:
+    """The error with its traceback from the task function on: the frames above it are ours."""
     frames = error.__traceback__
     while frames is not None and frames.tb_frame.f_code.co_filename == __file__:
         frames = frames.tb_next
-    return "".join(traceback.format_exception(type(error), error, frames))
+    return error.with_traceback(frames)
 
 
 def _one_line(error: BaseException) -> str:

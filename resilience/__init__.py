@@ -10,6 +10,7 @@ The floors, from the bottom up; each knows only those below it:
 Each folder has one pure core that decides and thin drivers that do. Import from here.
 """
 
+from resilience._texts import guard_loggers
 from resilience.allocation import CapacityAllocator, allocate
 from resilience.backoff import Backoff
 from resilience.breaker import BreakerConfig, CircuitBreaker, Permit
@@ -144,3 +145,5 @@ __all__ = [
     "Why",
     "allocate",
 ]
+
+guard_loggers("resilience", "resilience.delivery")  # whatever is written there may quote somebody else

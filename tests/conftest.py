@@ -2,11 +2,13 @@
 
 import functools
 import itertools
+import os
 from collections.abc import Iterator
 
 import pytest
 from postgres import PostgresServer
 from servers import RealServer, RealServers
+from test_root import ROOT, strange
 
 from resilience import Poller
 
@@ -17,6 +19,14 @@ _homes = itertools.count()
 def _home(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """No test finds the user's own outbox, or another test's."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / f"home-{next(_homes)}"))
+
+
+@pytest.fixture(autouse=True)
+def _root_stays_clean() -> Iterator[None]:
+    """No test leaves anything in the repository's root."""
+    before = set(os.listdir(ROOT))  # noqa: PTH208 - for every test
+    yield
+    assert not strange(set(os.listdir(ROOT)) - before)  # noqa: PTH208 - likewise
 
 
 @pytest.fixture(autouse=True)

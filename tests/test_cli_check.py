@@ -53,6 +53,44 @@ def test_check_speaks_json(server: DevServer) -> None:
     assert (row["name"], row["problem"], row["waiting"], row["unknown"]) == ("eu", None, {"nope": 0}, ["nope"])
 
 
+def test_check_fails_when_no_server_knows_a_task_type(server: DevServer) -> None:
+    """So it can gate a deployment: a name that is mistyped is told, on standard error, and the status is 1."""
+    options = ("--server", f"eu={server.url}", "--task", "greet", "--task", "greeet", "--task", "ship")
+
+    done = command("check", *options, "--json")
+
+    assert done.returncode == 1
+    assert done.stderr == "".join(
+        f"conductor-adapter: no server knows task type {name!r}: correct the name, or register the task type first\n"
+        for name in ("greeet", "ship")
+    )
+    assert json.loads(done.stdout)["unknown"] == ["greeet", "ship"]
+
+
+def test_check_passes_when_one_server_knows_a_task_type(server: DevServer) -> None:
+    """It may be meant for that one alone: the other is remarked on, and the status is 0."""
+    with DevServer(name="us") as other:
+        done = command("check", "--server", f"eu={server.url}", "--server", f"us={other.url}", "--task", "greet")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(r"^us .* task type 'greet' is unknown there$", done.stdout, re.MULTILINE)
+
+
+def test_check_says_so_of_the_servers_that_answer(server: DevServer) -> None:
+    """One that is away hides no mistake at the others."""
+    done = command("check", "--server", f"eu={server.url}", "--server", f"dead={URL}", "--task", "greeet")
+
+    assert done.returncode == 1
+    assert "no server knows task type 'greeet'" in done.stderr
+
+
+def test_check_of_servers_that_are_away_says_nothing_of_task_types() -> None:
+    """Nobody knows what they know."""
+    done = command("check", "--server", f"dead={URL}", "--task", "greeet")
+
+    assert (done.returncode, done.stderr) == (1, "")
+
+
 def test_check_draws_a_table_on_a_terminal(server: DevServer) -> None:
     """A person at a terminal gets columns."""
     options = ("--server", f"eu={server.url}", "--server", f"dead={URL}", "--task", "nope")

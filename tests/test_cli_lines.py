@@ -3,6 +3,7 @@
 import io
 import json
 
+import attrs
 import pytest
 import typer
 from hypothesis import given
@@ -61,14 +62,14 @@ SENTENCES: list[tuple[RunnerEvent, str]] = [
     (GaveBack("eu", 2, "stopping"), "2 tasks given back un-started (stopping)"),
     (GiveBackFailed("eu", 1, DOWN), "1 task could not be given back, the server times them out: down"),
     (HandlerFailed("eu", DOWN), "a task could not be handled: down"),
-    (TaskFailed("eu", "greet", "t1", TaskStatus.FAILED, "down"), "a task of type 'greet' failed: down"),
+    (TaskFailed("eu", "greet", "t1", TaskStatus.FAILED, "down"), "task t1 of type 'greet' failed: down"),
     (
         TaskLeaseLost("eu", "greet", "t1", DOWN),
-        "a task of type 'greet' has outlived its response timeout, it may be run again: down",
+        "task t1 of type 'greet' has outlived its response timeout; it may be run again: down",
     ),
     (
         TaskFailed("eu", "greet", "t1", TaskStatus.FAILED_WITH_TERMINAL_ERROR, None),
-        "a task of type 'greet' failed for good: it gave no reason",
+        "task t1 of type 'greet' failed for good: it gave no reason",
     ),
     (
         BreakerChanged("eu", BreakerState.OPEN, BreakerState.CLOSED, 2, calls="updates"),
@@ -204,6 +205,109 @@ def test_lines_that_were_left_out_are_counted_in_the_next_and_at_the_end() -> No
     *_, counted, end = stream.getvalue().splitlines()
     assert counted == "eu: poll failed: down (7 more like it since the last such line)"
     assert end == "not shown: 5 more of 'eu: poll failed'"
+
+
+@pytest.mark.parametrize(
+    ("event", "facts"),
+    [
+        (TaskFailed("eu", "greet", "t1", TaskStatus.FAILED, "down"), {"task": "t1", "task_type": "greet"}),
+        (TaskLeaseLost("eu", "greet", "t1", DOWN), {"task": "t1", "task_type": "greet"}),
+        (DeliveryFailed("eu", "t1", 2, DOWN), {"task": "t1"}),
+        (DeadLettered("eu", "t1", "No such task"), {"task": "t1"}),
+        (Undelivered("eu", "t1"), {"task": "t1"}),
+    ],
+)
+def test_machines_get_the_task_by_itself(event: RunnerEvent, facts: dict[str, str]) -> None:
+    """No one has to take a sentence apart."""
+    stream = io.StringIO()
+    Printer(as_json=True, stream=stream).hear(event)
+
+    assert {"server": "eu", **facts}.items() <= json.loads(stream.getvalue()).items()
+
+
+def test_task_that_could_not_be_handled_is_named_if_it_is_known() -> None:
+    """The runner notes it in the error."""
+    noted = OSError("down")
+    noted.add_note("task t1 of type 'greet'")
+
+    line = line_of(HandlerFailed("eu", noted))
+
+    assert line is not None
+    assert line.text == "task t1 of type 'greet' could not be handled: down"
+
+
+def failed(text: str) -> TaskFailed:
+    """The event of a task whose function raised."""
+
+    def inner() -> None:
+        raise ValueError(text)
+
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - any text
+        inner()
+    return TaskFailed("eu", "greet", "t1", TaskStatus.FAILED, f"ValueError: {text}", caught.value)
+
+
+@pytest.mark.parametrize(("level", "shown"), [(1, False), (2, True), (3, True)])
+def test_traceback_is_shown_to_those_who_want_to_see_everything(level: int, shown: bool) -> None:
+    """Below the line, set in from it; for machines beside the sentence."""
+    plain, machine = io.StringIO(), io.StringIO()
+    Printer(stream=plain, level=level).hear(failed("no"))
+    Printer(stream=machine, level=level, as_json=True).hear(failed("no"))
+
+    first, *below = plain.getvalue().splitlines()
+    assert first == "eu: task t1 of type 'greet' failed: ValueError: no"
+    assert bool(below) is shown
+    assert all(line.startswith("  ") for line in below)
+    detail = json.loads(machine.getvalue()).get("detail", "")
+    assert (detail.startswith("Traceback"), detail.endswith("ValueError: no")) == (shown, shown)
+    assert ("in inner" in "".join(below), "in inner" in detail) == (shown, shown)
+
+
+def test_error_without_a_traceback_has_nothing_below_it() -> None:
+    """What was refused before the function ran has no place in its code."""
+    stream = io.StringIO()
+    Printer(stream=stream, level=2).hear(TaskFailed("eu", "greet", "t1", TaskStatus.FAILED, "no", OSError("no")))
+
+    assert stream.getvalue() == "eu: task t1 of type 'greet' failed: no\n"
+
+
+def test_hostile_texts_neither_steer_the_terminal_nor_forge_a_line() -> None:
+    """Whatever a function raises: its message, and its traceback with -v."""
+    stream = io.StringIO()
+    Printer(stream=stream, level=2).hear(failed("no\x1b[2J\a\r\neu: all is well\u202e"))
+
+    lines = stream.getvalue().splitlines()
+    assert all(line.isprintable() for line in lines)
+    assert [line for line in lines if line.startswith("eu: all")] == []
+    assert lines[0] == "eu: task t1 of type 'greet' failed: ValueError: no?[2J?  eu: all is well?"
+
+
+def test_megabytes_are_cut_and_said_to_be() -> None:
+    """In the line, in its traceback and in what machines get."""
+    plain, machine = io.StringIO(), io.StringIO()
+    event = attrs.evolve(failed("x" * 5_000_000), task_id="i" * 5_000_000)
+    for _ in range(3):
+        Printer(stream=plain, level=2).hear(event)
+        Printer(stream=machine, level=2, as_json=True).hear(event)
+
+    assert len(plain.getvalue()) < 3 * 20_000
+    assert len(machine.getvalue()) < 3 * 30_000
+    assert "characters in all)" in plain.getvalue().splitlines()[0]
+    assert "… (cut; 5,0" in json.loads(machine.getvalue().splitlines()[0])["detail"]
+
+
+def test_failing_tasks_of_one_type_do_not_hide_those_of_another() -> None:
+    """Each type is sampled by itself."""
+    stream = io.StringIO()
+    printer = Printer(stream=stream, timer=lambda: 0.0)
+    for _ in range(500):
+        printer.hear(TaskFailed("eu", "greet", "t1", TaskStatus.FAILED, "no"))
+    printer.hear(TaskFailed("eu", "ship", "t2", TaskStatus.FAILED, "no"))
+    printer.say_left_out()
+
+    *_, ship, left_out = stream.getvalue().splitlines()
+    assert ship == "eu: task t2 of type 'ship' failed: no"
+    assert left_out == "not shown: 497 more of 'eu: task failed (greet)'"
 
 
 @pytest.mark.parametrize(("level", "kinds"), [(0, 1), (1, 2), (2, 3)])

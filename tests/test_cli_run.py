@@ -13,9 +13,11 @@ from pathlib import Path
 import attrs
 import pytest
 
-from conductor_adapter import Books, Credentials, DevServer
+from conductor_adapter import Books, Credentials, DevServer, StopReport
 from conductor_adapter.cli.limits import descriptor_hint
-from conductor_adapter.cli.run import RunOptions, first_look
+from conductor_adapter.cli.printing import Printer
+from conductor_adapter.cli.run import Ended, RunOptions, first_look, say_end
+from resilience import DeadLettered
 
 COMMAND = Path(sys.executable).with_name("conductor-adapter")
 GUARD = 60.0  # seconds until a wrong test fails instead of hanging
@@ -93,7 +95,7 @@ def test_run_says_how_many_tasks_failed_and_why(pair: tuple[DevServer, DevServer
     done = command("run", target, "--server", f"eu={pair[0].url}", "--duration", "1")
 
     assert (done.returncode, done.stderr) == (0, "")
-    assert "eu: a task of type 'greet' failed: ValueError: no Ada\n" in done.stdout
+    assert re.search(r"^eu: task [-0-9a-f]{36} of type 'greet' failed: ValueError: no Ada$", done.stdout, re.MULTILINE)
     assert "eu: 2 tasks polled: 2 finished (2 failed); 2 results delivered\n" in done.stdout
 
 
@@ -150,6 +152,7 @@ def test_run_says_what_is_wrong_with_a_server_and_goes_on(pair: tuple[DevServer,
 
     assert done.returncode == 0
     assert "dead: not reachable: " in done.stdout
+    assert done.stdout.endswith("stopped; nothing was left, but no poll of dead ever succeeded\n")
     assert "dead: breaker of polls closed -> open" in done.stdout
     assert "eu: 3 tasks polled: 3 finished; 3 results delivered" in done.stdout
     assert done.stdout.count("dead: poll failed") <= 4
@@ -191,6 +194,171 @@ def test_run_exits_with_1_when_results_were_left(pair: tuple[DevServer, DevServe
     assert "stopped; left: 1 result not delivered" in done.stdout
     assert "eu: result of task" in done.stdout
     assert "eu: 1 task polled: 1 finished; 0 results delivered, 1 waiting" in done.stdout
+
+
+REFUSED_WORKER = """
+from conductor_adapter import worker
+
+@worker("greet", threads=2)
+def greet() -> str:
+    return "x" * 2_000_000
+"""
+
+
+def test_run_exits_with_1_when_a_result_was_refused_for_good(
+    pair: tuple[DevServer, DevServer], target: Path, tmp_path: Path
+) -> None:
+    """Its task is named in the last line, and the outbox has it."""
+    target.write_text(REFUSED_WORKER)
+    pair[0].start_tasks("greet", 1, retryCount=0)
+    options = ("--server", f"eu={pair[0].url}", "--outbox", tmp_path / "o.db")
+
+    done = command("run", target, *options, "--duration", "4")
+
+    assert (done.returncode, done.stderr) == (1, "")
+    (letter,) = map(
+        json.loads, command("outbox", "list", "--outbox", tmp_path / "o.db", "--json").stdout.splitlines()[1:]
+    )
+    assert done.stdout.endswith(f"stopped; refused for good: 1 result (task {letter['task']} of eu)\n")
+
+
+LEFT = "0 tasks still running, 0 un-started tasks not given back"
+AGAIN = "their servers time them out and run them again"
+TO_GIVE_BACK = f"0 tasks still running, 1 un-started task not given back; {AGAIN}"
+SEVEN = "task t0 of eu, task t1 of eu, task t2 of eu, task t3 of eu, task t4 of eu, 2 more"
+
+
+@pytest.mark.parametrize(
+    ("report", "said", "style"),
+    [
+        (StopReport(), "nothing was left", "green"),
+        (StopReport(unreached=("a", "b")), "nothing was left, but no poll of a, b ever succeeded", "yellow"),
+        (
+            StopReport(dead=7, unreached=("a",)),
+            f"refused for good: 7 results ({SEVEN}); no poll of a ever succeeded",
+            "bold red",
+        ),
+        (
+            StopReport(left=2, dead=1),
+            f"left: 2 results not delivered, {LEFT}; {AGAIN}; refused for good: 1 result (task t0 of eu)",
+            "bold red",
+        ),
+        (
+            StopReport(left=2, saved=2),
+            f"left: 2 results not delivered (2 in the outbox: the next worker sends them), {LEFT}",
+            "bold red",
+        ),
+        (StopReport(kept=1), f"left: 0 results not delivered, {TO_GIVE_BACK}", "bold red"),
+    ],
+)
+def test_last_line_says_what_is_not_well_and_is_green_only_if_all_is(report: StopReport, said: str, style: str) -> None:
+    """Left, refused for good, never reached; each says which."""
+    lines: list[tuple[str, str]] = []
+
+    class Noting(Printer):
+        def say(self, _kind: str, text: str, *, style: str = "", **_: object) -> None:  # type: ignore[override]
+            """Note it."""
+            lines.append((text, style))
+
+    ended = Ended(Noting())
+    for number in range(report.dead):
+        ended.hear(DeadLettered("eu", f"t{number}", "No such task"))
+    say_end(ended.printer, ended, report)
+
+    assert lines[-1] == (f"stopped; {said}", style)
+
+
+LOGGING_WORKER = """
+import logging
+from conductor_adapter import worker
+
+log = logging.getLogger("shop.workers")
+log.info("as it is imported")
+
+@worker("greet")
+def greet(name: str) -> None:
+    log.debug("not wanted")
+    log.info("greeting %s", name)
+    log.info("%d", "no number")
+    try:
+        raise KeyError(name)
+    except KeyError:
+        log.exception("in\\ntwo lines")
+"""
+
+
+def test_log_level_shows_what_task_functions_log(pair: tuple[DevServer, DevServer], target: Path) -> None:
+    """With its task, type and server; from the level on; clean, whatever is in it; and without it, as ever."""
+    target.write_text(LOGGING_WORKER)
+    pair[0].start_tasks("greet", 1, {"name": "Ada\x1b[2J\u202e"})
+    options = ("--server", f"eu={pair[0].url}", "--duration", "1")
+
+    done = command("run", target, *options, "--log-level", "INFO")
+
+    first, *lines = done.stdout.splitlines()
+    assert first == "INFO shop.workers: as it is imported"
+    about = r"eu: task [-0-9a-f]{36} of type 'greet':"
+    shown = "\n".join(lines)
+    assert re.search(rf"^{about} INFO shop.workers: greeting Ada\?\[2J\?$", shown, re.MULTILINE)
+    assert re.search(rf"^{about} ERROR shop.workers: in\n  two lines\n  Traceback ", shown, re.MULTILINE)
+    assert re.search(r"^    File .*workers.py.*\n      raise KeyError\(name\)\n", shown, re.MULTILINE)
+    assert "not wanted" not in done.stdout
+    assert "Logging error" in done.stderr, "a call that cannot be formatted is told as Python tells it"
+
+
+def test_without_log_level_nothing_is_set_up(pair: tuple[DevServer, DevServer], target: Path) -> None:
+    """A target that sets up logging by itself keeps that."""
+    own = 'import logging\nlogging.basicConfig(level="INFO", format="mine %(message)s")\n'
+    target.write_text(own + LOGGING_WORKER)
+    pair[0].start_tasks("greet", 1, {"name": "Ada"})
+
+    done = command("run", target, "--server", f"eu={pair[0].url}", "--duration", "1")
+
+    assert "shop.workers" not in done.stdout
+    assert "mine as it is imported\nmine greeting Ada\n" in done.stderr
+
+
+def test_log_level_speaks_json_to_machines(pair: tuple[DevServer, DevServer], target: Path) -> None:
+    """What is logged is an object like every line, with the task by itself."""
+    target.write_text(LOGGING_WORKER)
+    pair[0].start_tasks("greet", 1, {"name": "Ada"})
+    options = ("--server", f"eu={pair[0].url}", "--duration", "1", "--transport", "requests")
+
+    done = command("run", target, *options, "--log-level", "debug", "--json")
+
+    logged = [row for row in map(json.loads, done.stdout.splitlines()) if row["kind"] == "log"]
+    assert {"log_level": "debug", "logger": "shop.workers", "server": "eu", "task_type": "greet"}.items() <= logged[
+        1
+    ].items()
+    assert logged[1]["text"] == f"task {logged[1]['task']} of type 'greet': DEBUG shop.workers: not wanted"
+    assert logged[-1]["detail"].startswith("two lines\nTraceback ")
+    assert {row["logger"] for row in logged} == {"shop.workers"}, "our own calls are not in it"
+
+
+def test_verbose_shows_the_traceback_of_a_failed_task(pair: tuple[DevServer, DevServer], target: Path) -> None:
+    """From the task function on."""
+    target.write_text(WORKER.replace("return", "raise ValueError(name) #"))
+    pair[0].start_tasks("greet", 1, {"name": "Ada"}, retryCount=0)
+
+    done = command("run", target, "--server", f"eu={pair[0].url}", "--duration", "1", "-v")
+
+    assert f'failed: ValueError: Ada\n  Traceback (most recent call last):\n    File "{target}", line 6' in done.stdout
+    assert "conductor_adapter/" not in done.stdout
+
+
+def test_functions_of_conductor_python_beside_workers_are_told(target: Path) -> None:
+    """They are not run, and that is said at the start."""
+    fake = (
+        "import sys, types\nhandler = sys.modules['conductor.client.automator.task_handler'] = types.ModuleType('h')\n"
+        "handler._decorated_functions = {('charge', None): {}}\n"
+    )
+    target.write_text(fake + WORKER)
+
+    done = command("run", target, "--server", f"eu={URL}", "--duration", "0.1")
+
+    assert (
+        "found a function with @worker_task of conductor-python ('charge'), which this command does not" in done.stdout
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -469,6 +637,9 @@ def test_target_that_does_not_import_shows_the_users_own_traceback(tmp_path: Pat
         (["--server", f"eu={URL}", "--threads", "10001"], "'10001' must be a whole number, 1 to 10000"),
         (["--server", f"eu={URL}", "--threads", "9" * 5000], "must be a whole number, 1 to 10000"),
         (["--server", f"eu={URL}", "--transport", "ftp"], "transport 'ftp' is not known"),
+        (["--server", f"eu={URL}", "--outbox", " "], "--outbox is ' ': name a file, or leave it out"),
+        (["--server", f"eu={URL}", "--log-level", "loud"], "'loud' is not a log level; write debug, info, warning, "),
+        (["--server", f"\x1b[2J={URL}"], "\\x1b[2J"),
         (["--sever", f"eu={URL}"], "No such option: --sever"),
         (["--no-such-option"], "; see conductor-adapter run --help\n"),
     ],

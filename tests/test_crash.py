@@ -9,6 +9,7 @@ import random
 import signal
 import urllib.request
 from collections import Counter
+from pathlib import Path
 
 import attrs
 import pytest
@@ -34,11 +35,12 @@ SICK = (
 
 @attrs.frozen
 class Books:
-    """What the lives noted: by process, then by task."""
+    """What the lives noted: by process, by task, and by file."""
 
     began: dict[str, list[str]] = attrs.field(factory=dict)
     started: dict[str, list[str]] = attrs.field(factory=dict)
     handed_over: dict[str, list[str]] = attrs.field(factory=dict)
+    died: dict[str, list[str]] = attrs.field(factory=dict)  # by file: the lines
 
 
 def read(notes):
@@ -60,7 +62,8 @@ def drawn(random_, orders):
     """Orders for one life, with an end of its own."""
     if random_.random() < 0.25:
         return attrs.evolve(orders, seconds=random_.uniform(0.01, LONGEST))
-    return attrs.evolve(orders, line=int(10 ** random_.uniform(0.0, 3.7)), seconds=LONGEST)
+    line = int(10 ** random_.uniform(0.0, 3.7))
+    return attrs.evolve(orders, line=line, opening=random_.random() < 0.2, seconds=LONGEST)
 
 
 def crash(server, nursery, orders, random_):
@@ -115,6 +118,8 @@ def test_d2_what_was_handed_over_survives_kill_9_at_any_line_of_the_delivery_pat
     twice = {task: nonces for task, nonces in books.started.items() if len(nonces) > 1}
     assert not twice, f"executed more than once within one attempt: {twice}"
     assert not set(lost) & set(books.handed_over)
+    outbox = [path for path in books.died if Path(path).parent.name == "outbox"]
+    assert len(outbox) >= 3, f"kills hardly ever fell into the outbox: {sorted(books.died)}"
     assert len(lost) <= 3 * CRASHES, "more were lost than threads were killed"
     assert Counter(runs).total() == TASKS * CRASHES
     assert orders.line == NEVER

@@ -64,6 +64,7 @@ from resilience import (
     RelayConfig,
 )
 
+CLEAN = "StopReport(left=0, saved=0, unfinished=0, kept=0, dead=0, unreached=())\n"
 QUICK = RunnerConfig(
     transport="requests",
     grace=GUARD,
@@ -726,7 +727,7 @@ def test_signal_lets_running_tasks_finish_and_delivers_their_results(
     assert process.stdout.readline() == "started\n"
     process.send_signal(number)
 
-    assert process.stdout.readline() == "StopReport(left=0, saved=0, unfinished=0, kept=0)\n"
+    assert process.stdout.readline() == CLEAN
     assert process.wait(GUARD) == 0
     assert pair[0].wait(run, GUARD).status == "COMPLETED"
 
@@ -751,7 +752,7 @@ def test_signal_that_another_thread_takes_ends_the_run(
     pair[0].start_task("task", {"seconds": 0})
     process = start(program, tmp_path, pair[0].url)
 
-    assert process.communicate(timeout=GUARD)[0] == "StopReport(left=0, saved=0, unfinished=0, kept=0)\n"
+    assert process.communicate(timeout=GUARD)[0] == CLEAN
 
 
 FORKING = """

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from conductor_adapter.targets import TargetError, load_target
+from conductor_adapter.targets import TargetError, load_target, sdk_advice
 
 WORKER = """
 from conductor_adapter.worker import worker
@@ -198,3 +198,68 @@ def test_mistake_in_a_decorator_shows_the_line_that_made_it(folder: Path) -> Non
     files = [line for line in str(caught.value).splitlines() if line.strip().startswith("File ")]
     assert len(files) == 1
     assert "option_x.py" in files[0]
+
+
+SDK = """
+import sys, types
+
+handler = sys.modules.setdefault(
+    "conductor.client.automator.task_handler", types.ModuleType("conductor.client.automator.task_handler")
+)
+handler._decorated_functions = {}
+
+
+def worker_task(name, domain=None):
+    def mark(function):
+        handler._decorated_functions[(name, domain)] = {"func": function, "domain": domain, "thread_count": 1}
+        return function
+
+    return mark
+"""
+CANNOT = "with @worker_task of conductor-python"
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["charge"], f"found a function {CANNOT} ('charge'), which this command does not run: write @worker('charge')"),
+        (["b", "a"], f"found 2 functions {CANNOT} ('b', 'a'), which this command does not run: write @worker('b')"),
+        (list("abcdef"), f"found 6 functions {CANNOT} ('a', 'b', 'c', 'd', 'e', …), which"),
+    ],
+)
+def test_functions_of_conductor_python_are_counted_and_the_way_out_is_told(
+    folder: Path, names: list[str], told: str
+) -> None:
+    """A file that was written for conductor-python does not look as if there were nothing in it."""
+    write(folder / "fake_sdk.py", SDK)
+    marked = "".join(f"@worker_task({name!r})\ndef {name}(): ...\n" for name in names)
+    target = write(folder / "theirs.py", f"from fake_sdk import worker_task\n{marked}")
+
+    with pytest.raises(TargetError, match="no worker in ") as caught:
+        load_target(target)
+
+    assert told in str(caught.value)
+
+
+@pytest.mark.parametrize("noted", ["None", "[]", "{}"])
+def test_conductor_python_without_such_functions_is_not_mentioned(folder: Path, noted: str) -> None:
+    """It may be imported for its client, or keep its functions otherwise in another version."""
+    write(folder / "fake_sdk.py", f"{SDK}\nhandler._decorated_functions = {noted}\n")
+    target = write(folder / "theirs.py", "import fake_sdk")
+
+    with pytest.raises(TargetError, match=r"no worker in .*: write @worker"):
+        load_target(target)
+
+
+def test_functions_of_conductor_python_beside_workers_are_told_too(folder: Path) -> None:
+    """The workers run, and the others are not left out in silence."""
+    write(folder / "fake_sdk.py", SDK)
+    more = "from fake_sdk import worker_task\n@worker_task('charge')\ndef charge(): ...\n"
+
+    assert types_in(write(folder / "both.py", WORKER.format(name="ship") + more)) == ["ship"]
+    assert "found a function" in (sdk_advice() or "")
+
+
+def test_without_conductor_python_there_is_no_advice() -> None:
+    """Nothing of it was imported."""
+    assert sdk_advice() is None

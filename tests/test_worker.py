@@ -1,5 +1,6 @@
 """What a task comes to when its function runs: the promises of ``@worker``, ``run_task`` and ``execute``."""
 
+import concurrent.futures
 import contextvars
 import dataclasses
 import functools
@@ -17,6 +18,7 @@ from conductor_adapter.worker import (
     NonRetryable,
     collect_workers,
     execute,
+    run_attempt,
     run_task,
     spec_of,
     task_context,
@@ -613,3 +615,108 @@ def test_reason_of_a_failure_is_the_error_and_not_a_note_on_it():
         raise error
 
     assert execute(noted).reason == "ValueError: the reason"
+
+
+# -- what a server can take
+
+
+MEGABYTES = 5_000_000
+
+
+def too_long() -> None:
+    """A task function whose error is longer than any server takes."""
+    raise ValueError("x" * MEGABYTES)
+
+
+def refused_for_good() -> None:
+    """The same, for good."""
+    raise NonRetryable("x" * MEGABYTES)
+
+
+def said_by_hand() -> TaskResult:
+    """The same, as a result."""
+    return TaskResult(status=TaskStatus.FAILED, reason="x" * MEGABYTES, logs=((1.0, "y" * MEGABYTES),) * 1000)
+
+
+def badly_returned() -> dict:
+    """What is no JSON, in a place with an endless name."""
+    return {"x" * MEGABYTES: {object()}}
+
+
+def endless_log() -> None:
+    """Writes more than anybody reads."""
+    for _ in range(1000):
+        task_context().add_log("y" * MEGABYTES)
+    raise ValueError
+
+
+@pytest.mark.parametrize("function", [too_long, refused_for_good, said_by_hand, badly_returned, endless_log])
+def test_no_result_is_larger_than_a_server_takes(function: Callable[[], object]) -> None:
+    """Five megabytes of an error would make an update of ten: refused, they would be lost, and the task run again."""
+    result = execute(function)
+
+    assert result.status is not TaskStatus.COMPLETED
+    assert len(build_update(result).body or b"") < 1_000_000
+    assert len(result.reason or "") <= 500
+    assert len(result.logs) <= 100
+    assert all(len(text) <= 8000 for _, text in result.logs)
+
+
+def test_what_is_cut_says_so() -> None:
+    """How long it was, so that nobody takes the rest for all of it."""
+    result = execute(too_long)
+
+    assert result.reason is not None
+    assert result.reason.startswith("ValueError: xxx")
+    assert result.reason.endswith("… (cut; 5,000,012 characters in all)")
+    ((_, trace),) = result.logs
+    assert trace.startswith("Traceback (most recent call last):")
+    assert "characters in all) …" in trace
+
+
+def test_of_too_many_entries_the_first_and_the_last_are_sent() -> None:
+    """With one between them that says how many there were."""
+    result = execute(lambda: TaskResult(logs=tuple((float(n), str(n)) for n in range(1000))))
+
+    said = [text for _, text in result.logs]
+    assert said == [
+        *map(str, range(50)),
+        "… (cut; 1,000 entries in all)",
+        *map(str, range(951, 1000)),
+    ]
+    assert execute(lambda: result).logs == result.logs, "what was cut is not cut again"
+
+
+@pytest.mark.parametrize("entries", [0, 5, 9, 30, 500])
+def test_traceback_is_among_the_entries_that_a_server_keeps(entries: int) -> None:
+    """Servers keep the first ten, and show them in the order of their times."""
+
+    def function() -> None:
+        for number in range(entries):
+            task_context().add_log(str(number))
+        raise ValueError
+
+    logs = execute(function).logs
+
+    assert sum(text.startswith("Traceback") for _, text in logs[:10]) == 1
+    assert [text for _, text in logs[: min(entries, 9)]] == [str(number) for number in range(min(entries, 9))]
+
+
+def test_reason_as_long_as_a_server_keeps_is_sent_as_it_is() -> None:
+    """Nothing is cut that need not be."""
+    assert TaskResult(reason="x" * 500).to_wire()["reasonForIncompletion"] == "x" * 500
+    assert len(TaskResult(reason="x" * 501).to_wire()["reasonForIncompletion"]) == 500
+
+
+def test_keyboard_interrupt_in_a_thread_is_the_tasks_affair() -> None:
+    """Nobody's Ctrl-C arrives there: the function raised it, and its task fails like any other."""
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    spec = WorkerSpec(task_type="charge", function=interrupt)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        result, error = pool.submit(run_attempt, spec, Task(task_id="t"), server="eu").result()
+
+    assert (result.status, result.reason, type(error)) == (TaskStatus.FAILED, "KeyboardInterrupt", KeyboardInterrupt)
+    assert "in interrupt" in result.logs[0][1]

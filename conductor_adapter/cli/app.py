@@ -21,6 +21,7 @@ from conductor_adapter.cli.usage import (
     BAD_USAGE,
     count,
     grace_length,
+    log_level,
     refusing,
     seconds,
     server_name,
@@ -117,8 +118,19 @@ def run(  # noqa: PLR0913, PLR0917 - the options of a command
     duration: Annotated[
         float | None, typer.Option(parser=seconds, metavar="S", help="Stop after so many seconds.")
     ] = None,
+    log: Annotated[
+        str | None,
+        typer.Option(
+            "--log-level",
+            parser=log_level,
+            metavar="LEVEL",
+            help="Show what the task functions log, from debug, info, warning, error or critical on.",
+        ),
+    ] = None,
     json: Json = False,  # noqa: FBT002 - a switch of the command line
-    verbose: Annotated[int, typer.Option("-v", "--verbose", count=True, help="Say more.")] = 0,
+    verbose: Annotated[
+        int, typer.Option("-v", "--verbose", count=True, help="Say more; of a task that failed the traceback, too.")
+    ] = 0,
     quiet: Annotated[int, typer.Option("-q", "--quiet", count=True, help="Say less.")] = 0,
 ) -> None:
     """Run workers until SIGTERM or SIGINT: running tasks finish, un-started ones go back.
@@ -127,7 +139,8 @@ def run(  # noqa: PLR0913, PLR0917 - the options of a command
 
     Servers come from --server, --config, or CONDUCTOR_SERVER_URL (several: separated by commas).
 
-    Exit status: 0 when nothing was left, 1 when something was (also after a second signal), 2 for bad usage.
+    Exit status: 0 when nothing was left, 1 when something was (also after a second signal) or a result was refused for
+    good, 2 for bad usage.
     """
     options = RunOptions(
         target=target,
@@ -140,6 +153,7 @@ def run(  # noqa: PLR0913, PLR0917 - the options of a command
         outbox=outbox,
         grace=grace,
         duration=duration,
+        log_level=log,
     )
     raise typer.Exit(run_workers(options, Printer(as_json=json, level=NORMAL + verbose - quiet)))
 
@@ -154,7 +168,8 @@ def check(
 ) -> None:
     """Say for each server whether it is reachable, its version, latency, auth, endpoints, and what waits.
 
-    Takes no task and changes none. Exit status: 1 when one of the servers cannot be worked with.
+    Takes no task and changes none. Exit status: 1 when one of the servers cannot be worked with, or when a task type is
+    unknown to all of them.
     """
     raise typer.Exit(check_servers(server or [], config, task or [], transport, as_json=json))
 

@@ -12,9 +12,10 @@ from rich.text import Text
 from conductor_adapter.cli.health import Health, Wanted, ask_all
 from conductor_adapter.cli.lines import without_name
 from conductor_adapter.cli.servers import credentials_hint, find_servers
-from conductor_adapter.cli.streams import say_error, written
+from conductor_adapter.cli.streams import put, say_error, written
 from conductor_adapter.cli.usage import refusing
 from conductor_adapter.transports import choose
+from resilience._texts import printable
 
 __all__ = ["check"]
 
@@ -26,7 +27,10 @@ NARROW = ("state", "version", "latency", "auth")  # what has to fit between name
 def check(
     servers: Sequence[str], config: Path | None, task_types: Sequence[str], transport: str, *, as_json: bool
 ) -> int:
-    """Ask every server, say how it is, and return the exit status: 1 if one cannot be worked with."""
+    """Ask every server, say how it is, and return the exit status.
+
+    That is 1 if one cannot be worked with, or if there is a task type that none of them knows.
+    """
     with refusing():
         settings = find_servers(servers, config)
         wanted = [Wanted(task_type) for task_type in task_types]
@@ -35,7 +39,11 @@ def check(
         asked = ask_all(settings, wanted, choose(transport), TIMEOUT, v2=True)
     with written():
         _tell(asked, as_json=as_json)
-    return FAILED if any(health.problem for health in asked) else 0
+    well = [health for health in asked if health.problem is None]
+    nowhere = [name for name in dict.fromkeys(task_types) if well and all(name in health.unknown for health in well)]
+    for name in nowhere:
+        say_error(f"no server knows task type {name!r}: correct the name, or register the task type first")
+    return FAILED if nowhere or any(health.problem for health in asked) else 0
 
 
 def _tell(asked: Sequence[Health], *, as_json: bool) -> None:
@@ -51,7 +59,7 @@ def _tell(asked: Sequence[Health], *, as_json: bool) -> None:
             version, latency, auth, waiting = _facts(health)
             row = [health.name, health.url, state, version, latency, f"auth {auth}"]
             row += [_endpoints(health), waiting, _remarks(health)]
-            print("  ".join(filter(None, row)))  # noqa: T201 - output of a command
+            put(*filter(None, row))
 
 
 def _draw(console: Console, asked: Sequence[Health]) -> None:
@@ -63,14 +71,14 @@ def _draw(console: Console, asked: Sequence[Health]) -> None:
     table.add_column("waiting", overflow="fold", min_width=len("waiting"))
     for health in asked:
         state = "failed" if health.problem else "ok"
-        row = (f"{health.name}\n{health.url}", state, *_facts(health))
-        table.add_row(*row, style="red" if health.problem else None)
+        place = f"{printable(health.name)}\n{printable(health.url)}"
+        table.add_row(place, state, *map(printable, _facts(health)), style="red" if health.problem else None)
     console.print(table)
     for health in asked:
         missing = [f"no {name}" for name, there in health.endpoints.items() if there is False]
         if remarks := "; ".join(filter(None, (*missing, _remarks(health)))):
             style = "red" if health.problem else "yellow"
-            console.print(Text(f"{health.name}: {remarks}", style=style), soft_wrap=True)
+            console.print(Text(printable(f"{health.name}: {remarks}"), style=style), soft_wrap=True)
 
 
 def _remarks(health: Health) -> str:

@@ -1,9 +1,12 @@
 """What a running worker says: one line for each thing worth knowing. Pure."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import attrs
 
 from conductor_adapter.events import RunnerEvent, TaskFailed, TaskLeaseLost
-from conductor_adapter.tasks import TaskStatus
+from conductor_adapter.tasks import TaskStatus, task_named
 from resilience import (
     BacklogDrained,
     BacklogFull,
@@ -44,6 +47,8 @@ class Line:
         text: the sentence for people.
         level: 0 is said even when quiet, 2 only when verbose.
         style: how it looks on a terminal, in rich's words.
+        facts: what machines get beside the sentence, by name.
+        error: what went wrong, if its traceback is worth showing to those who want to see everything.
     """
 
     kind: str
@@ -51,11 +56,14 @@ class Line:
     text: str
     level: int = NORMAL
     style: str = ""
+    facts: Mapping[str, Any] = attrs.field(factory=dict)
+    error: BaseException | None = None
 
     @property
     def key(self) -> tuple[str, str]:
-        """What counts as the same line again."""
-        return (self.kind, self.server)
+        """What counts as the same line again; tasks of one type do not hide those of another."""
+        task_type = self.facts.get("task_type")
+        return (self.kind if task_type is None else f"{self.kind} ({task_type})", self.server)
 
 
 def line_of(event: RunnerEvent) -> Line | None:
@@ -96,16 +104,15 @@ def _of_deliveries(event: RunnerEvent) -> Line | None:
         case DeliveryFailed(destination, key, attempt, error):
             said = without_name(_text(error), destination, key)
             text = f"result of task {key} not taken (attempt {attempt}), it is sent again: {said}"
-            return Line("delivery failed", destination, text, style="red")
+            return Line("delivery failed", destination, text, style="red", facts={"task": key})
         case DeliveryResumed(destination):
             return Line("delivery resumed", destination, "takes results again", style="green")
         case DeadLettered(destination, key, reason):
             text = f"result of task {key} was refused for good: {without_name(reason, destination, key)}"
-            return Line("dead letter", destination, text, QUIET, style="bold red")
+            return Line("dead letter", destination, text, QUIET, style="bold red", facts={"task": key})
         case Undelivered(destination, key):
-            return Line(
-                "undelivered", destination, f"result of task {key} was left undelivered", QUIET, style="bold red"
-            )
+            text = f"result of task {key} was left undelivered"
+            return Line("undelivered", destination, text, QUIET, style="bold red", facts={"task": key})
     return None
 
 
@@ -145,19 +152,24 @@ def _of_tasks(event: RunnerEvent) -> Line | None:
             )
             return Line("give-back failed", source, text, style="red")
         case HandlerFailed(source, error):
-            return Line("task lost", source, f"a task could not be handled: {_text(error)}", QUIET, style="bold red")
-        case TaskFailed(server, task_type, _, status, reason):
-            text = f"a task of type {task_type!r} {_ENDS[status]}: {reason or 'it gave no reason'}"
-            return Line("task failed", server, text, style="red")
+            which = getattr(error, "__notes__", None) or ["a task"]  # the runner notes there which one it was
+            text = f"{which[-1]} could not be handled: {_text(error)}"
+            return Line("task lost", source, text, QUIET, style="bold red", error=error)
+        case TaskFailed(server, task_type, task_id, status, reason, error):
+            text = f"{task_named(task_id, task_type)} {_ENDS[status]}: {reason or 'it gave no reason'}"
+            facts = {"task": task_id, "task_type": task_type}
+            return Line("task failed", server, text, style="red", facts=facts, error=error)
     return _of_leases(event)
 
 
 def _of_leases(event: RunnerEvent) -> Line | None:
     match event:
-        case TaskLeaseLost(server, task_type, _, error):
-            said = _text(error, server)
-            text = f"a task of type {task_type!r} has outlived its response timeout, it may be run again: {said}"
-            return Line("lease lost", server, text, style="red")
+        case TaskLeaseLost(server, task_type, task_id, error):
+            what = f"{task_named(task_id, task_type)} has outlived its response timeout"
+            facts = {"task": task_id, "task_type": task_type}
+            return Line(
+                "lease lost", server, f"{what}; it may be run again: {_text(error, server)}", style="red", facts=facts
+            )
     return None
 
 

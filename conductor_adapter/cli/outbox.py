@@ -15,12 +15,12 @@ from rich.console import Console
 from rich.table import Table
 
 from conductor_adapter.cli.lines import counted, without_name
-from conductor_adapter.cli.streams import say, written
+from conductor_adapter.cli.streams import put, say, written
 from conductor_adapter.cli.usage import refusing
-from conductor_adapter.protocol import one_line
 from conductor_adapter.running.outbox import open_outbox
 from conductor_adapter.settings import ServerSettings
 from resilience import DeadLetter, Outbox, OutboxError, Stock
+from resilience._texts import one_line, printable
 
 __all__ = ["NO_OUTBOX", "elsewhere", "outbox_path", "purge", "retry", "show"]
 
@@ -35,8 +35,11 @@ def outbox_path(given: str) -> Path | None:
     """The file that ``--outbox`` names: the user's own if it is empty, None if it says ``none``.
 
     Raises:
-        ValueError: a user without a home directory has none of their own; or there is a link in its place.
+        ValueError: a user without a home directory has none of their own; or it is nothing but blanks; or a link is
+            in the place of the user's own.
     """
+    if given and not given.strip():
+        raise ValueError(f"--outbox is {given!r}: name a file, or leave it out")
     if given == NO_OUTBOX:
         return None
     if given:
@@ -73,7 +76,7 @@ def show(given: str, servers: Collection[str], *, as_json: bool) -> int:
         if as_json:
             _print_objects(stocks, letters)
         elif found and not stocks:
-            print(f"{outbox.path}: {_nothing_of(servers, found)}")  # noqa: T201 - output of a command
+            put(f"{outbox.path}: {_nothing_of(servers, found)}")
         else:
             _print(outbox, stocks, letters)
     return 0
@@ -158,7 +161,7 @@ def _print_objects(stocks: Sequence[Stock], letters: Sequence[DeadLetter]) -> No
 
 def _nothing_of(servers: Collection[str], found: Sequence[Stock]) -> str:
     """A name that is none of them is likely a typing error."""
-    there = ", ".join(dict.fromkeys(one_line(stock.destination) for stock in found))
+    there = ", ".join(dict.fromkeys(stock.destination for stock in found))
     return f"nothing of {', '.join(servers)}; there is something of {there}"
 
 
@@ -168,7 +171,7 @@ def _taken(stock: Stock) -> int:
 
 def _print(outbox: Outbox, stocks: Sequence[Stock], letters: Sequence[DeadLetter]) -> None:
     if not stocks:
-        print(f"{outbox.path}: empty")  # noqa: T201 - output of a command
+        put(f"{outbox.path}: empty")
         return
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     if console.is_terminal:
@@ -177,7 +180,7 @@ def _print(outbox: Outbox, stocks: Sequence[Stock], letters: Sequence[DeadLetter
     else:
         _print_lines((one.destination, one.identity, *_amounts(one)) for one in stocks)
     if taken := sum(map(_taken, stocks)):
-        print(  # noqa: T201 - output of a command
+        put(
             f"{taken} of those that wait: a worker that runs has them, or one that was killed less than"
             f" {outbox.claim_for:g} s ago"
         )
@@ -208,13 +211,13 @@ def _columns(letter: DeadLetter) -> Sequence[str]:
 def _print_lines(rows: Iterable[Sequence[str]]) -> None:
     """A line each, its columns apart by two spaces."""
     for row in rows:
-        print("  ".join(row))  # noqa: T201 - output of a command
+        put(*row)
 
 
 def _print_table(console: Console, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     table = Table(*columns)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(printable, row))
     console.print(table)
 
 

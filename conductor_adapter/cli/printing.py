@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from threading import Lock
 from typing import Any, TextIO
@@ -10,12 +11,16 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.text import Text
 
-from conductor_adapter.cli.lines import NORMAL, QUIET, line_of
+from conductor_adapter.cli.lines import NORMAL, QUIET, VERBOSE, Line, line_of
 from conductor_adapter.cli.sampling import Sampler
 from conductor_adapter.cli.streams import give_up
 from conductor_adapter.events import RunnerEvent
+from resilience._texts import cut, indented, printable
 
 __all__ = ["Printer"]
+
+LONGEST_LINE = 2000  # characters
+LONGEST_DETAIL = 16_000
 
 
 class Printer:
@@ -61,9 +66,17 @@ class Printer:
         if left_out is None:
             return
         more = f" ({left_out} more like it since the last such line)" if left_out else ""
-        self.say(line.kind, f"{line.text}{more}", server=line.server, style=line.style, repeated=left_out or None)
+        self.say(
+            line.kind,
+            f"{cut(line.text, LONGEST_LINE)}{more}",
+            server=line.server,
+            style=line.style,
+            detail=self._traceback(line),
+            repeated=left_out or None,
+            **line.facts,
+        )
 
-    def say(
+    def say(  # noqa: PLR0913 - keyword-only
         self,
         kind: str,
         text: str,
@@ -71,16 +84,21 @@ class Printer:
         server: str | None = None,
         level: int = QUIET,
         style: str = "",
+        detail: str = "",
         **facts: Any,  # noqa: ANN401 - JSON
     ) -> None:
-        """Say one thing, if its level is wanted; ``facts`` are for machines alone."""
+        """Say one thing, if its level is wanted; ``facts`` are for machines alone, ``detail`` stands below the line."""
         if level > self._level:
             return
+        text, detail = _cut(text), cut(detail, LONGEST_DETAIL, tail=LONGEST_DETAIL // 2)
         if self.as_json:
+            facts = {name: _cut(fact) if isinstance(fact, str) else fact for name, fact in facts.items()}
             row = {"at": round(self._clock(), 3), "kind": kind, "server": server, "text": text, **facts}
+            row["detail"] = detail or None
             text = json.dumps({name: fact for name, fact in row.items() if fact is not None})
         else:
-            text = _shown(text if server is None else f"{server}: {text}")
+            text = printable(text if server is None else f"{server}: {text}").rstrip()
+            text += f"\n{indented(detail)}" if detail else ""
         with self._lock:
             self._write(text, style)
 
@@ -91,6 +109,12 @@ class Printer:
         if unsaid:
             parts = [f"{count} more of '{server}: {kind}'" for (kind, server), count in unsaid.items()]
             self.say("left out", f"not shown: {', '.join(parts)}", level=NORMAL)
+
+    def _traceback(self, line: Line) -> str:
+        """The traceback of what went wrong, for those who want to see everything."""
+        if line.error is None or line.error.__traceback__ is None or self._level < VERBOSE:
+            return ""
+        return "".join(traceback.format_exception(line.error)).rstrip()
 
     def _write(self, text: str, style: str) -> None:
         try:
@@ -109,7 +133,5 @@ class Printer:
             give_up(self._stream, error)
 
 
-def _shown(text: str) -> str:
-    """The text in one line, its columns as they are, and nothing in it that steers a terminal."""
-    letters = (letter if letter.isprintable() else " " if letter.isspace() else "?" for letter in text)
-    return "".join(letters).rstrip()
+def _cut(text: str) -> str:
+    return cut(text, LONGEST_LINE + 100)  # room for what stands behind a line that was cut already

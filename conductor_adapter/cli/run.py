@@ -12,6 +12,7 @@ from conductor_adapter.cli.bookkeeping import books_facts, books_sentence
 from conductor_adapter.cli.health import Health, Wanted, ask_all
 from conductor_adapter.cli.limits import descriptor_hint, open_files
 from conductor_adapter.cli.lines import NORMAL, counted, without_name
+from conductor_adapter.cli.logs import print_logs
 from conductor_adapter.cli.outbox import elsewhere, outbox_path
 from conductor_adapter.cli.printing import Printer
 from conductor_adapter.cli.servers import credentials_hint, find_servers
@@ -22,13 +23,14 @@ from conductor_adapter.events import RunnerEvent, TaskFailed
 from conductor_adapter.running import RunnerConfig, StopReport, WorkerRunner
 from conductor_adapter.running.signals import run_until_signal
 from conductor_adapter.settings import ServerSettings
-from conductor_adapter.targets import load_target
+from conductor_adapter.targets import load_target, sdk_advice
 from conductor_adapter.transports import choose
-from resilience import PollConfig
+from resilience import DeadLettered, PollConfig
 
-__all__ = ["RunOptions", "run"]
+__all__ = ["Ended", "RunOptions", "first_look", "run", "say_end"]
 
 LEFT = 1  # exit status: something was left undone
+NAMED = 5  # dead letters in the last line
 FIRST_LOOK = 5.0  # seconds until it says how each server is
 BEFORE_END = 1.0  # seconds before the end of a run that is shorter
 LOOK_TIMEOUT = 3.0
@@ -49,6 +51,7 @@ class RunOptions:
     outbox: str
     grace: float
     duration: float | None
+    log_level: str | None = None
 
     def runner_config(self) -> RunnerConfig:
         """How the workers are to run."""
@@ -78,24 +81,32 @@ class RunOptions:
 
 
 class Ended:
-    """Counts the tasks that failed, by server; passes events on."""
+    """Notes which tasks failed and which results were refused for good, by server; passes events on."""
 
     def __init__(self, printer: Printer) -> None:
-        self._printer = printer
+        self.printer = printer
         self._lock = threading.Lock()
         self._failed: Counter[str] = Counter()
+        self._refused: list[str] = []
 
     def hear(self, event: RunnerEvent) -> None:
-        """Count it if it means that a task failed."""
+        """Note it if it means that a task failed or that a result was refused."""
         if isinstance(event, TaskFailed):
             with self._lock:
                 self._failed[event.server] += 1
-        self._printer.hear(event)
+        elif isinstance(event, DeadLettered) and len(self._refused) < NAMED:  # told one at a time
+            self._refused.append(f"task {event.key} of {event.destination}")
+        self.printer.hear(event)
 
     def failed(self, server: str) -> int:
         """How many tasks of ``server`` failed."""
         with self._lock:
             return self._failed[server]
+
+    def refused(self, count: int) -> str:
+        """The first of ``count`` results that were refused."""
+        more = [f"{count - NAMED} more"] if count > NAMED else []
+        return ", ".join((*self._refused, *more))
 
 
 class TellingRunner(WorkerRunner):
@@ -126,6 +137,8 @@ def run(options: RunOptions, printer: Printer) -> int:
             raise ValueError(f"--duration is {options.duration:g} s; leave it out to run without end")
         servers = find_servers(options.servers, options.config)
         config = options.runner_config()
+        if options.log_level is not None:
+            print_logs(printer, options.log_level)  # before the target: what it says as it is imported counts too
         specs = load_target(options.target)
         ended = Ended(printer)
         runner = TellingRunner(specs, servers, config=config, on_event=ended.hear)
@@ -136,6 +149,8 @@ def run(options: RunOptions, printer: Printer) -> int:
         printer.say("results elsewhere", text, server=name, level=NORMAL, style="yellow")
     if hint := credentials_hint(options.servers, options.config, servers):
         printer.say("hint", hint, style="yellow")
+    if advice := sdk_advice():
+        printer.say("hint", advice, style="yellow")
     threads = [options.threads or spec.threads for spec in specs]
     each = getattr(choose(options.transport), "descriptors", 1)
     if hint := descriptor_hint(open_files(), len(servers), threads, each):
@@ -147,7 +162,7 @@ def run(options: RunOptions, printer: Printer) -> int:
     look.cancel()
     if options.duration is not None:
         look.join(LOOK_TIMEOUT)  # what it says belongs above the end
-    _say_end(printer, ended, report)
+    say_end(printer, ended, report)
     return 0 if report.clean else LEFT
 
 
@@ -185,20 +200,34 @@ def _sentence(health: Health) -> str:
     return f"reachable; waiting: {waiting}{unknown}"
 
 
-def _say_end(printer: Printer, ended: Ended, report: StopReport) -> None:
+def say_end(printer: Printer, ended: Ended, report: StopReport) -> None:
+    """Say what became of everything; the last line says what is not well."""
     printer.say_left_out()
     for name, books in report.books.items():
         failed = ended.failed(name)
         printer.say("books", books_sentence(books, failed), server=name, failed=failed, **books_facts(books))
     left: dict[str, Any] = attrs.asdict(report, filter=lambda field, _: field.name != "books")
-    if report.clean:
-        printer.say("stopped", "stopped; nothing was left", style="green", **left)
-        return
+    text = "; ".join([*_left(report), *_refused(ended, report)]) or "nothing was left"
+    if report.unreached:
+        text += f"{', but' if report.clean else ';'} no poll of {', '.join(report.unreached)} ever succeeded"
+    style = "yellow" if report.unreached else "green"
+    printer.say("stopped", f"stopped; {text}", style=style if report.clean else "bold red", **left)
+
+
+def _refused(ended: Ended, report: StopReport) -> list[str]:
+    if not report.dead:
+        return []
+    return [f"refused for good: {counted(report.dead, 'result')} ({ended.refused(report.dead)})"]
+
+
+def _left(report: StopReport) -> list[str]:
+    if not (report.left or report.unfinished or report.kept):
+        return []
     safe = f" ({report.saved} in the outbox: the next worker sends them)" if report.saved else ""
     text = (
-        f"stopped; left: {counted(report.left, 'result')} not delivered{safe}, {counted(report.unfinished, 'task')} "
+        f"left: {counted(report.left, 'result')} not delivered{safe}, {counted(report.unfinished, 'task')} "
         f"still running, {counted(report.kept, 'un-started task')} not given back"
     )
     if report.left > report.saved or report.unfinished or report.kept:
         text += "; their servers time them out and run them again"
-    printer.say("stopped", text, style="bold red", **left)
+    return [text]

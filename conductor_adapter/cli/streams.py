@@ -9,6 +9,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
+from resilience._texts import cut, indented, printable
+
 __all__ = [
     "UNREAD",
     "UNWRITABLE",
@@ -16,6 +18,7 @@ __all__ = [
     "flushed",
     "give_up",
     "open_streams",
+    "put",
     "say",
     "say_error",
     "silence",
@@ -23,6 +26,7 @@ __all__ = [
 ]
 
 UNREAD = 1  # exit status
+LONGEST_ERROR = 16_000  # characters
 UNWRITABLE = (errno.EPIPE, errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO)  # of a stream that was open
 
 
@@ -59,18 +63,25 @@ def give_up(stream: TextIO, error: Exception) -> None:
         say_error(f"standard output cannot be written: {why}; what it should say from here on is lost")
 
 
+def put(*columns: str) -> None:
+    """Print a line, its columns apart by two blanks: to be called within ``written``."""
+    print("  ".join(map(printable, columns)))  # noqa: T201 - it is a command
+
+
 def say(line: str) -> None:
     """Write a line to standard output, if that can be."""
     try:
-        print(line, flush=True)  # noqa: T201 - it is a command
+        print(printable(line), flush=True)  # noqa: T201 - it is a command
     except (OSError, ValueError) as error:
         give_up(sys.stdout, error)
 
 
 def say_error(text: str) -> None:
-    """Write a line to standard error, if that can be."""
+    """Write a line to standard error, and a traceback below it if there is one, if that can be."""
+    first, _, rest = cut(text, LONGEST_ERROR, tail=LONGEST_ERROR // 2).partition("\n")
+    below = f"\n{indented(rest)}" if rest else ""
     with suppress(OSError, ValueError):
-        sys.stderr.write(f"conductor-adapter: {text}\n")
+        sys.stderr.write(f"conductor-adapter: {printable(first)}{below}\n")
         sys.stderr.flush()
 
 

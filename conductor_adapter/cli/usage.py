@@ -12,12 +12,23 @@ from conductor_adapter.targets import TargetError
 from conductor_adapter.tasks import can_be_sent
 from resilience import OutboxError
 
-__all__ = ["BAD_USAGE", "count", "grace_length", "refusing", "seconds", "server_name", "story_length", "timeout"]
+__all__ = [
+    "BAD_USAGE",
+    "count",
+    "grace_length",
+    "log_level",
+    "refusing",
+    "seconds",
+    "server_name",
+    "story_length",
+    "timeout",
+]
 
 BAD_USAGE = 2
 LONGEST_COUNT = 20  # digits
 LONGEST = 100_000.0  # seconds, more than a day: a longer timeout is a typing error
 
+LEVELS = ("debug", "info", "warning", "error", "critical")
 SHORTEST_STORY, LONGEST_STORY = 2.0, 3600.0
 
 
@@ -74,6 +85,13 @@ def _bounded(text: str, value: float) -> float:
     if value > LONGEST:
         raise typer.BadParameter(f"{text!r} must be at most {LONGEST:.0f} seconds")
     return value
+
+
+def log_level(text: str) -> str:
+    """The name of a level of Python's log from an option."""
+    if text.lower() not in LEVELS:
+        raise typer.BadParameter(f"{text[:50]!r} is not a log level; write {', '.join(LEVELS[:-1])} or {LEVELS[-1]}")
+    return text.lower()
 
 
 def server_name(text: str) -> str:

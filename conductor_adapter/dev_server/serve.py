@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from conductor_adapter.settings import Credentials
+from resilience._texts import printable
 
 from .faults import Faults
 from .seed import Seed
@@ -64,10 +65,10 @@ def serve(  # noqa: PLR0913 - keyword-only options of a command
         )
         asyncio.run(_serve(config, dict(seed or {}), say, with_parent=with_parent))
     except OSError as error:
-        print(_explain(error, host, port), file=sys.stderr)  # noqa: T201 - it is a command
+        print(printable(_explain(error, host, port)), file=sys.stderr)  # noqa: T201 - it is a command
         return 2
     except (TypeError, ValueError) as error:
-        print(f"dev-server: {error}", file=sys.stderr)  # noqa: T201 - it is a command
+        print(printable(f"dev-server: {error}"), file=sys.stderr)  # noqa: T201 - it is a command
         return 2
     return 0
 

@@ -148,6 +148,8 @@ def _is_config(_instance: object, attribute: "attrs.Attribute[Any]", value: Any)
 
 
 def _is_outbox(_instance: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
+    if isinstance(value, str) and not value.strip():
+        raise ValueError(f"{attribute.name} is {value!r}; name a file, or None to keep results in memory")
     if value is not None and not isinstance(value, (str, os.PathLike)):
         check_store(f"{attribute.name}, if it is no path,", value)
 
@@ -224,6 +226,8 @@ class StopReport:
         saved: how many of those stay in the outbox, for the next worker to send; 0 if stopping was cut short.
         unfinished: tasks that were still running then.
         kept: un-started tasks that were not back when it had stopped; their server times them out.
+        dead: results that their server refused for good while it ran; they are dead letters now.
+        unreached: the servers that were polled and of which no poll ever succeeded, by name.
         books: what became of all tasks and results of its life, by server; two reports that differ in nothing else are
             equal.
     """
@@ -232,9 +236,11 @@ class StopReport:
     saved: int = 0
     unfinished: int = 0
     kept: int = 0
+    dead: int = 0
+    unreached: tuple[str, ...] = ()
     books: Mapping[str, Books] = attrs.field(factory=dict, eq=False, repr=False)
 
     @property
     def clean(self) -> bool:
-        """Whether nothing was left anywhere."""
-        return not (self.left or self.unfinished or self.kept)
+        """Whether nothing was left anywhere, and no result was refused for good."""
+        return not (self.left or self.unfinished or self.kept or self.dead)

@@ -21,6 +21,10 @@ NEXT_TASK_WAIT = 0.1  # seconds a Conductor server waits for the next task of an
 class Link:
     """One Conductor server over one transport. Thread-safe.
 
+    Attributes:
+        asked: whether it was ever polled.
+        answered: whether a poll ever succeeded.
+
     Args:
         settings: which server.
         make_transport: what makes its transport.
@@ -33,6 +37,8 @@ class Link:
         self.name = settings.name
         self.server = ConductorServer(settings)
         self.transport = make_transport(settings)
+        self.asked = False
+        self.answered = False
         self._settings = settings
         self._give_up_after = give_up_after
 
@@ -63,7 +69,9 @@ class Link:
 
     def _poll(self, spec: WorkerSpec, count: int, wait: float) -> Sequence[Task]:
         operation = self.server.poll(spec.task_type, spec.worker_id or "", count, wait, spec.domain)
+        self.asked = True
         answer = drive(operation, self.transport, self._give_up_after)
+        self.answered = True
         if answer.problem is not None:
             raise Incomplete(answer.problem, answer.tasks)
         return answer.tasks

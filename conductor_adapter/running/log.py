@@ -5,13 +5,16 @@ import threading
 from collections import Counter
 
 from conductor_adapter.events import TaskFailed, TaskLeaseLost
+from conductor_adapter.tasks import task_named
+from resilience._texts import guard_loggers
 from resilience.events import BreakerChanged, BreakerState
 
 __all__ = ["Log"]
 
 log = logging.getLogger("conductor_adapter")
 
-LEASE_LOST = "a task has outlived its response timeout and may be run again: no heartbeat came through"
+guard_loggers(log.name)
+LEASE_LOST = "has outlived its response timeout and may be run again: no heartbeat came through"
 
 
 class Log:
@@ -29,16 +32,25 @@ class Log:
             log.info("%s: its %s work again", event.name, event.calls)
 
     def task_failed(self, event: TaskFailed) -> None:
-        """The first failed task of a server and type, the second, the fourth, the eighth and so on."""
-        if count := self._counted("failed", event.server, event.task_type):
-            what = f"{count} tasks have failed, the last" if count > 1 else "a task failed"
-            log.warning("%s: %s: %s: %s", event.server, event.task_type, what, event.reason)
+        """The first failed task of a server and type, the second, the fourth, the eighth and so on.
+
+        Every one, with its traceback, at level DEBUG.
+        """
+        self._warn("have failed", "failed", event, event.reason)
+        log.debug("%s: %s failed", event.server, task_named(event.task_id, event.task_type), exc_info=event.error)
 
     def lease_lost(self, event: TaskLeaseLost) -> None:
         """Likewise of tasks that their server may hand out again while they run."""
-        if count := self._counted("lease lost", event.server, event.task_type):
-            what = f"{count} tasks have outlived their response timeout, the last" if count > 1 else LEASE_LOST
-            log.warning("%s: %s: %s: %s", event.server, event.task_type, what, event.error)
+        self._warn("have outlived their response timeout", LEASE_LOST, event, event.error)
+
+    def _warn(self, many: str, one: str, event: TaskFailed | TaskLeaseLost, why: object) -> None:
+        """Say what became of one task, or of many of which it is the last."""
+        server, task_type, task_id = event.server, event.task_type, event.task_id
+        count = self._counted(many, server, task_type)
+        if count == 1:
+            log.warning("%s: %s %s: %s", server, task_named(task_id, task_type), one, why)
+        elif count:
+            log.warning("%s: %d tasks of type %r %s, the last is %s: %s", server, count, task_type, many, task_id, why)
 
     def _counted(self, *what: str) -> int:
         """How often that was the case so far, if it is time to say so; else 0."""

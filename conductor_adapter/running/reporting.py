@@ -47,6 +47,8 @@ class Reporting:
             left=total.waiting,
             unfinished=total.unfinished,
             kept=total.kept - self._kept_before + total.giving_back + total.held,
+            dead=total.dead,
+            unreached=tuple(name for name, link in self._links.items() if link.asked and not link.answered),
             books=books,
         )
 

@@ -31,9 +31,9 @@ from conductor_adapter.running.log import Log
 from conductor_adapter.running.outbox import opened
 from conductor_adapter.running.reporting import Reporting
 from conductor_adapter.settings import ServerSettings, check_servers, servers_from_env
-from conductor_adapter.tasks import Task, TaskResult, TaskStatus
+from conductor_adapter.tasks import Task, TaskResult, TaskStatus, task_named
 from conductor_adapter.transports import choose
-from conductor_adapter.worker import run_task
+from conductor_adapter.worker import run_attempt
 from resilience._checks import check_number
 from resilience.delivery import Relay
 from resilience.errors import Refused
@@ -193,14 +193,18 @@ class WorkerRunner(Changing, Reporting):
             raise ValueError(f"worker {spec.task_type!r} has threads={spec.threads}: {error}") from None
 
     def _run(self, spec: WorkerSpec, item: Item[Task]) -> None:
-        self._counting.starts(item.source, item.value)
-        result = _result(spec, item)
-        if result.is_final:  # a heartbeat that is handled beside it could undo it
-            again = partial(self._relay.hand_over, item.source, item.value.task_id, result)
-            item.end_lease(self.config.relay.inline_timeout, again)
-        self._relay.deliver(item.source, item.value.task_id, result, chain=item, final=result.is_final)
+        try:
+            self._counting.starts(item.source, item.value)
+            result, error = run_attempt(spec, item.value, server=item.source)
+            if result.is_final:  # a heartbeat that is handled beside it could undo it
+                again = partial(self._relay.hand_over, item.source, item.value.task_id, result)
+                item.end_lease(self.config.relay.inline_timeout, again)
+            self._relay.deliver(item.source, item.value.task_id, result, chain=item, final=result.is_final)
+        except BaseException as raised:
+            raised.add_note(task_named(item.value.task_id, spec.task_type))  # whoever is told gets the error alone
+            raise
         if result.status in FAILURES:
-            failed = TaskFailed(item.source, spec.task_type, item.value.task_id, result.status, result.reason)
+            failed = TaskFailed(item.source, spec.task_type, item.value.task_id, result.status, result.reason, error)
             self._log.task_failed(failed)
             notify(self._on_event, failed)
 
@@ -265,12 +269,3 @@ def _starts(thread: threading.Thread) -> bool:
     except RuntimeError:
         return False
     return True
-
-
-def _result(spec: WorkerSpec, item: Item[Task]) -> TaskResult:
-    task = item.value
-    try:
-        return run_task(spec, task, server=item.source)
-    except KeyboardInterrupt as error:  # nobody's Ctrl-C reaches a unit's thread: the task function raised it
-        failed = TaskResult(status=TaskStatus.FAILED, reason=repr(error), worker_id=spec.worker_id)
-        return attrs.evolve(failed, task_id=task.task_id, workflow_id=task.workflow_id)

@@ -195,7 +195,7 @@ class Announcer:
             self._failing.discard(event.destination)
             log.info("%s takes results again", event.destination)
         elif isinstance(event, DeadLettered):
-            log.error("%s refused a result for good: %s", event.destination, event.reason)
+            log.error("%s refused the result of %s for good: %s", event.destination, event.key, event.reason)
         elif isinstance(event, RowsKept):
             log.warning(
                 "%d results wait for %s (%s), which is not among the destinations: they are kept until it is",

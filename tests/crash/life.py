@@ -18,7 +18,7 @@ from conductor_adapter.worker import WorkerSpec
 from resilience import BreakerConfig, Outbox, PollConfig, RelayConfig
 
 DELIVERY = Path(resilience.delivery.__file__).parent
-TRACED = frozenset({*map(str, DELIVERY.glob("*.py")), links.__file__})
+TRACED = frozenset({*map(str, DELIVERY.rglob("*.py")), links.__file__})
 NEVER = 10**9
 
 
@@ -32,6 +32,7 @@ class Orders:
         outbox: the file of results that wait.
         notes: the file in which it notes what it started and what it handed over; it survives the process.
         line: it kills itself at this line of the delivery path, counted over all threads.
+        opening: the lines are counted from before the outbox is opened.
         seconds: it kills itself after this time at the latest; 0: it goes on until SIGTERM, and stops cleanly.
     """
 
@@ -40,6 +41,7 @@ class Orders:
     outbox: str
     notes: str
     line: int = NEVER
+    opening: bool = False
     seconds: float = 0.0
 
 
@@ -57,13 +59,15 @@ class Notes:
 def live(orders):
     """Work until killed."""
     notes = Notes(orders.notes)
+    if orders.opening:
+        _die_at_line(orders.line, notes)
     outbox = _NotingOutbox(orders.outbox, notes)
     config = _config(outbox)
     runner = WorkerRunner([_worker(orders, notes)], [ServerSettings("eu", orders.url)], config=config)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    if orders.line < NEVER:
-        _die_at_line(orders.line)
+    if orders.line < NEVER and not orders.opening:
+        _die_at_line(orders.line, notes)
     with outbox, runner:
         notes.write("began", str(os.getpid()), "-")
         ended = stop.wait(orders.seconds or None)
@@ -105,14 +109,15 @@ class _NotingOutbox(Outbox):
         return kept
 
 
-def _die_at_line(line):
-    """Kill this process when its threads have run so many lines of the delivery path."""
+def _die_at_line(line, notes):
+    """Kill this process when its threads have run so many lines of the delivery path, and note where that was."""
     left = [line]
 
-    def count(_frame, event, _):
+    def count(frame, event, _):
         if event == "line":
             left[0] -= 1
             if left[0] <= 0:
+                notes.write("died", frame.f_code.co_filename, str(frame.f_lineno))
                 _die()
         return count
 

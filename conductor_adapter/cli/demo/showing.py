@@ -17,6 +17,7 @@ from conductor_adapter.cli.printing import Printer
 from conductor_adapter.cli.sampling import Sampler
 from conductor_adapter.events import RunnerEvent
 from conductor_adapter.running import ServerView
+from resilience._texts import printable
 
 __all__ = ["LiveShow", "PlainShow", "Show"]
 
@@ -126,4 +127,4 @@ def _trouble(view: ServerView) -> str:
 
 
 def _one_line(text: str, line: Line) -> Text:
-    return Text(text, style=line.style or "dim", no_wrap=True, overflow="ellipsis")
+    return Text(printable(text), style=line.style or "dim", no_wrap=True, overflow="ellipsis")
