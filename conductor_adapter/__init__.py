@@ -7,27 +7,30 @@ The floors, from the bottom up; each knows only those below it:
 * `running`: a worker's life
 * the edge: `cli`, `dev_server`
 
-Import from here. ``DevServer`` needs the extra ``dev-server`` and is loaded when it is first asked for.
+Import from here. A name is loaded when it is first asked for: the command line must listen for signals before it
+imports half a second's worth of modules, and ``DevServer`` needs the extra ``dev-server``.
 """
 
+import sys
+from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING
-
-from conductor_adapter.events import RunnerEvent, RunnerListener, TaskFailed, TaskLeaseLost
-from conductor_adapter.running import Books, RunnerConfig, ServerView, StopReport, WorkerRunner, run_workers
-from conductor_adapter.settings import Credentials, ServerSettings, servers_from_env, servers_from_toml
-from conductor_adapter.tasks import Task, TaskResult, TaskStatus
-from conductor_adapter.worker import (
-    InProgress,
-    NonRetryable,
-    TaskContext,
-    WorkerSpec,
-    execute,
-    task_context,
-    worker,
-)
 
 if TYPE_CHECKING:
     from conductor_adapter.dev_server import DevServer
+    from conductor_adapter.events import RunnerEvent, RunnerListener, TaskFailed, TaskLeaseLost
+    from conductor_adapter.running import Books, RunnerConfig, ServerView, StopReport, WorkerRunner, run_workers
+    from conductor_adapter.settings import Credentials, ServerSettings, servers_from_env, servers_from_toml
+    from conductor_adapter.tasks import Task, TaskResult, TaskStatus
+    from conductor_adapter.worker import (
+        InProgress,
+        NonRetryable,
+        TaskContext,
+        WorkerSpec,
+        execute,
+        task_context,
+        worker,
+    )
 
 __all__ = [
     "Books",
@@ -57,10 +60,35 @@ __all__ = [
     "worker",
 ]
 
+_MODULES = {  # where the names above are
+    "dev_server": ("DevServer",),
+    "events": ("RunnerEvent", "RunnerListener", "TaskFailed", "TaskLeaseLost"),
+    "running": ("Books", "RunnerConfig", "ServerView", "StopReport", "WorkerRunner", "run_workers"),
+    "settings": ("Credentials", "ServerSettings", "servers_from_env", "servers_from_toml"),
+    "tasks": ("Task", "TaskResult", "TaskStatus"),
+    "worker": ("InProgress", "NonRetryable", "TaskContext", "WorkerSpec", "execute", "task_context", "worker"),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+
+class _FrontDoor(ModuleType):
+    """This package: ``conductor_adapter.worker`` is the function, also once the module of that name was imported."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _MODULE_OF and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _FrontDoor
+
 
 def __getattr__(name: str) -> object:
-    if name == "DevServer":
-        from conductor_adapter.dev_server import DevServer  # noqa: PLC0415 - optional
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found: object = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    globals()[name] = found
+    return found
 
-        return DevServer
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

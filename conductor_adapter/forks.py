@@ -1,15 +1,31 @@
-"""A task function that forks: its copy must neither report the task nor go on as a second worker."""
+"""Processes that are copies: of a task function that forked, or of a program whose workers run elsewhere."""
 
 import os
 import sys
 import traceback
 from contextlib import suppress
 
-__all__ = ["end_copy"]
+__all__ = ["end_copy", "refuse_copy"]
+
+
+def refuse_copy(pid: int | None) -> None:
+    """Say so if the workers were started by ``pid`` and this is a copy of that process: threads are not copied.
+
+    Raises:
+        RuntimeError: they run there and not here.
+    """
+    if pid is not None and pid != os.getpid():
+        raise RuntimeError(
+            f"these workers were started by process {pid} and run there; process {os.getpid()} was forked from it and "
+            "runs none: start workers after the fork (with gunicorn in post_fork, not before --preload forks)"
+        )
 
 
 def end_copy(pid: int, error: BaseException | None) -> None:
-    """End this process if it is not ``pid``, as Python ends one whose main function raised ``error`` or returned."""
+    """End this process if it is not ``pid``, as Python ends one whose main function raised ``error`` or returned.
+
+    The copy of a task function must neither report the task nor go on as a second worker.
+    """
     if os.getpid() == pid:
         return
     status = _status(error)

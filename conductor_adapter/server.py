@@ -6,6 +6,7 @@ one over a transport.
 
 import math
 import time
+import traceback
 from collections.abc import Callable, Generator
 from typing import TypeVar
 from urllib.parse import quote, urlencode
@@ -16,6 +17,7 @@ from conductor_adapter import answers, protocol
 from conductor_adapter.answers import PollAnswer
 from conductor_adapter.hiding import hide
 from conductor_adapter.protocol import Meaning
+from conductor_adapter.server_settings import Headers, header_pairs
 from conductor_adapter.settings import Credentials, ServerSettings
 from conductor_adapter.tasks import Task, TaskResult
 from conductor_adapter.tokens import Token, TokenKeeper
@@ -35,6 +37,7 @@ LOOKED_AT = 2000  # letters of a text that may quote the server; looking for sec
 BAD_REQUEST = 400
 NOT_FOUND = 404
 TOO_LARGE = 413
+AT_THE_GATE = (*range(300, 400), 401, 403)  # answers that may mean that a gateway wants other headers
 
 
 class ConductorServer:
@@ -60,7 +63,8 @@ class ConductorServer:
         self.settings = settings
         self.name = settings.name
         self._clock = clock
-        self._tokens = TokenKeeper(token_ttl, clock)
+        self._tokens: TokenKeeper[str] = TokenKeeper(token_ttl, clock)
+        self._passes: TokenKeeper[Headers] = TokenKeeper(math.inf, clock)  # headers that the user's function makes
         self._ask_v2_from = -math.inf
 
     def __repr__(self) -> str:
@@ -186,17 +190,55 @@ class ConductorServer:
 
     def _authorized(self, call: HttpCall) -> Operation[HttpAnswer]:
         """One call with the server's token, repeated once with a fresh one when it is refused."""
-        credentials = self.settings.auth
+        credentials, headers = self.settings.auth, self.settings.headers
         if credentials is None:
-            return (yield self._with_headers(call, None))
+            if callable(headers):
+                return (yield from self._admitted(call, None))
+            return (yield _with_headers(call, headers, None))
         token = yield from self._token(credentials)
-        answer = yield self._with_headers(call, token.value)
+        answer = yield from self._admitted(call, token.value)
         if protocol.classify(answer) is not Meaning.AUTH:
             return answer
         token = yield from self._next_token(credentials, token)
-        return (yield self._with_headers(call, token.value))
+        return (yield _with_headers(call, self._own_headers(), token.value))
 
-    def _token(self, credentials: Credentials) -> Operation[Token]:
+    def _admitted(self, call: HttpCall, token: str | None) -> Operation[HttpAnswer]:
+        """One call; where a function makes the headers, repeated once with fresh ones when a gateway may want those."""
+        if not callable(self.settings.headers):
+            return (yield _with_headers(call, self.settings.headers, token))
+        used = self._passes.current or self._next_pass(None)
+        answer = yield _with_headers(call, used.value, token)
+        if answer.status not in AT_THE_GATE:
+            return answer
+        return (yield _with_headers(call, self._next_pass(used).value, token))
+
+    def _next_pass(self, refused: Token[Headers] | None) -> Token[Headers]:
+        """Headers in the place of those that were refused, or the first ones: made by one caller for all."""
+        if self._passes.claim(refused):
+            return self._make_pass()
+        made = self._passes.current if refused is None else self._passes.replaced(refused)
+        if made is None:
+            raise Throttled(RENEWAL_WAIT, f"server {self.name!r}: its headers are being made for another call")
+        return made
+
+    def _make_pass(self) -> Token[Headers]:
+        """Ask the user's function; the caller has claimed it. What it raises and returns may hold a secret."""
+        made, problem = None, "raised"
+        try:
+            headers = self.settings.headers()  # type: ignore[operator]  # it is a function
+            problem = "returned no mapping of names to text that HTTP allows (it is not shown):"
+            made = header_pairs(headers)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - user code: it is this server's affair alone
+            line = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{type(error).__name__} in line {line.lineno} of {line.filename}"
+            text = f"server {self.name!r}: no call was made: the function for its headers {problem} {where}"
+            raise AuthRejected(protocol.REJECTED_PAUSE, text) from None
+        finally:
+            if made is None:
+                self._passes.give_up()
+        return self._passes.store(made)
+
+    def _token(self, credentials: Credentials) -> Operation[Token[str]]:
         """The token to use: the first one, a renewed one, or the one there is."""
         token = self._tokens.current
         if token is None:
@@ -208,7 +250,7 @@ class ConductorServer:
                 return token  # it still works; if it does not, the call itself says so
         return token
 
-    def _next_token(self, credentials: Credentials, refused: Token | None) -> Operation[Token]:
+    def _next_token(self, credentials: Credentials, refused: Token[str] | None) -> Operation[Token[str]]:
         """A token in the place of one that was refused, or the first one: fetched by one caller for all."""
         if self._tokens.claim(refused):
             return (yield from self._fetch_token(credentials))
@@ -217,11 +259,11 @@ class ConductorServer:
             raise Throttled(RENEWAL_WAIT, f"server {self.name!r}: its token is being fetched by another call")
         return token
 
-    def _fetch_token(self, credentials: Credentials) -> Operation[Token]:
+    def _fetch_token(self, credentials: Credentials) -> Operation[Token[str]]:
         """Ask for a token; the caller has claimed it."""
         fetched = False
         try:
-            answer = yield self._with_headers(protocol.build_token(credentials.key, credentials.secret), None)
+            answer = yield from self._admitted(protocol.build_token(credentials.key, credentials.secret), None)
             value = self._read_token(answer)
             fetched = True
         finally:
@@ -243,14 +285,12 @@ class ConductorServer:
             raise ServerFailed(f"{what}: HTTP {answer.status} without a token")
         return token
 
-    def _with_headers(self, call: HttpCall, token: str | None) -> HttpCall:
-        """The call with the server's own headers and its token."""
-        if token is None and not self.settings.headers:
-            return call
-        headers = call.headers + self.settings.headers
-        if token is not None:
-            headers += (("X-Authorization", token),)
-        return HttpCall(call.method, call.path, call.query, headers, call.body)
+    def _own_headers(self) -> Headers | None:
+        """The fixed ones, or what the function made last."""
+        if not callable(self.settings.headers):
+            return self.settings.headers
+        made = self._passes.current
+        return None if made is None else made.value
 
     # What to make of an answer.
 
@@ -272,6 +312,8 @@ class ConductorServer:
     def _text(self, what: str, problem: str, answer: HttpAnswer) -> str:
         """What went wrong, for people: with the way out where one is likely, and without secrets."""
         text = f"server {self.name!r}: {self._shown(what)}: {self._shown(problem)}"
+        if answer.status in AT_THE_GATE and callable(self.settings.headers):
+            text += "; what the function for its headers returns did not help"
         if 300 <= answer.status < 400:  # noqa: PLR2004 - redirects
             text += "; it redirects, and credentials never follow: set its url to the final address"
         elif protocol.classify(answer) is Meaning.AUTH:
@@ -283,9 +325,20 @@ class ConductorServer:
     def _shown(self, text: str) -> str:
         """A text that may quote the server: without what only the server should know, and only then cut."""
         credentials = self.settings.auth
-        secrets = [*self._tokens.recent, *(value for _, value in self.settings.headers)]
+        fixed = () if callable(self.settings.headers) else (self.settings.headers,)
+        secrets = [*self._tokens.recent, *(value for one in (*fixed, *self._passes.recent) for _, value in one)]
         secrets += [credentials.secret] if credentials else []
         return protocol.shorten(hide(protocol.one_line(text[:LOOKED_AT]), secrets))
+
+
+def _with_headers(call: HttpCall, own: Headers | None, token: str | None) -> HttpCall:
+    """The call with the server's own headers and its token."""
+    if token is None and not own:
+        return call
+    headers = call.headers + (own or ())
+    if token is not None:
+        headers += (("X-Authorization", token),)
+    return HttpCall(call.method, call.path, call.query, headers, call.body)
 
 
 def _lacks_v2(answer: HttpAnswer) -> bool:

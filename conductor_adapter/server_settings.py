@@ -1,7 +1,8 @@
 """One server and how it is to be treated, as a checked value; and what makes several of them a usable list."""
 
+import inspect
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
@@ -14,6 +15,7 @@ __all__ = [
     "Credentials",
     "ServerSettings",
     "check_servers",
+    "header_pairs",
     "host_of",
     "is_there",
     "shown_path",
@@ -21,6 +23,7 @@ __all__ = [
     "split_url",
 ]
 
+Headers = tuple[tuple[str, str], ...]
 LONGEST_PATH = 200  # characters that an error shows
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _LONGEST_HOST = 253  # letters: what DNS allows for a name
@@ -165,7 +168,13 @@ def _checked_verify(_instance: object, _attribute: object, value: object) -> Non
         )
 
 
-def _header_pairs(headers: Mapping[str, str] | Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+def header_pairs(headers: Mapping[str, str] | Iterable[tuple[str, str]]) -> Headers:
+    """Headers as pairs, once it is sure that HTTP allows them.
+
+    Raises:
+        ValueError: it does not. No value is shown.
+        TypeError: names or values are no text.
+    """
     try:
         pairs = tuple(dict(headers).items())
     except (TypeError, ValueError):
@@ -178,6 +187,14 @@ def _header_pairs(headers: Mapping[str, str] | Iterable[tuple[str, str]]) -> tup
     return pairs
 
 
+def _fixed_or_made(
+    headers: Mapping[str, str] | Iterable[tuple[str, str]] | Callable[[], Mapping[str, str]],
+) -> Headers | Callable[[], Mapping[str, str]]:
+    if inspect.iscoroutinefunction(headers):
+        raise TypeError("headers is an async function, which nobody awaits: give a plain one")
+    return headers if callable(headers) and not isinstance(headers, Mapping) else header_pairs(headers)
+
+
 def _domain(value: str | None) -> str | None:
     if value is not None and not isinstance(value, str):
         raise TypeError(f"domain must be text or None, not {type(value).__name__}")
@@ -188,7 +205,9 @@ def _domain(value: str | None) -> str | None:
 
 @attrs.frozen
 class ServerSettings:
-    """One Conductor server and how it is to be treated. Immutable, picklable, without secrets in ``repr``.
+    """One Conductor server and how it is to be treated. Immutable, without secrets in ``repr``.
+
+    It can be pickled, if ``headers`` can: a function that is defined at the top of a module, not a lambda.
 
     Attributes:
         name: what it is called in logs, metrics and ``task_context()``.
@@ -199,7 +218,10 @@ class ServerSettings:
         max_units: units that its tasks may occupy at once; None for as many as there are.
         reserve: units of every worker that are kept free for its tasks, so that they start at once.
         verify: whether to check its certificate, or the path of a CA bundle to check it with.
-        headers: sent with every call, for a gateway in front of the server; not shown in ``repr``.
+        headers: sent with every call, for a gateway in front of the server; not shown in ``repr``. Where they expire,
+            a function without arguments that returns them: it is called before the first call, and again when a call
+            is answered with 401, 403 or a redirect, which is then repeated once. It runs in the thread of that call and
+            in its time. One that raises, or returns anything but names and text, pauses the server for 5 seconds.
 
     Raises:
         ValueError: a value makes no sense; the text names it and the way out.
@@ -216,7 +238,9 @@ class ServerSettings:
     )
     reserve: int = attrs.field(default=0, kw_only=True, validator=_checked_reserve)
     verify: bool | str = attrs.field(default=True, kw_only=True, validator=_checked_verify)
-    headers: tuple[tuple[str, str], ...] = attrs.field(default=(), kw_only=True, repr=False, converter=_header_pairs)
+    headers: Headers | Callable[[], Mapping[str, str]] = attrs.field(
+        default=(), kw_only=True, repr=False, converter=_fixed_or_made
+    )
 
     @property
     def identity(self) -> str:

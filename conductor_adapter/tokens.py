@@ -1,46 +1,49 @@
-"""A server's token: who may fetch a new one, and when. It makes no calls itself."""
+"""A server's token, or the headers that a function makes: who may get new ones, and when. It makes no calls itself."""
 
 import math
 import threading
 from collections.abc import Callable
+from typing import Generic, TypeVar
 
 import attrs
 
 __all__ = ["Token", "TokenKeeper"]
+
+V = TypeVar("V")
 
 RENEW_AGAIN = 60.0  # seconds until a renewal that failed is tried again while the old token still works
 RENEWAL_LIMIT = 30.0  # seconds after which a renewal that reported nothing has died with its thread
 
 
 @attrs.frozen
-class Token:
-    """What came of the last token call.
+class Token(Generic[V]):
+    """What came of the last call for one.
 
     Attributes:
-        value: goes into X-Authorization; None when the server has no auth.
+        value: goes with every call; None when the server wants none.
         renew_at: clock time from which a new one is fetched while this one still works.
     """
 
-    value: str | None = attrs.field(repr=False)
+    value: V | None = attrs.field(repr=False)
     renew_at: float
 
 
-class TokenKeeper:
+class TokenKeeper(Generic[V]):
     """A server's token: who may fetch one, and when. The lock guards assignments only, never a call."""
 
     def __init__(self, ttl: float, clock: Callable[[], float]) -> None:
-        self.current: Token | None = None
-        self.recent: tuple[str, ...] = ()  # calls under way may still carry, and an answer quote, the one before
+        self.current: Token[V] | None = None
+        self.recent: tuple[V, ...] = ()  # calls under way may still carry, and an answer quote, the one before
         self._ttl = ttl
         self._clock = clock
         self._lock = threading.Lock()
         self._claimed_until = -math.inf
 
-    def is_due(self, token: Token) -> bool:
+    def is_due(self, token: Token[V]) -> bool:
         """Whether a token that still works should be renewed."""
         return self._clock() >= token.renew_at
 
-    def claim(self, seen: Token | None) -> bool:
+    def claim(self, seen: Token[V] | None) -> bool:
         """Whether the caller is the one to replace ``seen``; it must end with ``store`` or ``give_up``."""
         now = self._clock()
         with self._lock:
@@ -49,11 +52,11 @@ class TokenKeeper:
             self._claimed_until = now + RENEWAL_LIMIT
             return True
 
-    def replaced(self, seen: Token) -> Token | None:
+    def replaced(self, seen: Token[V]) -> Token[V] | None:
         """The token that somebody else has put in the place of ``seen``, if so."""
         return None if self._is_current(seen) else self.current
 
-    def store(self, value: str | None) -> Token:
+    def store(self, value: V | None) -> Token[V]:
         """The renewal succeeded."""
         token = Token(value, self._clock() + self._ttl)
         with self._lock:
@@ -68,6 +71,6 @@ class TokenKeeper:
                 self.current = Token(self.current.value, self._clock() + RENEW_AGAIN)
             self._claimed_until = -math.inf
 
-    def _is_current(self, seen: Token | None) -> bool:
+    def _is_current(self, seen: Token[V] | None) -> bool:
         current = self.current
         return current is seen or (current is not None and seen is not None and current.value == seen.value)

@@ -41,9 +41,10 @@ class Peer:
     Args:
         tls: an ``ssl.SSLContext`` to speak TLS with.
         host: the address to listen at.
+        port: where; 0 for any that is free.
     """
 
-    def __init__(self, tls=None, host="127.0.0.1"):
+    def __init__(self, tls=None, host="127.0.0.1", port=0):
         self.requests, self.connections, self.open = [], 0, 0
         self.elsewhere = ""  # where redirects lead
         self.drips = round(HANG_GUARD / STEP)  # bytes that drip
@@ -53,7 +54,7 @@ class Peer:
         self._streams = set()
         self._tls = tls
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._listener = socket.create_server((host, 0), family=family, backlog=128)
+        self._listener = socket.create_server((host, port), family=family, backlog=128)
         self.port = self._listener.getsockname()[1]
         shown = f"[{host}]" if ":" in host else host
         self.url = f"{'https' if tls else 'http'}://{shown}:{self.port}/api"

@@ -1,6 +1,7 @@
 import html
 import json
 import re
+import sys
 from urllib.parse import quote, quote_plus
 
 import attrs
@@ -379,6 +380,146 @@ def test_headers_of_a_gateway_go_with_every_call():
     _, script = run(poll(locked_server(headers={"X-Gate": "open"})), TOKEN_1, EMPTY)
 
     assert [dict(call.headers)["X-Gate"] for call in script.calls] == ["open", "open"]
+
+
+class Gate:
+    """A function that makes headers, with a new pass each time; ``does`` stands in its place for one call."""
+
+    def __init__(self):
+        self.made = 0
+        self.does = []
+
+    def __call__(self):
+        """The next pass."""
+        self.made += 1
+        if self.does:
+            return self.does.pop(0)()
+        return {"X-Gate": f"gate-pass-{self.made}"}
+
+
+def passes(script):
+    """The gateway's pass of each call."""
+    return [dict(call.headers).get("X-Gate") for call in script.calls]
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 401, 403])
+def test_headers_that_a_function_makes_are_made_again_when_a_gateway_refuses_them(status):
+    """They are made for the first call, serve all others, and are made again once for a call that is refused."""
+    gate = Gate()
+    server = open_server(headers=gate)
+    for _ in range(2):
+        _, script = run(poll(server), EMPTY)
+        assert (passes(script), gate.made) == (["gate-pass-1"], 1)
+
+    _, script = run(poll(server), says(status), EMPTY)
+    assert passes(script) == ["gate-pass-1", "gate-pass-2"]
+    assert script.calls[0].target == script.calls[1].target
+
+    error, script = fails(poll(server), says(status), says(status))
+    assert (passes(script), gate.made) == (["gate-pass-2", "gate-pass-3"], 3)
+    assert "what the function for its headers returns did not help" in str(error)
+
+
+def test_headers_that_a_function_makes_go_with_the_token_and_the_call_for_it():
+    """A gateway and the server behind it each get what is theirs, and each is renewed once when it may be stale."""
+    gate = Gate()
+    server = locked_server(headers=gate)
+    _, script = run(poll(server), says(302), TOKEN_1, EMPTY)
+    assert [*zip(passes(script), script.sent, strict=True)] == [
+        ("gate-pass-1", ("/token", None)),
+        ("gate-pass-2", ("/token", None)),
+        ("gate-pass-2", ("/tasks/poll/batch/greet", "tok-1")),
+    ]
+
+    _, script = run(poll(server), says(401), says(401), TOKEN_2, EMPTY)
+    assert passes(script) == ["gate-pass-2", "gate-pass-3", "gate-pass-3", "gate-pass-3"]
+    assert [token for _, token in script.sent] == ["tok-1", "tok-1", None, "tok-2"]
+
+
+def test_several_calls_refused_at_once_have_headers_made_once():
+    """The first one asks the function; the others wait a moment, or use what it made."""
+    gate = Gate()
+    server = open_server(headers=gate)
+
+    def ask_beside():
+        with pytest.raises(Throttled) as caught:
+            next(poll(server))
+        assert (type(caught.value), caught.value.retry_after < 1.0) == (Throttled, True)
+        return {"X-Gate": "gate-pass-0"}
+
+    gate.does = [ask_beside]
+    run(poll(server), EMPTY)
+    first, second = poll(server), poll(server)
+    for operation in (first, second):
+        next(operation)
+
+    assert dict(first.send(says(401)).headers) == {"X-Gate": "gate-pass-2"}
+    assert dict(second.send(says(401)).headers) == {"X-Gate": "gate-pass-2"}
+
+
+def boom():
+    """Raise, with a secret in the text."""
+    raise LookupError(SECRET)
+
+
+@pytest.mark.parametrize(
+    "does",
+    [
+        boom, lambda: sys.exit(SECRET), lambda: None, lambda: SECRET, lambda: {"X": 5}, lambda: {SECRET + " ": "x"},
+        lambda: {"X": SECRET + "\r\nY: z"}, lambda: [SECRET],
+    ],
+)  # fmt: skip
+def test_a_function_that_makes_no_headers_pauses_its_server_and_is_asked_again(does):
+    """It is told where it broke, without what it said; nothing was sent, nothing counts, and the next call asks it."""
+    gate = Gate()
+    server = open_server(headers=gate)
+    gate.does = [does]
+    error, script = fails(poll(server))
+    assert (type(error), script.calls) == (AuthRejected, [])
+    assert error.retry_after > 1.0
+    assert str(error).startswith("server 'eu': no call was made: the function for its headers r")
+    assert SECRET not in str(error) + repr(error)
+    assert error.__cause__ is None
+    assert error.__suppress_context__
+    _, script = run(poll(server), EMPTY)
+    assert passes(script) == ["gate-pass-2"]
+
+    gate.does = [does]
+    fails(poll(server), says(302))
+    _, script = run(poll(server), EMPTY)
+    assert passes(script) == ["gate-pass-2"]  # which may still do
+
+
+def test_the_error_of_a_function_for_headers_names_its_line():
+    """Who wrote it finds the place."""
+    error, _ = fails(poll(open_server(headers=boom)))
+
+    assert f"raised LookupError in line {boom.__code__.co_firstlineno + 2} of {__file__}" in str(error)
+
+
+def test_an_interrupt_in_a_function_for_headers_is_nobodys_error():
+    """It ends what it is meant for, and the next call asks again."""
+    gate = Gate()
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    gate.does = [interrupt]
+    server = open_server(headers=gate)
+    with pytest.raises(KeyboardInterrupt):
+        next(poll(server))
+    assert passes(run(poll(server), EMPTY)[1]) == ["gate-pass-2"]
+
+
+def test_headers_that_a_function_made_do_not_get_into_errors():
+    """Neither those of now nor the ones before, which a call under way may still carry."""
+    server = open_server(headers=Gate())
+    run(poll(server), EMPTY)
+    run(poll(server), says(401), EMPTY)
+    error, _ = fails(poll(server), says(500, b"you sent gate-pass-1, then gate-pass-2"))
+
+    assert "you sent" in str(error)
+    assert "gate-pass" not in str(error) + repr(server._passes.current) + repr(server.settings)
 
 
 @pytest.mark.parametrize("status", [401, 403])

@@ -185,6 +185,25 @@ def test_headers_that_would_break_the_request_are_refused(headers):
     assert SECRET not in str(caught.value)
 
 
+def test_headers_may_be_made_by_a_function():
+    """It is kept as it is; an async one is refused, because nobody would await it."""
+
+    def make():
+        return {"X-Gate": "open"}
+
+    async def make_later():
+        return make()
+
+    server = ServerSettings("eu", "http://eu/api", headers=make)
+    assert server.headers is make
+    assert server == attrs.evolve(server, weight=1)
+    assert {server: 1}[server] == 1
+    assert "headers" not in repr(server)
+    assert pickle.loads(pickle.dumps(attrs.evolve(server, headers=dict))).headers is dict  # noqa: S301 - our own
+    with pytest.raises(TypeError, match="headers is an async function"):
+        ServerSettings("eu", "http://eu/api", headers=make_later)
+
+
 def test_secrets_never_show():
     """Neither repr nor str of settings and credentials holds a key, a secret or a gateway's password."""
     auth = Credentials("my-key", SECRET)

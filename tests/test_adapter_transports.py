@@ -24,15 +24,17 @@ from conductor_adapter.transports import choose, curl, drive
 from conductor_adapter.transports import requests as transports_requests
 from conductor_adapter.transports.base import out_of_descriptors
 from conductor_adapter.transports.curl import CurlTransport
-from conductor_adapter.transports.environment import ca_bundle, proxy_of
+from conductor_adapter.transports.environment import ca_bundle, proxy_of, trust_advice
 from conductor_adapter.transports.requests import RequestsTransport
 from conductor_adapter.wire import HttpCall, OutOfDescriptors, TransportError, TransportErrorKind
 from resilience.testing import ManualClock
 
+BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
+
 
 @pytest.fixture(autouse=True)
 def _bare_environment(monkeypatch):
-    for name in ("http_proxy", "all_proxy", "no_proxy", "REQUESTS_CA_BUNDLE", "NETRC"):
+    for name in ("http_proxy", "all_proxy", "no_proxy", *BUNDLES, "NETRC"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
 
@@ -380,10 +382,22 @@ def test_the_order_of_bundles():
     """Settings win over the environment, the environment over certifi."""
     plain = ServerSettings("eu", "https://eu/api")
 
-    assert ca_bundle(ServerSettings("eu", "https://eu/api", verify="/"), {"REQUESTS_CA_BUNDLE": "/usr"}) == "/"
-    assert ca_bundle(ServerSettings("eu", "https://eu/api", verify=False), {"REQUESTS_CA_BUNDLE": "/usr"}) is None
-    assert ca_bundle(plain, {"REQUESTS_CA_BUNDLE": "/usr"}) == "/usr"
-    assert ca_bundle(plain, {"REQUESTS_CA_BUNDLE": ""}).endswith("cacert.pem")
+    folders = dict(zip(BUNDLES, ("/usr", "/etc", "/tmp"), strict=True))  # noqa: S108 - any that is there
+
+    assert ca_bundle(ServerSettings("eu", "https://eu/api", verify="/"), folders) == "/"
+    assert ca_bundle(ServerSettings("eu", "https://eu/api", verify=False), folders) is None
+    for variable in BUNDLES:
+        assert ca_bundle(plain, folders) == folders[variable]
+        folders[variable] = ""
+    assert ca_bundle(plain, folders).endswith("cacert.pem")
+
+
+def test_nothing_is_advised_where_nothing_is_checked():
+    """Or where a user's own session says what is trusted."""
+    problem = "unable to get local issuer certificate"
+
+    assert trust_advice(problem, None) == ""
+    assert "SSL_CERT_FILE" in trust_advice(problem, "/ca.pem")
 
 
 @pytest.mark.parametrize(

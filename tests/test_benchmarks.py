@@ -18,7 +18,7 @@ def test_every_benchmark_can_be_imported_and_has_rows(name):
 def test_the_limits_of_the_design_have_their_benchmarks():
     """There is a benchmark for every row of the limits."""
     wanted = {"allocation", "breaker", "cpu", "durable", "fairness", "fan_out", "idle", "isolation", "memory", "pair"}
-    wanted |= {"outbox", "soak"}
+    wanted |= {"many", "outbox", "soak"}
     assert set(program.NAMES) == wanted
 
 

@@ -4,13 +4,17 @@ import json
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
 
 import attrs
+import certifi
 import pytest
+import trustme
+from http_peers import Peer
 from test_cli_run import COMMAND, GUARD, URL, command, refused
 
 from conductor_adapter import Credentials, DevServer, ServerSettings
@@ -448,3 +452,17 @@ def test_check_with_a_missing_bundle_is_one_line() -> None:
     options = ("check", "--server", "eu=https://127.0.0.1:9/api")
 
     assert "REQUESTS_CA_BUNDLE '/nope'" in refused(command(*options, REQUESTS_CA_BUNDLE="/nope"))
+
+
+def test_check_says_how_to_trust_a_server() -> None:
+    """A company's own authority is nobody's by default: the ways to name it are told."""
+    certificate = trustme.CA().issue_cert("127.0.0.1")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate.configure_cert(context)
+    with Peer(context) as server:
+        done = command(
+            "check", "--server", f"eu={server.url}", "--transport", "requests", SSL_CERT_FILE=certifi.where()
+        )
+
+    assert done.returncode == 1
+    assert "with verify= in its settings, or with REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE or SSL_CERT_FILE" in done.stdout

@@ -1280,3 +1280,17 @@ def test_poll_is_told_of_once() -> None:
 
     with pytest.raises(ValueError, match="tell of each poll once"):
         desk.answer(request, 0)
+
+
+def test_mistaken_report_leaves_the_poll_that_is_in_flight_alone() -> None:
+    """Told of a former poll again, the planner still knows the one that it is waiting for."""
+    desk = Desk("a")
+    former = desk.plan()["a"]
+    desk.answer(former, 1)
+    live = desk.plan(1.0)["a"]
+    with pytest.raises(ValueError, match="tell of each poll once"):
+        desk.answer(former, 0)
+
+    desk.answer(live, 1)
+
+    assert desk.planner.total().received == 2

@@ -493,9 +493,9 @@ def test_one_signal_that_comes_twice_lets_running_tasks_finish(
         seen.acquire(timeout=GUARD)
         seen.acquire(timeout=2)  # a main thread that has gone sees no second one
 
-    def look(asked: float, came: float) -> bool:
+    def look(asked: float, came: float, before: float) -> bool:
         seen.release()
-        return is_another_signal(asked, came)
+        return is_another_signal(asked, came, before)
 
     monkeypatch.setattr(signals, "is_another_signal", look)
     runner = WorkerRunner([takes_a_moment], [pair[0].settings], config=QUICK)

@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -411,28 +413,32 @@ def test_stop_during_start_leaves_nothing_running(monkeypatch: pytest.MonkeyPatc
         stage.runner.start()
 
 
-def test_start_that_fails_half_way_gives_back_what_it_had_polled(
-    monkeypatch: pytest.MonkeyPatch, apart: ThreadPoolExecutor
-) -> None:
-    """A runner that does not get its threads leaves no task with nobody: what it polled meanwhile goes back."""
-    stage = Stage("a", "b", threads=2)
-    poll = stage.script.gates[POLL] = threading.Event()
+def test_nothing_is_polled_before_there_are_all_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two hundred workers that had work at once would take the time that the others need to start."""
+    stage, polls = Stage("a", threads=2), list[int]()
+    at_thread(monkeypatch, "unit-2", lambda: polls.append(stage.script.count(POLL)))
+    stage.work.release.set()
 
-    def answer() -> None:
-        until(lambda: stage.runner._phase is Phase.STOPPING, "it stops")
-        poll.set()
+    stage.runner.start()
+
+    assert polls == [0]
+    stage.until(updated=1)
+    assert stage.runner.stop().clean
+
+
+def test_start_that_fails_half_way_has_polled_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A runner that does not get its threads leaves no task with nobody."""
+    stage = Stage("a", "b", threads=2)
 
     def fail() -> None:
-        until(lambda: stage.script.count(POLL) == 2, lambda: stage.script.seen)
-        apart.submit(answer)
         raise RuntimeError("can't start new thread")
 
     at_thread(monkeypatch, "unit-2", fail)
     with pytest.raises(RuntimeError, match="not started: can't start new thread"):
         stage.runner.start()
 
-    stage.until(polled=2, given_back=2)
     ended(stage.script)
+    assert stage.script.count(POLL) == 0
 
 
 def test_start_that_fails_while_somebody_stops_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -509,3 +515,265 @@ def test_give_back_that_failed_long_before_is_not_held_against_the_stop() -> Non
 
     assert report.clean
     assert (report.kept, stage.books.kept) == (0, 1)
+
+
+# Stopping more than once, and from within.
+
+
+def test_second_stop_returns_the_report_again() -> None:
+    """Whoever is not the first to stop learns what the first one did."""
+    stage = Stage("a")
+    stage.work.release.set()
+    stage.runner.start()
+    stage.until(updated=1)
+
+    report = stage.runner.stop()
+
+    assert stage.runner.stop() is report
+    assert stage.runner.stop(0.0) is report
+    assert report.books["eu"].updated == 1
+
+
+def test_stop_of_a_runner_that_never_started_returns_its_report_again() -> None:
+    """There is nothing in it."""
+    runner = Stage("a").runner
+
+    assert runner.stop() is runner.stop()
+    assert runner.stop() == StopReport()
+
+
+def test_stop_beside_another_one_waits_for_its_end(apart: ThreadPoolExecutor) -> None:
+    """A program that ends once its stop() has returned loses nothing that the other one is still sending."""
+    stage = Stage("a")
+    stage.script.gates[RESULT] = stage.script.gates[V2] = threading.Event()
+    stage.work.release.set()
+    stage.runner.start()
+    stage.until(finished=1, waiting=1)
+    first = apart.submit(stage.runner.stop)
+    until(lambda: stage.runner._phase is Phase.STOPPING, "it stops")
+    second = apart.submit(stage.runner.stop)
+
+    hurried = stage.runner.stop(0.0)
+    assert (hurried.left, hurried.clean, first.done(), second.done()) == (1, False, False, False)
+    stage.script.gates[RESULT].set()
+
+    assert second.result(GUARD) is first.result(GUARD)
+    assert first.result().clean
+
+
+def acting(*names: str) -> tuple[Stage, list[StopReport]]:
+    """A worker whose task function stops its own runner, and what that returned."""
+    stage, reports = Stage(*names), list[StopReport]()
+
+    def stop() -> None:
+        reports.append(stage.runner.stop())
+        reports.append(stage.runner.stop())
+
+    stage.runner._pollers = [(attrs.evolve(spec, function=stop), poller) for spec, poller in stage.runner._pollers]
+    return stage, reports
+
+
+def test_task_function_may_stop_its_own_runner() -> None:
+    """It does not wait for itself: it hears what is left now, finishes, and its result goes home."""
+    stage, reports = acting("a")
+    with stage.runner:
+        until(lambda: len(reports) == 2, "it has stopped")
+
+    assert [(report.unfinished, report.clean) for report in reports] == [(1, False)] * 2
+    assert stage.runner.stop().clean
+    assert stage.books == Books(polled=1, started=1, finished=1, updated=1, outboxed=stage.books.outboxed)
+
+
+def test_task_function_that_stops_its_runner_without_a_thread_to_do_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has to do it itself, and is the one that is still running when the grace ends."""
+    stage, reports = acting("a")
+    stage.runner.config = attrs.evolve(stage.runner.config, grace=0.2)
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "stopping":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    stage.runner.start()
+    until(lambda: len(reports) == 2, "it has stopped")
+
+    assert [report.unfinished for report in reports] == [1, 1]
+    assert stage.runner.stop() is reports[0]
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_listener_may_stop_the_runner_whenever_it_hears_something(apart: ThreadPoolExecutor, begun: bool) -> None:
+    """Also of the stop itself, from a thread that the stop waits for."""
+    stage, reports = Stage("a", "b"), list[StopReport]()
+    stage.hold_one()
+
+    def hear(event: object) -> None:
+        reports.append(stage.runner.stop())
+        stage.heard(event)  # type: ignore[arg-type] # all are events
+
+    stage.runner._on_event = hear
+    if not begun:
+        stage.runner._tell(ItemsArrivedLate("eu", 1))
+    stopping = apart.submit(stage.runner.stop)
+    stage.heard.wait_for(GaveBack, reason="stopping")
+    assert not stopping.done()
+    stage.work.release.set()
+    report = stopping.result(GUARD)
+
+    assert report.clean
+    assert reports
+    assert stage.runner.stop() is report
+
+
+def test_signal_handler_may_stop_what_its_own_thread_is_stopping(apart: ThreadPoolExecutor) -> None:
+    """The thread cannot go on before the handler returns, so the handler hears what is left now."""
+    stage, reports = Stage("a"), list[StopReport]()
+    stage.runner.start()
+    stage.work.wait_started()
+    before = signal.signal(signal.SIGUSR1, lambda *_: reports.append(stage.runner.stop()))
+
+    def disturb() -> None:
+        until(lambda: stage.runner._phase is Phase.STOPPING, "it stops")
+        os.kill(os.getpid(), signal.SIGUSR1)
+        until(lambda: reports, "the handler returns")
+        stage.work.release.set()
+
+    try:
+        disturbed = apart.submit(disturb)
+        report = stage.runner.stop()
+        disturbed.result(GUARD)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+    assert [told.unfinished for told in reports] == [1]
+    assert report.clean
+
+
+def test_stop_that_was_interrupted_is_not_waited_for() -> None:
+    """Ctrl-C in a stop: whoever stops again hears what is left, and does not wait for what nobody does any more."""
+    stage = Stage("a")
+    stage.runner.start()
+    stage.work.wait_started()
+    stage.work.release.set()
+
+    def interrupt(_grace: float) -> None:
+        raise KeyboardInterrupt
+
+    stage.runner._stop_pollers = interrupt  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        stage.runner.stop()
+    del stage.runner._stop_pollers
+
+    stage.until(finished=1, updated=1)
+    assert stage.runner.stop().clean
+    stage.runner._stop_pollers(GUARD)
+
+
+# Forks.
+
+
+USES = {
+    "start": lambda runner: runner.start(),
+    "stop": lambda runner: runner.stop(),
+    "report": lambda runner: runner.report(),
+    "view": lambda runner: runner.view(),
+    "books": lambda runner: runner.books(),
+    "explain": lambda runner: runner.explain(),
+    "pause": lambda runner: runner.pause("eu"),
+    "resume": lambda runner: runner.resume("eu"),
+    "set_weight": lambda runner: runner.set_weight("eu", 2),
+    "set_threads": lambda runner: runner.set_threads("t", 2),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+def test_runner_that_runs_in_another_process_says_so(use: str) -> None:
+    """A forked process must not look as if it worked."""
+    stage = Stage("a")
+    stage.work.release.set()
+    with stage.runner:
+        here, stage.runner._pid = stage.runner._pid, -1
+        with pytest.raises(RuntimeError, match=r"started by process -1 and run there; process .* start workers after"):
+            USES[use](stage.runner)
+        stage.runner._pid = here
+
+
+def test_copy_that_leaves_the_runners_block_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """What raised there is passed on, and it is said where the workers are."""
+    stage = Stage("a")
+    stage.work.release.set()
+    stage.runner.start()
+    here, stage.runner._pid = stage.runner._pid, -1
+
+    stage.runner.__exit__(None, None, None)
+
+    assert "runs no workers: they were started by process -1" in caplog.text
+    assert stage.runner._phase is Phase.RUNNING
+    stage.runner._pid = here
+    assert stage.runner.stop().clean
+
+
+FORKING = """
+import os, sys, threading
+from conductor_adapter import RunnerConfig, ServerSettings, WorkerRunner, worker
+from conductor_adapter.wire import HttpAnswer
+
+class Spy:
+    bounded = True
+    def send(self, call, timeout):
+        os.write(1, f"{os.getpid()} {call.query.partition('&')[0].rpartition('-')[2]}\\n".encode())
+        polled.set()
+        threading.Event().wait(0.05)
+        return HttpAnswer(200, {}, b"[]")
+    def close(self): ...
+
+@worker("t")
+def t(): ...
+
+polled = threading.Event()
+runner = WorkerRunner([t], [ServerSettings("eu", "http://eu/api")], config=RunnerConfig(transport=lambda _: Spy()))
+if sys.argv[1] == "before":
+    runner.start()
+    polled.wait(20)
+children = []
+for _ in range(2):
+    child = os.fork()
+    if child == 0:
+        try:
+            if sys.argv[1] == "after":
+                runner.start()
+                polled.wait(20)
+            clean = runner.stop().clean
+        except RuntimeError as error:
+            os.write(1, f"refused {error}\\n".encode())
+            clean = False
+        os._exit(not clean)
+    children.append(child)
+print([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children], runner.stop().clean)
+"""
+
+
+def fork(when: str) -> list[str]:
+    """What a program says that forks twice, and starts its runner before or after that."""
+    done = subprocess.run([sys.executable, "-c", FORKING, when], capture_output=True, text=True, check=True, timeout=60)  # noqa: S603 - ours
+    return done.stdout.splitlines()
+
+
+def test_children_of_a_process_with_a_runner_do_not_look_as_if_they_worked() -> None:
+    """`gunicorn --preload`: each child says where the workers run; the parent's go on."""
+    *told, end = fork("before")
+
+    assert sum("refused these workers were started by process" in line for line in told) == 2
+    assert end == "[1, 1] True"
+
+
+def test_runner_that_was_made_before_a_fork_is_named_after_the_process_that_starts_it() -> None:
+    """Two children that share a name would look like one worker to their servers."""
+    *told, end = fork("after")
+
+    names = dict(line.split() for line in told)
+    assert [*names] == [*names.values()]
+    assert len(names) == 2
+    assert end == "[0, 0] True"

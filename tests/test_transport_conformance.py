@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -22,11 +23,12 @@ from http_peers import HANG_GUARD, Peer, Proxy, bomb
 from conductor_adapter.server import ConductorServer
 from conductor_adapter.settings import ServerSettings
 from conductor_adapter.tasks import TaskResult, TaskStatus
-from conductor_adapter.transports import choose, drive
+from conductor_adapter.transports import base, choose, drive
 from conductor_adapter.wire import HttpAnswer, HttpCall, ServerFailed, TransportError, TransportErrorKind
 
 TOKEN = (("X-Authorization", "tok-1"),)
 DONE = TaskResult(task_id="t1", workflow_id="w1", status=TaskStatus.COMPLETED)
+BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "request_method")
 
 
@@ -38,7 +40,7 @@ def name(request):
 
 @pytest.fixture(autouse=True)
 def _bare_environment(monkeypatch):
-    for variable in (*VARIABLES, *map(str.upper, VARIABLES), "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NETRC"):
+    for variable in (*VARIABLES, *map(str.upper, VARIABLES), *BUNDLES, "NETRC"):
         monkeypatch.delenv(variable, raising=False)
 
 
@@ -471,6 +473,30 @@ def test_a_connection_that_rested_for_long_is_not_used_again(connect, peer, monk
     assert peer.connections == 2
 
 
+def test_a_connection_that_never_rests_is_left_all_the_same(connect, peer, monkeypatch):
+    """It would lead to a server's old address for as long as that answers."""
+    monkeypatch.setattr(base, "LIFE", (1.0, 1.0))
+    transport = connect(peer)
+    for _ in range(5):
+        transport.send(get(), 5.0)
+    assert peer.connections == 1
+
+    deadline = time.monotonic() + HANG_GUARD
+    while peer.connections == 1 and time.monotonic() < deadline:
+        transport.send(get(), 5.0)
+        threading.Event().wait(0.05)
+
+    assert peer.connections == 2
+
+
+def test_connections_do_not_all_end_at_once():
+    """Their lives differ, and are some minutes at most."""
+    lives = [base.connection_life() for _ in range(100)]
+
+    assert all(180 <= life <= 300 for life in lives)
+    assert max(lives) - min(lives) > 30
+
+
 # Redirects.
 
 
@@ -544,7 +570,7 @@ def test_a_server_that_speaks_no_tls_is_told(connect, peer, bundle):
 def test_the_bundle_to_trust_comes_from_the_settings_then_the_environment(
     connect, secure_peer, bundle, tmp_path, monkeypatch
 ):
-    """The order is: settings, REQUESTS_CA_BUNDLE, certifi; verify=False checks nothing."""
+    """The order is: settings, three variables, certifi; verify=False checks nothing."""
     bad = tmp_path / "bad.pem"
     trustme.CA().cert_pem.write_to_path(bad)
 
@@ -556,24 +582,44 @@ def test_the_bundle_to_trust_comes_from_the_settings_then_the_environment(
 
     assert not trusts()
     assert trusts(verify=bundle)
-    monkeypatch.setenv("CURL_CA_BUNDLE", bundle)
-    monkeypatch.setenv("SSL_CERT_FILE", bundle)
-    assert not trusts()
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", bundle)
-    assert trusts()
-    assert not trusts(verify=str(bad))
+    for variable in reversed(BUNDLES):
+        monkeypatch.setenv(variable, bundle)
+        assert trusts()
+        assert not trusts(verify=str(bad))
+        monkeypatch.setenv(variable, str(bad))
+        assert not trusts()
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bad))
     assert not trusts()
     assert trusts(verify=bundle)
     assert trusts(verify=False)
 
 
-def test_a_bundle_of_the_environment_that_is_not_there_is_told_at_once(connect, tmp_path, monkeypatch):
+@pytest.mark.parametrize("variable", BUNDLES)
+def test_a_bundle_of_the_environment_that_is_not_there_is_told_at_once(connect, tmp_path, monkeypatch, variable):
     """A typing error is not the server's failure; for a server without TLS it does not matter."""
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "absent.pem"))
-    with pytest.raises(ValueError, match=r"REQUESTS_CA_BUNDLE .*absent.pem.*there is no such file"):
+    monkeypatch.setenv(variable, str(tmp_path / "absent.pem"))
+    with pytest.raises(ValueError, match=rf"{variable} .*absent.pem.*there is no such file"):
         connect("https://127.0.0.1/api")
     connect("http://127.0.0.1/api")
+
+
+@pytest.mark.parametrize(("wrong", "told"), [(unknown, True), (other_host, False), (expired, False)])
+def test_who_is_not_trusted_and_how_to_trust_them_is_told(connect, authority, bundle, wrong, told):
+    """What is trusted now, and each way to name something else; not where that would not help."""
+    with Peer(wrong(authority, None)) as server:
+        problem = str(failure(connect(server, verify=bundle), get()))
+
+    assert [words in problem for words in (bundle, "verify=", *BUNDLES)] == [told] * 5
+
+
+def test_a_bundle_without_a_certificate_is_told(connect, authority, tmp_path):
+    """It is the bundle that is wrong, and the error says which it is and how to name another."""
+    empty = tmp_path / "empty.pem"
+    empty.touch()
+    with Peer(unknown(authority, tmp_path)) as server:
+        problem = str(failure(connect(server, verify=str(empty)), get()))
+
+    assert f"trusted are the certificates in {empty}" in problem
 
 
 def test_a_folder_of_certificates_will_do(connect, secure_peer, bundle, tmp_path):
@@ -863,6 +909,37 @@ def test_a_name_that_is_found_slowly_is_found(apart, name):
             ask({name!r}, peer.url.replace("127.0.0.1", "slow.example"), 5.0)
     """
     assert run(program, before=apart) == ["200"]
+
+
+@pytest.mark.parametrize("old", ["dies", "lives"])
+def test_a_server_whose_name_moves_is_followed(apart, name, old):
+    """After an error at once, else when the connection has lived for long enough; no cache of names keeps it."""
+    program = f"""
+        {textwrap.indent(textwrap.dedent(NAMESPACE), " " * 8)}
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        from conductor_adapter.settings import ServerSettings
+        from conductor_adapter.transports import base, choose
+        from conductor_adapter.wire import HttpCall, TransportError
+        from http_peers import Peer
+
+        base.LIFE = (1.0, 1.0) if {old!r} == "lives" else base.LIFE
+        new = Peer(host="127.0.0.2")
+        old = Peer(host="127.0.0.1", port=new.port)
+        replace("/etc/hosts", "127.0.0.1 moves.example")
+        transport = choose({name!r})(ServerSettings("eu", f"http://moves.example:{{new.port}}/api"))
+        transport.send(HttpCall("GET", "/echo"), 5.0)
+        replace("/etc/hosts", "127.0.0.2 moves.example")
+        if {old!r} == "dies":
+            old.stop()
+        failed = 0
+        while not new.requests and failed < 3:
+            try:
+                transport.send(HttpCall("GET", "/echo"), 5.0)
+            except TransportError:
+                failed += 1
+        print(failed < 3, len(old.requests) > 1)
+    """
+    assert run(program, before=apart) == [f"True {old == 'lives'}"]
 
 
 def test_a_name_server_that_is_silent_holds_nobody(apart, name):

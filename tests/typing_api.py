@@ -379,6 +379,7 @@ def servers() -> tuple[ServerSettings, ...]:
     return (
         ServerSettings("eu", "http://eu/api", auth=Credentials("key", "secret")),
         ServerSettings("us", "http://us/api", weight=2, headers={"X-Gateway": "1"}),
+        ServerSettings("au", "http://au/api", headers=lambda: {"X-Gateway": "1"}),
         *servers_from_env({"CONDUCTOR_SERVER_URL": "http://ap/api"}),
         *servers_from_toml("servers.toml"),
     )

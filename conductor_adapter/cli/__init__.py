@@ -1,9 +1,12 @@
-"""The command line. Importing this needs no extra: what a missing one costs is said by `main`, in one line."""
+"""The command line. Importing this needs no extra: what a missing one costs is said by `main`, in one line.
+
+Nor does it take long: `main` comes first, and then whatever has to be imported.
+"""
 
 import sys
 from collections.abc import Sequence
 
-from conductor_adapter.cli.streams import open_streams, say_error
+from conductor_adapter.cli.signals import end_at_once
 
 __all__ = ["main"]
 
@@ -13,6 +16,9 @@ SERVING = {"demo", "dev-server"}  # commands that need the extra "dev-server" as
 
 def main() -> None:
     """Run the command line; the entry point ``conductor-adapter``."""
+    end_at_once(sys.argv[1:])
+    from conductor_adapter.cli.streams import open_streams, say_error  # noqa: PLC0415 - after the signals
+
     open_streams()
     try:
         from conductor_adapter.cli.app import command  # noqa: PLC0415 - needs the extra "cli"

@@ -16,6 +16,7 @@ from conductor_adapter.cli.outbox import purge, retry, show
 from conductor_adapter.cli.printing import Printer
 from conductor_adapter.cli.run import RunOptions
 from conductor_adapter.cli.run import run as run_workers
+from conductor_adapter.cli.signals import interrupts_raise
 from conductor_adapter.cli.streams import UNREAD, UNWRITABLE, flushed, give_up, say_error, written
 from conductor_adapter.cli.usage import (
     BAD_USAGE,
@@ -133,7 +134,7 @@ def run(  # noqa: PLR0913, PLR0917 - the options of a command
     ] = 0,
     quiet: Annotated[int, typer.Option("-q", "--quiet", count=True, help="Say less.")] = 0,
 ) -> None:
-    """Run workers until SIGTERM or SIGINT: running tasks finish, un-started ones go back.
+    """Run workers until SIGTERM, SIGINT or SIGHUP: running tasks finish, un-started ones go back.
 
     A second signal ends at once, unless it comes within a second of the first.
 
@@ -251,6 +252,8 @@ def outbox_purge(
 
 def command(arguments: Sequence[str]) -> int:
     """Run one command and return its exit status; bad usage is one line on standard error."""
+    if list(arguments[:1]) != ["run"]:  # which has handlers of its own
+        interrupts_raise()
     for name in ("resilience", "conductor_adapter"):
         quiet = logging.getLogger(name)
         quiet.addHandler(logging.NullHandler())  # what they log are events too, and those the commands tell themselves

@@ -16,6 +16,7 @@ from conductor_adapter.cli.logs import print_logs
 from conductor_adapter.cli.outbox import elsewhere, outbox_path
 from conductor_adapter.cli.printing import Printer
 from conductor_adapter.cli.servers import credentials_hint, find_servers
+from conductor_adapter.cli.signals import keep_until_gone
 from conductor_adapter.cli.streams import say_error
 from conductor_adapter.cli.usage import refusing
 from conductor_adapter.declaring import WorkerSpec
@@ -158,12 +159,14 @@ def run(options: RunOptions, printer: Printer) -> int:
     look = threading.Timer(first_look(options.duration), _look, (printer, servers, specs, options.transport))
     look.daemon = True
     look.start()
-    report = run_until_signal(runner, options.duration)
+    report = run_until_signal(runner, options.duration, keep=True)
+    status = 0 if report.clean else LEFT
+    keep_until_gone(status)
     look.cancel()
     if options.duration is not None:
         look.join(LOOK_TIMEOUT)  # what it says belongs above the end
     say_end(printer, ended, report)
-    return 0 if report.clean else LEFT
+    return status
 
 
 def first_look(duration: float | None) -> float:

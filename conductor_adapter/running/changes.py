@@ -1,6 +1,7 @@
 """Changes to a runner while it runs: the part of it that takes them from others (rule P7)."""
 
 from conductor_adapter.declaring import WorkerSpec
+from conductor_adapter.forks import refuse_copy
 from conductor_adapter.running.links import Link
 from conductor_adapter.tasks import Task
 from resilience.polling import Poller
@@ -9,10 +10,14 @@ __all__ = ["Changing"]
 
 
 class Changing:
-    """What a runner lets others change while it runs; a base of `WorkerRunner`, which brings the pollers."""
+    """What a runner lets others change while it runs; a base of `WorkerRunner`, which brings the pollers.
+
+    In a process that was forked from the one it was started in, all of it raises RuntimeError.
+    """
 
     _links: dict[str, Link]
     _pollers: list[tuple[WorkerSpec, Poller[Task]]]
+    _pid: int | None
 
     def pause(self, server: str) -> None:
         """Take no more tasks from ``server`` until `resume`; those that run finish, and results go home.
@@ -50,6 +55,7 @@ class Changing:
             ValueError: no worker has this task type; below 1, or the servers' reserves leave no thread for everybody
                 (TypeError: no whole number).
         """
+        refuse_copy(self._pid)
         found = [poller for spec, poller in self._pollers if spec.task_type == task_type]
         if not found:
             known = ", ".join(sorted({repr(spec.task_type) for spec, _ in self._pollers}))
@@ -58,6 +64,7 @@ class Changing:
             poller.set_capacity(threads)
 
     def _pollers_of(self, server: str) -> list[Poller[Task]]:
+        refuse_copy(self._pid)
         if server not in self._links:
             raise ValueError(f"there is no server called {server!r}: there are {', '.join(map(repr, self._links))}")
         return [poller for _, poller in self._pollers]

@@ -1,6 +1,7 @@
 """A worker's life as values: how it is to run, which phase it is in, how it ended. Pure."""
 
 import enum
+import math
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -81,9 +82,13 @@ def share_of_grace(grace: float, used: float) -> float:
     return max(grace - used, grace * LEAST_FLUSH)
 
 
-def is_another_signal(asked: float, came: float) -> bool:
-    """Whether a signal that ``came`` after stopping was ``asked`` for is one of its own; both on one clock."""
-    return came - asked > SAME_SIGNAL
+def is_another_signal(asked: float, came: float, before: float = -math.inf) -> bool:
+    """Whether a signal that ``came`` after stopping was ``asked`` for is one of its own, all on one clock.
+
+    Whoever sends one every few milliseconds wants nothing else than whoever sent the first: one that comes close upon
+    the one ``before`` is that once more.
+    """
+    return came - asked > SAME_SIGNAL and came - before > SAME_SIGNAL / 10
 
 
 class Deliveries:

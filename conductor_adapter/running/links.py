@@ -29,6 +29,9 @@ class Link:
         settings: which server.
         make_transport: what makes its transport.
         give_up_after: seconds after which a poll's connection is closed; until then a late answer is taken in.
+
+    Attributes:
+        worker_id: how workers call themselves that have no name of their own; set before the first poll.
     """
 
     def __init__(
@@ -37,13 +40,14 @@ class Link:
         self.name = settings.name
         self.server = ConductorServer(settings)
         self.transport = make_transport(settings)
+        self.worker_id = ""
         self.asked = False
         self.answered = False
         self._settings = settings
         self._give_up_after = give_up_after
 
     def source(self, spec: WorkerSpec) -> Source[Task]:
-        """The source of the tasks of one worker, which has a ``worker_id``."""
+        """The source of the tasks of one worker."""
         return Source(
             self.name,
             partial(self._poll, spec),
@@ -68,7 +72,7 @@ class Link:
         )
 
     def _poll(self, spec: WorkerSpec, count: int, wait: float) -> Sequence[Task]:
-        operation = self.server.poll(spec.task_type, spec.worker_id or "", count, wait, spec.domain)
+        operation = self.server.poll(spec.task_type, spec.worker_id or self.worker_id, count, wait, spec.domain)
         self.asked = True
         answer = drive(operation, self.transport, self._give_up_after)
         self.answered = True

@@ -1,6 +1,7 @@
 """What a runner writes to Python's log, for those who listen to no events: trouble with servers, and failing tasks."""
 
 import logging
+import os
 import threading
 from collections import Counter
 
@@ -51,6 +52,10 @@ class Log:
             log.warning("%s: %s %s: %s", server, task_named(task_id, task_type), one, why)
         elif count:
             log.warning("%s: %d tasks of type %r %s, the last is %s: %s", server, count, task_type, many, task_id, why)
+
+    def left_in_copy(self, pid: int | None) -> None:
+        """A process that was forked from the workers' leaves their block, and must not end what is not its own."""
+        log.error("process %s runs no workers: they were started by process %s, and run on there", os.getpid(), pid)
 
     def _counted(self, *what: str) -> int:
         """How often that was the case so far, if it is time to say so; else 0."""

@@ -1,6 +1,7 @@
 """What a runner tells of itself: how its servers stand, why, what became of their tasks, and what is left undone."""
 
 from conductor_adapter.declaring import WorkerSpec
+from conductor_adapter.forks import refuse_copy
 from conductor_adapter.running.books import Books, books_of
 from conductor_adapter.running.counting import Counting
 from conductor_adapter.running.lifecycle import ServerView, StopReport
@@ -16,7 +17,10 @@ STATES = ("backlogged", "caught up", "slow", "suspect")
 
 
 class Reporting:
-    """What a runner tells; a base of `WorkerRunner`, which brings the parts that know."""
+    """What a runner tells; a base of `WorkerRunner`, which brings the parts that know.
+
+    In a process that was forked from the one it was started in, all of it raises RuntimeError.
+    """
 
     _links: dict[str, Link]
     _pollers: list[tuple[WorkerSpec, Poller[Task]]]
@@ -25,6 +29,7 @@ class Reporting:
     _relay: Relay
     _counting: Counting
     _kept_before: int
+    _pid: int | None
 
     def view(self) -> dict[str, ServerView]:
         """How each server stands, by name."""
@@ -32,6 +37,7 @@ class Reporting:
 
     def explain(self) -> dict[str, dict[str, Explanation]]:
         """What each worker asks of each server now, and why: by task type (``domain:type``), then by server."""
+        refuse_copy(self._pid)
         return {_queue_name(spec): poller.explain() for spec, poller in self._pollers}
 
     def books(self) -> dict[str, Books]:
@@ -53,6 +59,7 @@ class Reporting:
         )
 
     def _views(self) -> dict[str, list[SourceView]]:
+        refuse_copy(self._pid)
         views = [poller.view() for _, poller in self._pollers]
         return {name: [view[name] for view in views] for name in self._links}
 

@@ -1,6 +1,7 @@
 """Running workers until a signal says stop; the only place that installs signal handlers."""
 
 import math
+import os
 import signal
 import threading
 import time
@@ -20,7 +21,6 @@ from resilience._checks import check_number
 __all__ = ["run_until_signal", "run_workers"]
 
 MOMENT = 0.5  # seconds that the main thread waits at a time
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
 Told = SimpleQueue[StopReport | BaseException | float]  # how stopping ended, or when a signal came
 
 
@@ -32,10 +32,10 @@ def run_workers(
     duration: float | None = None,
     on_event: RunnerListener | None = None,
 ) -> StopReport:
-    """Run workers until SIGTERM or SIGINT, or for ``duration`` seconds, then stop cleanly.
+    """Run workers until SIGTERM, SIGINT or SIGHUP, or for ``duration`` seconds, then stop cleanly.
 
     A second signal ends the waiting at once; one within a second of the first is the first once more. Handlers are
-    installed in the main thread only, and restored afterwards.
+    installed in the main thread only, and restored afterwards; a program's own handler of SIGHUP is left alone.
 
     Args:
         workers: functions marked with ``@worker``.
@@ -56,19 +56,25 @@ def run_workers(
     return run_until_signal(runner, duration)
 
 
-def run_until_signal(runner: WorkerRunner, duration: float | None = None) -> StopReport:
-    """Start ``runner`` and stop it after a signal or ``duration`` seconds; a second signal ends at once."""
+def run_until_signal(runner: WorkerRunner, duration: float | None = None, *, keep: bool = False) -> StopReport:
+    """Start ``runner`` and stop it after a signal or ``duration`` seconds; a second signal ends at once.
+
+    Args:
+        runner: what is started.
+        duration: seconds; None for no end.
+        keep: whether this process is the command's own: its handlers stay for good, and SIGHUP is always heard.
+    """
     if duration is not None:
         check_number("duration", duration, least=0.0)
     told: Told = SimpleQueue()
-    with _signals_into(told):
+    with _signals_into(told, keep=keep):
         runner.start()
-        _get(told, duration)
+        first = _get(told, duration)
         asked = time.monotonic()
         _stop_apart(runner, told)
-        end = _get(told, None)
-        while isinstance(end, float) and not is_another_signal(asked, end):
-            end = _get(told, None)
+        before, end = first if isinstance(first, float) else -math.inf, _get(told, None)
+        while isinstance(end, float) and not is_another_signal(asked, end, before):
+            before, end = end, _get(told, None)
     if isinstance(end, BaseException):
         raise end
     return end if isinstance(end, StopReport) else runner.report()
@@ -103,18 +109,31 @@ def _get(told: Told, timeout: float | None) -> StopReport | BaseException | floa
 
 
 @contextmanager
-def _signals_into(told: Told) -> Iterator[None]:
-    """Let SIGTERM and SIGINT do nothing but put the time into ``told``: the only thing that is safe in a handler."""
+def _signals_into(told: Told, *, keep: bool) -> Iterator[None]:
+    """Let signals do nothing but put the time into ``told``: the only thing that is safe in a handler."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    pid = os.getpid()
 
-    def put(_signum: int, _frame: FrameType | None) -> None:
-        told.put(time.monotonic())
+    def put(number: int, _frame: FrameType | None) -> None:
+        if os.getpid() == pid:
+            told.put(time.monotonic())
+            return
+        signal.signal(number, signal.SIG_DFL)  # a process that a task function forked is no worker, and ends
+        signal.raise_signal(number)
 
-    before = {number: signal.signal(number, put) for number in SIGNALS}
+    before = {number: signal.signal(number, put) for number in _signals(keep=keep)}
     try:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if not keep:
+                signal.signal(number, handler)
+
+
+def _signals(*, keep: bool) -> list[signal.Signals]:
+    """Those that stop a worker: SIGHUP is not one where it is ignored (nohup), or means something to the program."""
+    handler = signal.getsignal(signal.SIGHUP)
+    hears = handler is not signal.SIG_IGN if keep else handler is signal.SIG_DFL
+    return [signal.SIGTERM, signal.SIGINT] + [signal.SIGHUP] * hears

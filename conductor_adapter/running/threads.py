@@ -4,8 +4,8 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
@@ -13,7 +13,8 @@ from typing import Any, Self
 import attrs
 
 from conductor_adapter.declaring import WorkerSpec, collect_workers
-from conductor_adapter.events import RunnerListener, TaskFailed, TaskLeaseLost
+from conductor_adapter.events import RunnerEvent, RunnerListener, TaskFailed, TaskLeaseLost
+from conductor_adapter.forks import refuse_copy
 from conductor_adapter.protocol import given_up
 from conductor_adapter.running.changes import Changing
 from conductor_adapter.running.counting import Counting
@@ -102,30 +103,40 @@ class WorkerRunner(Changing, Reporting):
         self._deliveries = Deliveries()
         self._phase = Phase.NEW
         self._kept_before = 0  # what could not go back before it stopped was timed out by its server, or will be
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may stop what its thread is just starting
+        self._pid: int | None = None  # of the process that it was started in
+        self._here = threading.local()  # whether a thread is one that stopping waits for
+        self._stopped = threading.Event()
+        self._final: StopReport | None = None
 
     def __repr__(self) -> str:
         return f"<WorkerRunner of {', '.join(s.task_type for s in self._specs)} on {', '.join(self._links)}>"
 
     def start(self) -> None:
-        """Start polling; returns at once.
+        """Start polling; returns once there are all threads, and polls nothing before.
 
         Raises:
             RuntimeError: it was started before; or there are no threads left to run the workers on: what had started
                 is stopped again then, within the configured grace, as after anything else that ends a start half-way.
         """
+        refuse_copy(self._pid)
         with self._lock:
             self._phase = advance(self._phase, Phase.RUNNING)
+            self._pid = os.getpid()
+        self._name()
+        gate = threading.Event()
         try:
             self._relay.start()
             for spec, poller in self._pollers:
-                poller.start(partial(self._run, spec))
+                poller.start(partial(self._run, spec), gate=gate)
         except RuntimeError as error:
             self._stop_what_started()
             raise RuntimeError(f"the workers were not started: {error}: {NO_THREADS}") from error
         except BaseException:
             self._stop_what_started()
             raise
+        finally:
+            gate.set()
 
     def stop(self, grace: float | None = None) -> StopReport:
         """Stop polling, give un-started tasks back, let running ones finish, send what waits.
@@ -133,35 +144,33 @@ class WorkerRunner(Changing, Reporting):
         Args:
             grace: seconds it may take; None for the configured ones.
 
+        May be called again: whoever does so while it stops waits for the end, and gets the report again. From within a
+        task function or a listener, which stopping would have to wait for, it only begins to stop.
+
         Returns:
-            What was left undone.
+            What was left undone; before the end what is left now, be it that ``grace`` is over or that nobody waits.
 
         Raises:
-            RuntimeError: it is being stopped, or was.
             ValueError: ``grace`` is negative or not finite (TypeError: no number); the workers run on.
+            RuntimeError: it was started by the process that this one was forked from.
         """
-        grace = self.config.grace if grace is None else grace
-        check_number("grace", grace, least=0.0)
-        grace = min(grace, threading.TIMEOUT_MAX)
+        seconds = self.config.grace if grace is None else grace
+        check_number("grace", seconds, least=0.0)
+        refuse_copy(self._pid)
         with self._lock:
-            if self._phase is Phase.NEW:
-                self._phase = advance(self._phase, Phase.STOPPED)
-                self._outbox.close()
-                return StopReport(books=self.books())
-            self._phase = advance(self._phase, Phase.STOPPING)
-        self._kept_before = sum(books.kept for books in self.books().values())
-        began = time.monotonic()
-        self._stop_pollers(grace)
-        left = self._relay.close(share_of_grace(grace, time.monotonic() - began))
-        self._stop_pollers(max(0.0, grace - (time.monotonic() - began)))  # what the last answers brought goes back
-        saved = sum(view.left for view in self._relay.view().values())
-        report = attrs.evolve(self.report(), left=left, saved=saved)
-        for link in self._links.values():
-            link.transport.close()
-        self._outbox.close()
-        with self._lock:
-            self._phase = advance(self._phase, Phase.STOPPED)
-        return report
+            before = self._phase
+            if before in (Phase.NEW, Phase.RUNNING):
+                self._phase = advance(before, Phase.STOPPED if before is Phase.NEW else Phase.STOPPING)
+        seconds, waited_for = min(seconds, threading.TIMEOUT_MAX), getattr(self._here, "waited_for", False)
+        if before is Phase.NEW:
+            self._end(StopReport(books=self.books()))
+        elif before is Phase.RUNNING and waited_for:
+            self._stop_apart(seconds)
+        elif before is Phase.RUNNING:
+            self._stop(seconds)
+        elif not waited_for:
+            self._stopped.wait(None if grace is None else seconds)
+        return self._final or self.report()
 
     def __enter__(self) -> Self:
         self.start()
@@ -170,15 +179,27 @@ class WorkerRunner(Changing, Reporting):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._phase is Phase.RUNNING:
+        if self._pid != os.getpid():
+            self._log.left_in_copy(self._pid)
+        elif self._phase is not Phase.STOPPED:
             self.stop()
 
     # -- private -----------------------------------------------------------------------------------------------------
 
     def _adjusted(self, spec: WorkerSpec) -> WorkerSpec:
-        # the results name it too: a server notes it for the task that it sends back with its answer
-        worker_id = spec.worker_id or self.config.worker_id or f"{socket.gethostname()}-{os.getpid()}"
-        return attrs.evolve(spec, worker_id=worker_id, threads=self.config.threads or spec.threads)
+        return attrs.evolve(spec, threads=self.config.threads or spec.threads)
+
+    def _name(self) -> None:
+        """Give workers their names, which name this process, and are in the results too.
+
+        A server notes that one for the task that it sends back with its answer.
+        """
+        name = self.config.worker_id or f"{socket.gethostname()}-{os.getpid()}"
+        for link in self._links.values():
+            link.worker_id = name
+        self._pollers = [
+            (attrs.evolve(spec, worker_id=spec.worker_id or name), poller) for spec, poller in self._pollers
+        ]
 
     def _poller(self, spec: WorkerSpec) -> Poller[Task]:
         try:
@@ -193,6 +214,7 @@ class WorkerRunner(Changing, Reporting):
             raise ValueError(f"worker {spec.task_type!r} has threads={spec.threads}: {error}") from None
 
     def _run(self, spec: WorkerSpec, item: Item[Task]) -> None:
+        self._here.waited_for = True  # this thread runs nothing else
         try:
             self._counting.starts(item.source, item.value)
             result, error = run_attempt(spec, item.value, server=item.source)
@@ -206,12 +228,12 @@ class WorkerRunner(Changing, Reporting):
         if result.status in FAILURES:
             failed = TaskFailed(item.source, spec.task_type, item.value.task_id, result.status, result.reason, error)
             self._log.task_failed(failed)
-            notify(self._on_event, failed)
+            self._tell(failed)
 
     def _breaker_changed(self, calls: str, event: BreakerChanged) -> None:
         changed = attrs.evolve(event, calls=calls)
         self._log.breaker_changed(changed)
-        notify(self._on_event, changed)
+        self._tell(changed)
 
     def _heard_of_polls(self, event: Event) -> None:
         if not isinstance(event, LeaseLost):
@@ -221,14 +243,18 @@ class WorkerRunner(Changing, Reporting):
         task: Task = event.value  # type: ignore[assignment] # values of a poller of tasks
         lost = TaskLeaseLost(event.source, task.task_type, task.task_id, event.error)
         self._log.lease_lost(lost)
-        notify(self._on_event, lost)
+        self._tell(lost)
 
     def _heard(self, event: Event) -> None:
         if isinstance(event, DeliveryEvent):
             self._note_delivery(event)
         elif isinstance(event, DeadLettered) and isinstance(event.error, Refused):
             self._tell_given_up(event)
-        notify(self._on_event, event)
+        self._tell(event)
+
+    def _tell(self, event: RunnerEvent) -> None:
+        with self._waited_for():
+            notify(self._on_event, event)
 
     def _tell_given_up(self, event: DeadLettered) -> None:
         """A server that kept refusing a result is sent a small one in its place: its workflow need not wait."""
@@ -245,8 +271,47 @@ class WorkerRunner(Changing, Reporting):
             poller.deliveries(name, self._deliveries.may_poll(name))
 
     def _stop_what_started(self) -> None:
-        with suppress(RuntimeError):  # somebody stops it already
-            WorkerRunner.stop(self)
+        WorkerRunner.stop(self)
+
+    @contextmanager
+    def _waited_for(self) -> Iterator[None]:
+        """What this thread does now, stopping waits for: it must not wait for the end of stopping in turn."""
+        before, self._here.waited_for = getattr(self._here, "waited_for", False), True
+        try:
+            yield
+        finally:
+            self._here.waited_for = before
+
+    def _stop_apart(self, grace: float) -> None:
+        """Stop in a thread of its own; here, if there is none."""
+        if not _starts(threading.Thread(target=self._stop, args=(grace,), name="stopping", daemon=True)):
+            self._stop(grace)
+
+    def _stop(self, grace: float) -> None:
+        try:
+            with self._waited_for():
+                report = self._drained(grace)
+            with self._lock:
+                self._phase = advance(self._phase, Phase.STOPPED)
+            self._end(report)
+        finally:  # whatever ended it, nobody waits for ever
+            self._stopped.set()
+
+    def _drained(self, grace: float) -> StopReport:
+        self._kept_before = sum(books.kept for books in self.books().values())
+        began = time.monotonic()
+        self._stop_pollers(grace)
+        left = self._relay.close(share_of_grace(grace, time.monotonic() - began))
+        self._stop_pollers(max(0.0, grace - (time.monotonic() - began)))  # what the last answers brought goes back
+        saved = sum(view.left for view in self._relay.view().values())
+        return attrs.evolve(self.report(), left=left, saved=saved)
+
+    def _end(self, report: StopReport) -> None:
+        for link in self._links.values():
+            link.transport.close()
+        self._outbox.close()
+        self._final = report
+        self._stopped.set()
 
     def _stop_pollers(self, grace: float) -> None:
         deadline = time.monotonic() + grace

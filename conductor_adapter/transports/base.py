@@ -2,6 +2,7 @@
 
 import errno
 import os
+import random
 import re
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ __all__ = [
     "MAX_IDLE",
     "USER_AGENT",
     "Transport",
+    "connection_life",
     "drive",
     "headers_of",
     "lacks_descriptors",
@@ -30,6 +32,7 @@ T = TypeVar("T")
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024  # an answer of a batch poll is far smaller; what is larger is not read on
 MAX_IDLE = 15  # seconds a connection may rest; servers close theirs after 20 or more, and a call must not cross that
+LIFE = (180.0, 300.0)  # seconds from which and to which a connection may live, also one that never rests
 DESCRIPTOR_PAUSE = 1.0  # seconds without descriptors; others may close theirs meanwhile
 USER_AGENT = "conductor-resilience"
 _TARGET = re.compile(r"[!-~]*")
@@ -42,6 +45,8 @@ class Transport(Protocol):
 
     It follows no redirect, reads no netrc, keeps connections alive, and is fork-safe. It never sends a call twice, also
     where the connection broke before an answer: a poll that is repeated loses the tasks the first one was handed.
+
+    It follows a server that moves: each connection looks its name up, and lives for `connection_life` at most.
 
     Attributes:
         bounded: whether ``send`` keeps to its timeout in total, whatever the other side does. If not, the timeout
@@ -104,6 +109,11 @@ def _send(transport: Transport, call: HttpCall, timeout: float) -> HttpAnswer:
     if timeout <= 0:
         raise TransportError(TransportErrorKind.TIMEOUT, "no time was left for the next call of the operation")
     return transport.send(call, timeout)
+
+
+def connection_life() -> float:
+    """Seconds after which a new connection takes the place of another: drawn, so that they do not all end at once."""
+    return random.uniform(*LIFE)
 
 
 def lacks_descriptors() -> bool:

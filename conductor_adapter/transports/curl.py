@@ -19,13 +19,14 @@ from conductor_adapter.transports.base import (
     MAX_ANSWER_BYTES,
     MAX_IDLE,
     USER_AGENT,
+    connection_life,
     headers_of,
     lacks_descriptors,
     out_of_descriptors,
     shown,
     target_of,
 )
-from conductor_adapter.transports.environment import ca_bundle, proxy_of
+from conductor_adapter.transports.environment import ca_bundle, proxy_of, trust_advice
 from conductor_adapter.wire import HttpAnswer, HttpCall, OutOfDescriptors, TransportError, TransportErrorKind
 
 __all__ = ["CurlTransport"]
@@ -54,6 +55,7 @@ _KINDS = {
     pycurl.E_UNSUPPORTED_PROTOCOL: TransportErrorKind.BROKEN,  # the answer is no HTTP
     pycurl.E_FTP_WEIRD_SERVER_REPLY: TransportErrorKind.BROKEN,  # the same: the name is older than the meaning
 }
+_UNTRUSTED = (pycurl.E_PEER_FAILED_VERIFICATION, pycurl.E_SSL_CACERT_BADFILE)
 _BEFORE_SENDING = (TransportErrorKind.CONNECT, TransportErrorKind.TLS)
 
 
@@ -140,6 +142,7 @@ class _Handle:
         self._name = settings.name
         self._base = settings.url
         self._limit = max_answer_bytes
+        self._bundle = bundle
         self._headers: tuple[tuple[str, str], ...] | None = None
         self._target: str | None = None
         self._timeout_ms = 0
@@ -168,6 +171,8 @@ class _Handle:
         curl.setopt(pycurl.TCP_KEEPALIVE, 1)
         curl.setopt(pycurl.MAXCONNECTS, 1)
         curl.setopt(pycurl.MAXAGE_CONN, MAX_IDLE)
+        curl.setopt(pycurl.MAXLIFETIME_CONN, math.ceil(connection_life()))
+        curl.setopt(pycurl.DNS_CACHE_TIMEOUT, 0)  # or it would go on for a minute to an address that is no longer right
         curl.setopt(pycurl.UPLOAD_BUFFERSIZE, UPLOAD_BUFFER)
         curl.setopt(pycurl.ACCEPT_ENCODING, "gzip")
         curl.setopt(pycurl.USERAGENT, USER_AGENT)
@@ -266,7 +271,8 @@ class _Handle:
             kind, message = TransportErrorKind.BROKEN, "the connection ended before the answer"
         elif self._curl.getinfo(pycurl.HTTP_CONNECTCODE) >= _REDIRECTS:
             kind = TransportErrorKind.CONNECT  # a proxy refused to make a tunnel
-        return TransportError(kind, f"server {self._name!r}: {shown(message, call)}")
+        advice = trust_advice(message, self._bundle) if code in _UNTRUSTED else ""
+        return TransportError(kind, f"server {self._name!r}: {shown(message, call)}{advice}")
 
 
 def _kept(lines: Iterable[bytes]) -> dict[str, str]:

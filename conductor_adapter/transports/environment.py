@@ -10,31 +10,53 @@ import certifi
 
 from conductor_adapter.server_settings import ServerSettings, is_there, shown_path
 
-__all__ = ["ca_bundle", "proxy_of"]
+__all__ = ["ca_bundle", "proxy_of", "trust_advice"]
+
+_BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")  # the first that is set counts
+_TRUST = re.compile(r"certificate|trust anchor", re.IGNORECASE)
+_OTHER_FAULTS = re.compile(r"expired|not yet valid|revoked|match|common name", re.IGNORECASE)
 
 _PROXY_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
 _PORTS = {"http": 80, "https": 443}
 
 
 def ca_bundle(settings: ServerSettings, environ: Mapping[str, str] = os.environ) -> str | None:
-    """The certificates to trust: the settings', else ``REQUESTS_CA_BUNDLE``, else certifi's.
+    """The certificates to trust: the settings', else the first variable of three that is set, else certifi's.
+
+    The variables are ``REQUESTS_CA_BUNDLE``, ``CURL_CA_BUNDLE`` and ``SSL_CERT_FILE``, in this order.
 
     Returns:
         A file or folder; None when the settings say that nothing is to be checked.
 
     Raises:
-        ValueError: the server needs what ``REQUESTS_CA_BUNDLE`` names, and it does not exist.
+        ValueError: the server needs what a variable names, and it does not exist.
     """
     if not isinstance(settings.verify, bool):
         return settings.verify
     if not settings.verify:
         return None
-    bundle = environ.get("REQUESTS_CA_BUNDLE") or certifi.where()
+    variable = next((name for name in _BUNDLES if environ.get(name)), None)
+    if variable is None:
+        return certifi.where()
+    bundle = environ[variable]
     if settings.url.startswith("https:") and not is_there(bundle):
-        raise ValueError(
-            f"REQUESTS_CA_BUNDLE {shown_path(bundle)!r}: there is no such file or folder; correct or unset it"
-        )
+        raise ValueError(f"{variable} {shown_path(bundle)!r}: there is no such file or folder; correct or unset it")
     return bundle
+
+
+def trust_advice(problem: str, bundle: str | None) -> str:
+    """What to append to the error of a call whose server's certificate was refused: what is trusted, and the way out.
+
+    Args:
+        problem: what the library says; nothing is to be advised when it is not about who signed the certificate.
+        bundle: what is trusted; None if nothing is checked, or if we do not know.
+    """
+    if bundle is None or not _TRUST.search(problem) or _OTHER_FAULTS.search(problem):
+        return ""
+    return (
+        f"; trusted are the certificates in {shown_path(bundle)}: name a bundle with the server's own authority in it "
+        f"with verify= in its settings, or with {', '.join(_BUNDLES[:-1])} or {_BUNDLES[-1]}"
+    )
 
 
 def proxy_of(settings: ServerSettings, environ: Mapping[str, str] = os.environ) -> str | None:

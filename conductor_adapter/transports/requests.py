@@ -18,13 +18,14 @@ from conductor_adapter.transports.base import (
     MAX_ANSWER_BYTES,
     MAX_IDLE,
     USER_AGENT,
+    connection_life,
     headers_of,
     lacks_descriptors,
     out_of_descriptors,
     shown,
     target_of,
 )
-from conductor_adapter.transports.environment import ca_bundle, proxy_of
+from conductor_adapter.transports.environment import ca_bundle, proxy_of, trust_advice
 from conductor_adapter.wire import HttpAnswer, HttpCall, OutOfDescriptors, TransportError, TransportErrorKind
 
 __all__ = ["RequestsTransport"]
@@ -45,9 +46,10 @@ class RequestsTransport:
     Args:
         settings: the server.
         session: used as it is, with its adapters, proxies, headers, auth and TLS settings, by all threads; redirects
-            and netrc stay off. Its adapters must not retry by themselves: a poll that is repeated loses tasks. Without
-            it, each thread has a session of its own: proxies are those of the environment at the time the transport is
-            made, certificates are checked as the settings say.
+            and netrc stay off. Its adapters must not retry by themselves: a poll that is repeated loses tasks. Its
+            connections live for as long as they are in use, also to a server that has moved and still answers.
+            Without it, each thread has a session of its own: proxies are those of the environment at the time the
+            transport is made, certificates are checked as the settings say.
         max_answer_bytes: bytes after which an answer is not read on, decompressed.
 
     Raises:
@@ -119,7 +121,9 @@ class RequestsTransport:
         if _kind(error) is TransportErrorKind.CONNECT and lacks_descriptors():
             return out_of_descriptors(self._settings.name)
         reason = "" if isinstance(error, requests.exceptions.InvalidHeader) else _reason(error)  # shows a header
-        return TransportError(_kind(error), self._text(f"{type(error).__name__}: {shown(reason, call)}"))
+        kind = _kind(error)
+        advice = trust_advice(reason, self._sessions.bundle) if kind is TransportErrorKind.TLS else ""
+        return TransportError(kind, self._text(f"{type(error).__name__}: {shown(reason, call)}{advice}"))
 
     def _text(self, problem: str) -> str:
         return f"server {self._settings.name!r}: {problem}"
@@ -130,6 +134,8 @@ class RequestsTransport:
 
 class _UsersSession:
     """A user's own session, for all threads."""
+
+    bundle: str | None = None  # what it trusts is theirs to say
 
     def __init__(self, session: requests.Session) -> None:
         self._session = session
@@ -151,7 +157,7 @@ class _Sessions:
 
     def __init__(self, settings: ServerSettings) -> None:
         self._settings = settings
-        self._bundle = ca_bundle(settings)
+        self.bundle = ca_bundle(settings)
         self._proxy = proxy_of(settings)
         self._start()
 
@@ -162,14 +168,16 @@ class _Sessions:
         self._pid = os.getpid()
 
     def mine(self) -> requests.Session:
-        """This thread's session, without a connection that rested for too long."""
+        """This thread's session, without a connection that rested or lived for too long."""
         self._leave_to_parent()
         now = time.monotonic()
         session: requests.Session | None = getattr(self._local, "session", None)
         if session is None:
             session = self._local.session = self._new()
-        elif now - self._local.used > MAX_IDLE:
+            self._local.until = now + connection_life()
+        elif now - self._local.used > MAX_IDLE or now > self._local.until:
             session.close()
+            self._local.until = now + connection_life()
         self._local.used = now
         return session
 
@@ -192,10 +200,10 @@ class _Sessions:
         session.headers["Accept-Encoding"] = "gzip"
         session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
         session.trust_env = False  # it would read netrc, and choose proxies and the bundle in its own way
-        session.verify = self._bundle or False
+        session.verify = self.bundle or False
         if self._proxy:
             session.proxies["all"] = self._proxy
-        adapter = _Adapter(checked=self._bundle is not None)
+        adapter = _Adapter(checked=self.bundle is not None)
         session.mount("http://", adapter)
         session.mount("https://", adapter)
         with self._lock:

@@ -336,9 +336,10 @@ class Roster:
         late = track.abandoned.pop(request.number, None)
         if late is not None:
             return track, late, True
-        flight, track.live = track.live, None
-        if flight is None or flight.request is not request:
+        flight = track.live
+        if flight is None or flight.request is not request:  # the one that is in flight is another, and goes on
             raise ValueError(f"{request} is not in flight: tell of each poll once")
+        track.live = None
         return track, flight, False
 
     def _receive(self, track: Track, values: Sequence[object], now: float, *, owed: bool) -> None:

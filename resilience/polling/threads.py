@@ -135,16 +135,22 @@ class Poller(Changing[V]):
         while not self._stopping:
             yield from self.take(self._config.poll_wait, 1)
 
-    def start(self, handler: Callable[[Item[V]], object]) -> None:
+    def start(self, handler: Callable[[Item[V]], object], *, gate: threading.Event | None = None) -> None:
         """Run ``handler(item)`` for every item on ``capacity`` threads, without blocking the caller.
 
         An item is done when its handler returns; what a handler raises becomes a `HandlerFailed` event.
 
+        Args:
+            handler: what is to be done with an item.
+            gate: nothing is polled before it is set. Whoever starts hundreds of pollers starts them before one gate:
+                else the work of the first ones takes the time that the others need to get their threads. It must be
+                set for the threads to end, too.
+
         Raises:
             RuntimeError: it was started before.
         """
-        self._keep_time()
-        self._units.start(handler, self._capacity)
+        self._keep_time(gate)
+        self._units.start(handler, self._capacity, gate)
 
     def run(self, handler: Callable[[Item[V]], object]) -> None:
         """Like `start`, and wait until somebody, in another thread, calls `stop`."""
@@ -322,14 +328,16 @@ class Poller(Changing[V]):
 
     # -- time --------------------------------------------------------------------------------------------------------
 
-    def _keep_time(self) -> None:
+    def _keep_time(self, gate: threading.Event | None = None) -> None:
         with self._lock:
             if self._keeper is None:
-                keeper = threading.Thread(target=self._watch, name="poller-time", daemon=True)
+                keeper = threading.Thread(target=self._watch, args=(gate,), name="poller-time", daemon=True)
                 keeper.start()
                 self._keeper = keeper
 
-    def _watch(self) -> None:
+    def _watch(self, gate: threading.Event | None) -> None:
+        if gate is not None:
+            gate.wait()
         resting = True
         while resting:
             looked = self._polling.expire(), self._returns.expire(), self._beats.beat()

@@ -57,20 +57,21 @@ class Units(Generic[V]):
         self._handler: Callable[[Item[V]], object] | None = None
         self._lock = threading.Lock()
         self._threads = 0  # that were ever made
+        self._gate: threading.Event | None = None
         self._working = 0  # that are units now
         self._wanted = 0
 
     # -- threads -----------------------------------------------------------------------------------------------------
 
-    def start(self, handler: Callable[[Item[V]], object], count: int) -> None:
-        """Run ``handler`` on ``count`` threads.
+    def start(self, handler: Callable[[Item[V]], object], count: int, gate: threading.Event | None) -> None:
+        """Run ``handler`` on ``count`` threads, once ``gate`` is set.
 
         Raises:
             RuntimeError: it runs already.
         """
         if self._handler is not None:
             raise RuntimeError("this poller is running already: make another one for another handler")
-        self._handler = handler
+        self._handler, self._gate = handler, gate
         self.resize(count)
 
     def resize(self, count: int) -> None:
@@ -105,6 +106,8 @@ class Units(Generic[V]):
             return surplus
 
     def _work(self, handler: Callable[[Item[V]], object]) -> None:
+        if self._gate is not None:
+            self._gate.wait()
         item = self._first()
         while item is not None:
             try:
