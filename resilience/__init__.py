@@ -51,6 +51,7 @@ from resilience.events import (
     HandlerFailed,
     ItemsArrived,
     ItemsArrivedLate,
+    LeaseGivenUp,
     LeaseLost,
     Listener,
     OutboxFailed,
@@ -59,6 +60,7 @@ from resilience.events import (
     PollOverdue,
     PollTimedOut,
     RowsKept,
+    ThreadUnavailable,
     Undelivered,
 )
 from resilience.fan_out import FanOutExecutor, Session
@@ -108,6 +110,7 @@ __all__ = [
     "Item",
     "ItemsArrived",
     "ItemsArrivedLate",
+    "LeaseGivenUp",
     "LeaseLost",
     "Listener",
     "MemoryStore",
@@ -137,6 +140,7 @@ __all__ = [
     "Stock",
     "Store",
     "Tally",
+    "ThreadUnavailable",
     "Throttled",
     "TimedOut",
     "Undeliverable",

@@ -1,13 +1,33 @@
 """Checks of options: every refusal names the option, the value, and what would do instead."""
 
+import difflib
+import functools
+import inspect
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import attrs
 
 if TYPE_CHECKING:
     from attrs import Attribute
 
-__all__ = ["check_function", "check_number", "check_whole", "function", "number", "text", "truth", "whole"]
+__all__ = [
+    "check_function",
+    "check_number",
+    "check_plain",
+    "check_whole",
+    "function",
+    "number",
+    "plain",
+    "refuse_unrun",
+    "teaches_options",
+    "text",
+    "truth",
+    "whole",
+]
+
+C = TypeVar("C")
 
 Validator = Callable[[Any, "Attribute[Any]", Any], None]
 
@@ -51,6 +71,95 @@ def check_function(name: str, value: object) -> None:
 def function(_: object, attribute: "Attribute[Any]", value: object) -> None:
     """An attrs validator that is ``check_function`` for the field it stands at."""
     check_function(attribute.name, value)
+
+
+def check_plain(name: str, value: object, *, generator: bool = False) -> None:
+    """Refuse ``value`` unless it is a function that has run when it returns.
+
+    Args:
+        name: the option.
+        value: what was given.
+        generator: whether it may be a generator function.
+    """
+    check_function(name, value)
+    inner: Any = value
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    for code in (inner, type(inner).__call__):
+        if inspect.iscoroutinefunction(code) or inspect.isasyncgenfunction(code):
+            raise TypeError(
+                f"{name} must be a plain function, not the async function {value!r}: it is called in a thread, where"
+                " nobody awaits it; write `def`, and asyncio.run(...) inside if it has to await something"
+            )
+        if inspect.isgeneratorfunction(code) and not generator:
+            raise TypeError(
+                f"{name} must be a plain function, not the generator function {value!r}: nothing of it would run;"
+                " return instead of yield"
+            )
+
+
+def plain(*, generator: bool = False) -> Validator:
+    """An attrs validator that is ``check_plain`` for the field it stands at."""
+    return lambda _, attribute, value: check_plain(attribute.name, value, generator=generator)
+
+
+def refuse_unrun(name: str, value: object, *, generator: bool = False) -> None:
+    """Refuse what the function given as ``name`` returned, if it is an awaitable or a generator that has not run.
+
+    A coroutine is closed, so that there is no warning that it was never awaited.
+
+    Raises:
+        TypeError: it is one.
+    """
+    if not (inspect.isawaitable(value) or inspect.isasyncgen(value) or (inspect.isgenerator(value) and not generator)):
+        return
+    if inspect.iscoroutine(value):
+        value.close()
+    raise TypeError(
+        f"{name} returned {type(value).__name__!r}, which has not run: it is called in a thread, where nobody awaits"
+        " or iterates what it returns; do the work before it returns, with asyncio.run(...) if need be"
+    )
+
+
+def teaches_options(**nested: type) -> Callable[[type[C]], type[C]]:
+    """A decorator for an attrs class of options: one that it does not have is answered with what to write instead.
+
+    Args:
+        nested: options that are such classes themselves, by name: an option of theirs is found there.
+    """
+
+    def teach(cls: type[C]) -> type[C]:
+        known = [field.alias or field.name for field in attrs.fields(cls) if field.init]  # type: ignore[arg-type]
+        init = cls.__init__
+
+        @functools.wraps(init)
+        def checked(self: C, *arguments: object, **options: object) -> None:
+            for name, value in options.items():
+                if name not in known:
+                    raise TypeError(_advice(cls.__name__, known, nested, name, value))
+            init(self, *arguments, **options)
+
+        cls.__init__ = checked  # type: ignore[method-assign, assignment]
+        return cls
+
+    return teach
+
+
+def _advice(owner: str, known: list[str], nested: Mapping[str, type], name: str, value: object) -> str:
+    """What to write instead of an option that ``owner`` does not have."""
+    options = {f"{own}=": own for own in known}
+    for outer, kind in nested.items():
+        options |= {f"{outer}={kind.__name__}({f.name}=": f.name for f in attrs.fields(kind)}
+    same = [start for start, own in options.items() if own == name]
+    part = [start for start, own in options.items() if name in own.split("_") or own in name.split("_")]
+    alike = difflib.get_close_matches(name, options.values())
+    near = [start for start, own in options.items() if own in alike]
+    told = same or list(dict.fromkeys([*part, *near]))
+    if not told:
+        return f"{owner} has no option {name!r}: it has {', '.join(known)}"
+    shown = repr(value) if isinstance(value, (int, float)) else "..."  # a text may be a secret
+    written = [f"{start}{shown}{')' if '(' in start else ''}" for start in told[:3]]
+    return f"{owner} has no option {name!r}: write {' or '.join(written)}"
 
 
 def truth(_: object, attribute: "Attribute[Any]", value: object) -> None:

@@ -1,10 +1,12 @@
 """What happened, as frozen values; every part that tells of events takes one ``on_event(event)``.
 
-Listeners run with no lock held, in the thread where the event came about; one that raises is logged and harms nobody.
+Listeners run with no lock held, in the thread where the event came about. What one raises is logged and goes no
+further, `SystemExit` included; but for the main thread, see `notify`.
 """
 
 import enum
 import logging
+import threading
 from collections.abc import Callable
 from typing import TypeVar, Union
 
@@ -25,6 +27,7 @@ __all__ = [
     "HandlerFailed",
     "ItemsArrived",
     "ItemsArrivedLate",
+    "LeaseGivenUp",
     "LeaseLost",
     "Listener",
     "OutboxFailed",
@@ -33,7 +36,9 @@ __all__ = [
     "PollOverdue",
     "PollTimedOut",
     "RowsKept",
+    "ThreadUnavailable",
     "Undelivered",
+    "ends_program",
     "notify",
 ]
 
@@ -140,7 +145,7 @@ class GiveBackFailed:
 class LeaseLost:
     """The lease of an item of ``source`` is over, and it could not be extended; somebody else may be given the item.
 
-    Nothing is done about the item itself: it runs on.
+    An item that runs goes on; one that has not started is dropped (``Tally.dropped``).
 
     Attributes:
         source: where the item came from.
@@ -151,6 +156,38 @@ class LeaseLost:
     source: str
     value: object = attrs.field(repr=False)
     error: BaseException
+
+
+@attrs.frozen
+class LeaseGivenUp:
+    """The lease of an item of ``source`` was extended for ``max_lease`` seconds and is not extended any more.
+
+    The item goes on; when its lease is over, somebody else may be given it.
+
+    Attributes:
+        source: where the item came from.
+        value: the item's value; not shown.
+        max_lease: seconds since it arrived.
+    """
+
+    source: str
+    value: object = attrs.field(repr=False)
+    max_lease: float
+
+
+@attrs.frozen
+class ThreadUnavailable:
+    """The system had no thread for ``purpose``; what it was for is tried again, and not reported until it worked.
+
+    Attributes:
+        source: whose poll or item it was for.
+        purpose: ``a poll`` or ``a unit``.
+        reason: what the system said.
+    """
+
+    source: str
+    purpose: str
+    reason: str
 
 
 @attrs.frozen
@@ -285,6 +322,8 @@ Event = Union[  # noqa: UP007 - one name for all, also in annotations of user co
     GaveBack,
     GiveBackFailed,
     LeaseLost,
+    LeaseGivenUp,
+    ThreadUnavailable,
     HandlerFailed,
     DeliveryFailed,
     DeliveryRefused,
@@ -301,10 +340,21 @@ Listener = Callable[[Event], None]
 
 
 def notify(listener: Callable[[E], None] | None, event: E) -> None:
-    """Tell ``listener`` of ``event``; call it with no lock held. What it raises is logged, never passed on."""
+    """Tell ``listener`` of ``event``; call it with no lock held. What it raises is logged and not passed on.
+
+    The exception is what ends the program in the main thread: `KeyboardInterrupt`, `SystemExit` and every other
+    `BaseException` that is not an `Exception` may come out of a signal handler there, so it is passed on.
+    """
     if listener is None:
         return
     try:
         listener(event)
-    except Exception:  # a listener is somebody else's code: it must not take a poll or a breaker down with it
+    except BaseException as error:  # a listener must not take a poll, a breaker or a thread down with it
+        if ends_program(error):
+            raise
         log.exception("listener %r raised on %r", listener, event)
+
+
+def ends_program(error: BaseException) -> bool:
+    """Whether ``error``, just caught, is to end the program: not an `Exception`, and raised in the main thread."""
+    return not isinstance(error, Exception) and threading.current_thread() is threading.main_thread()

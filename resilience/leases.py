@@ -4,8 +4,8 @@ A source that lends an item for a while, and hands it to somebody else unless it
 moment nobody here knows: between the sending of a call and the arrival of its answer. Heartbeats count from the former,
 giving up from the latter; so the first is never too late, and no lease that may still hold is given up.
 
-The heartbeats of one key do not wait for those of another. Those of one key go out one at a time while they are
-answered; what that costs one of them is bounded, see `Leases.due`.
+The heartbeats of one key do not wait for those of another. Those of one key go out one at a time as long as that is
+enough; as many as are needed, up to a bound, go out side by side when it is not. See `Leases.due`.
 """
 
 import heapq
@@ -20,7 +20,7 @@ import attrs
 from resilience._checks import check_number
 from resilience.backoff import Backoff
 
-__all__ = ["MAX_CALLS", "Extension", "Lease", "Leases", "check_seconds"]
+__all__ = ["MAX_CALLS", "MAX_UNANSWERED", "Extension", "Lease", "Leases", "check_seconds"]
 
 FIRST_AT = 0.8  # of the lease; Conductor's own workers extend theirs then
 TRY_FOR = 0.1  # of the lease: a heartbeat that hangs for so long leaves time for another one
@@ -28,7 +28,8 @@ LONGEST_TRY = 5.0  # seconds; the longest of leases need no longer to tell that 
 LONGEST_CALL = 10.0  # seconds until a call that hangs must end; until then its answer counts
 BESIDE_AFTER = 0.05  # of the lease: so long a heartbeat waits for another one of its key
 LONGEST_WAIT = 1.0  # seconds; the same for the longest of leases
-MAX_CALLS = 8  # of one key in flight at once, those that hang included
+MAX_CALLS = 64  # of one key in flight at once, those that hang included
+MAX_UNANSWERED = 8  # the same for a key that does not answer; each answer allows one more
 SHORTEST = 1e-3  # seconds; nothing is timed more finely
 NEVER = math.inf
 SLACK = 64  # entries that may linger before a queue is swept
@@ -58,8 +59,10 @@ class Lease:
         turn: how often what is to be done about it has changed; what was noted for an older turn is void.
         failures: attempts to extend it that have failed since.
         error: what the last of them came to.
+        give_up_at: when it is extended no longer, however long its item runs.
         in_flight: heartbeats of it that have not ended.
         ended: whether there is nothing to be extended any more.
+        lost: whether that is because it could not be extended.
     """
 
     key: Hashable
@@ -67,11 +70,17 @@ class Lease:
     seconds: float
     held_from: float
     over_at: float
+    give_up_at: float = NEVER
     turn: int = 0
     failures: int = 0
     error: BaseException | None = None
     in_flight: int = 0
     ended: bool = False
+    lost: bool = False
+
+    def is_lost(self, now: float) -> bool:
+        """Whether somebody else may have been given its item by ``now``."""
+        return self.lost or now >= self.over_at
 
     def end(self) -> None:
         """Its item is done or goes back: stop extending it. One step that needs no lock."""
@@ -110,14 +119,17 @@ class Leases:
 
     Args:
         rng: draws the jitter of pauses after a failure.
+        max_lease: seconds from its arrival for which an item is extended; infinite: as long as it takes.
     """
 
-    def __init__(self, rng: random.Random | None = None) -> None:
+    def __init__(self, rng: random.Random | None = None, max_lease: float = NEVER) -> None:
         self._rng = rng or random.Random()
+        self._max_lease = max_lease
         self._numbers = itertools.count()
         self._timed = _Queue()
         self._lines: dict[Hashable, _Line] = {}  # of keys that wait for something
         self._lost: list[Lease] = []
+        self._given_up: list[Lease] = []
         self._told = NEVER
 
     def begin(self, key: Hashable, value: object, seconds: float, *, asked: float, now: float) -> Lease:
@@ -134,25 +146,30 @@ class Leases:
             ValueError: ``seconds`` is no finite number above 0 (TypeError: no number).
         """
         check_seconds(seconds)
-        lease = Lease(key, value, seconds, asked, now + seconds)
-        self._timed.add(asked + FIRST_AT * seconds, next(self._numbers), lease)
+        lease = Lease(key, value, seconds, asked, now + seconds, now + self._max_lease)
+        self._timed.add(min(asked + FIRST_AT * seconds, lease.give_up_at), next(self._numbers), lease)
         return lease
 
     def due(self, now: float) -> list[Extension]:
         """Which heartbeats to send now; they count as sent.
 
         A due one is sent at once if none of its key is in flight but those that hang. Otherwise it waits for a
-        twentieth of its lease (1 s at most), and is then sent beside them; never more than ``MAX_CALLS`` at once. So
-        as long as fewer than that hang, none of a key is held up for longer.
+        twentieth of its lease (1 s at most), and is then sent beside them. ``MAX_UNANSWERED`` of a key may be in
+        flight at once, and one more for each that was answered, ``MAX_CALLS`` in all; when one hangs, and none was
+        answered since it was sent, it is ``MAX_UNANSWERED`` again. So as long as fewer than that hang, none of a key
+        is held up for longer; and a key that answers has as many as it needs.
         """
         while self._timed.has_until(now):
             at, lease = self._timed.take()
             if now >= lease.over_at:
                 self._lose(lease)
+            elif now >= lease.give_up_at:
+                lease.ended = True
+                self._given_up.append(lease)
             else:
                 line = self._lines.setdefault(lease.key, _Line())
                 line.waiting.add(at + min(BESIDE_AFTER * lease.seconds, LONGEST_WAIT), next(self._numbers), lease)
-                self._timed.add(lease.over_at, next(self._numbers), lease)
+                self._timed.add(min(lease.over_at, lease.give_up_at), next(self._numbers), lease)
         sent = [self._send(line, now) for line in self._lines.values() for _ in line.ready(now)]
         if not sent and self._lines:
             self._lines = {key: line for key, line in self._lines.items() if not line.is_empty()}
@@ -160,7 +177,7 @@ class Leases:
 
     def extended(self, extension: Extension, now: float) -> None:
         """A heartbeat succeeded, be it late: its lease began anew, between its sending and ``now``."""
-        self._land(extension)
+        self._land(extension, now)
         lease = extension.lease
         if lease.ended:
             return
@@ -181,7 +198,7 @@ class Leases:
             hint: seconds that the source asked to be left alone; but the last attempt is made.
             final: whether the source said that no other one will succeed.
         """
-        self._land(extension)
+        self._land(extension, now)
         self._fail(extension, error, now, hint=hint, final=final)
 
     def hangs(self, extension: Extension, now: float) -> None:
@@ -190,6 +207,8 @@ class Leases:
         extension.hangs = True
         line.prompt -= 1
         line.hanging += 1
+        if line.answered_at < extension.sent_at:
+            line.allowed = MAX_UNANSWERED
         error = TimeoutError(f"no answer to a heartbeat within {extension.patience:.3g} s")
         self._fail(extension, error, now, hint=0.0, final=False)
 
@@ -197,6 +216,11 @@ class Leases:
         """The leases that were lost since the last call; nothing is done for them any more."""
         lost, self._lost = self._lost, []
         return lost
+
+    def drain_given_up(self) -> list[Lease]:
+        """The leases that have been extended for as long as they may since the last call; likewise."""
+        given_up, self._given_up = self._given_up, []
+        return given_up
 
     def next_at(self, now: float) -> float:
         """When to call `due` again if nothing happens before; infinite: never.
@@ -221,10 +245,12 @@ class Leases:
         self._put_off(lease, lease.over_at)
         return Extension(lease, lease.value, now, patience, max(min(left, LONGEST_CALL), patience), lease.turn)
 
-    def _land(self, extension: Extension) -> None:
+    def _land(self, extension: Extension, now: float) -> None:
         """A heartbeat is in flight no longer."""
         extension.lease.in_flight -= 1
         line = self._lines[extension.lease.key]
+        line.answered_at = now
+        line.allowed = min(line.allowed + 1, MAX_CALLS)
         if extension.hangs:
             line.hanging -= 1
         else:
@@ -249,12 +275,12 @@ class Leases:
         self._put_off(lease, again)
 
     def _put_off(self, lease: Lease, at: float) -> None:
-        """Look at the lease ``at`` that time, and not before."""
+        """Look at the lease ``at`` that time, and not before; but for its end."""
         lease.turn += 1
-        self._timed.add(at, next(self._numbers), lease)
+        self._timed.add(min(at, lease.give_up_at), next(self._numbers), lease)
 
     def _lose(self, lease: Lease) -> None:
-        lease.ended = True
+        lease.ended = lease.lost = True
         self._lost.append(lease)
 
 
@@ -295,10 +321,12 @@ class _Line:
         self.waiting = _Queue()
         self.prompt = 0
         self.hanging = 0
+        self.allowed = MAX_UNANSWERED
+        self.answered_at = -NEVER
 
     def next_at(self) -> float:
         first = self.waiting.first()
-        if first == NEVER or self.prompt + self.hanging >= MAX_CALLS:
+        if first == NEVER or self.prompt + self.hanging >= self.allowed:
             return NEVER
         return first if self.prompt else -NEVER
 

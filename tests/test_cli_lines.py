@@ -28,12 +28,14 @@ from resilience import (
     HandlerFailed,
     ItemsArrived,
     ItemsArrivedLate,
+    LeaseGivenUp,
     OutboxFailed,
     OutboxResumed,
     PollFailed,
     PollOverdue,
     PollTimedOut,
     RowsKept,
+    ThreadUnavailable,
     Undelivered,
 )
 
@@ -60,6 +62,8 @@ SENTENCES: list[tuple[RunnerEvent, str]] = [
     (DeadLettered("eu", "t1", "No such task"), "refused for good: No such task"),
     (Undelivered("eu", "t1"), "task t1 was left undelivered"),
     (GaveBack("eu", 2, "stopping"), "2 tasks given back un-started (stopping)"),
+    (LeaseGivenUp("eu", "task", 3600.0), "runs for more than 3600 s (max_lease)"),
+    (ThreadUnavailable("eu", "a poll", "can't start new thread"), "a poll has to wait: can't start new thread"),
     (GiveBackFailed("eu", 1, DOWN), "1 task could not be given back, the server times them out: down"),
     (HandlerFailed("eu", DOWN), "a task could not be handled: down"),
     (TaskFailed("eu", "greet", "t1", TaskStatus.FAILED, "down"), "task t1 of type 'greet' failed: down"),

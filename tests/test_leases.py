@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from resilience.leases import LONGEST_CALL, LONGEST_TRY, MAX_CALLS, SLACK, Extension, Lease, Leases
+from resilience.leases import LONGEST_CALL, LONGEST_TRY, MAX_CALLS, MAX_UNANSWERED, SLACK, Extension, Lease, Leases
 
 ERROR = OSError("no")
 
@@ -157,19 +157,41 @@ def test_one_that_hangs_is_not_waited_for() -> None:
     assert [e.sent_at for e in desk.until(8.1)] == [8.1]
 
 
-def test_no_more_than_eight_of_a_key_are_in_flight() -> None:
+def test_no_more_than_eight_of_a_key_that_does_not_answer_are_in_flight() -> None:
     """Hung calls cost threads; the ninth is sent when one of them has ended."""
     desk = Desk()
-    for _ in range(MAX_CALLS + 1):
+    for _ in range(MAX_UNANSWERED + 2):
         desk.begin(seconds=1000.0)
 
     sent = desk.until(802.0)
-    assert len(sent) == MAX_CALLS
+    assert len(sent) == MAX_UNANSWERED
     for extension in sent:
         desk.leases.hangs(extension, 810.0)
     assert desk.until(810.0) == []
     desk.leases.failed(sent[0], ERROR, 810.0)
-    assert len(desk.until(810.0)) == 1
+    assert len(desk.until(810.0)) == 2  # it answers: as many again, and one more
+
+
+def test_a_key_that_answers_has_as_many_in_flight_as_it_needs_up_to_a_bound() -> None:
+    """Each answer allows one more; when one hangs and none was answered since, it is eight again."""
+    desk = Desk()
+    for _ in range(200):
+        desk.begin(seconds=1000.0)
+    desk.until(801.0)
+    for _ in range(100):
+        desk.leases.extended(desk.sent.pop(0), desk.now)
+        desk.until(desk.now)
+    assert len(desk.sent) == MAX_CALLS
+
+    desk.leases.hangs(desk.sent[0], desk.now)
+    desk.leases.extended(desk.sent.pop(1), desk.now)
+    assert len(desk.until(desk.now)) == 1  # it was answered since: nothing changes
+    desk.now += 10.0
+    for extension in desk.sent:
+        if not extension.hangs and extension.sent_at < desk.now:
+            desk.leases.hangs(extension, desk.now)
+    desk.leases.failed(desk.sent.pop(0), ERROR, desk.now)
+    assert len(desk.until(desk.now)) <= 1
 
 
 def test_keys_do_not_wait_for_each_other() -> None:
@@ -489,7 +511,7 @@ class Machine(RuleBasedStateMachine):
                 continue
             assert self.now < item.over
             flying = self.of(item.key)
-            if item.newest is None and len(flying) < MAX_CALLS:
+            if item.newest is None and len(flying) < MAX_UNANSWERED:
                 patience = min(item.seconds / 20, 1.0) if any(not e.hangs for e in flying) else 0.0
                 assert self.now <= item.latest + patience + 1e-9
         assert all(len(self.of(key)) <= MAX_CALLS for key in "abc")

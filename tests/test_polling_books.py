@@ -20,6 +20,7 @@ from resilience.polling.holding import Held
 
 CONFIG = PollConfig(poll_wait=1.0, overdue_after=0.5, poll_timeout=5.0, give_up_after=30.0, max_hold=5.0)
 HELD, EXECUTING, FINISHED, GOING, BACK, KEPT = "held", "executing", "finished", "giving_back", "given_back", "kept"
+DROPPED = "dropped"
 PAST = ""  # owns what nobody asks for by name any more
 
 
@@ -53,6 +54,7 @@ class BooksLife(RuleBasedStateMachine):
         self.entries: list[Entry] = []
         self.flights: list[tuple[PollRequest, int]] = []  # and the generation of its source
         self.abandoned: set[int] = set()
+        self.revoked: set[int] = set()
         self.step()
 
     # -- the world's own account -------------------------------------------------------------------------------------
@@ -80,7 +82,7 @@ class BooksLife(RuleBasedStateMachine):
     def forget(self, name: str) -> None:
         """The counts of a removed source are past once nothing of it runs any more."""
         if name not in self.names and not self.runs(name):
-            self.fold(name, [FINISHED, GOING, BACK, KEPT])
+            self.fold(name, [FINISHED, GOING, BACK, KEPT, DROPPED])
 
     def fold(self, name: str, places: list[str]) -> None:
         """What was counted under this name and is there is counted as past."""
@@ -100,7 +102,7 @@ class BooksLife(RuleBasedStateMachine):
         mine = [entry for entry in self.entries if owner in (None, entry.owner)]
         places = Counter(entry.place for entry in mine)
         return {
-            **{place: places[place] for place in (HELD, EXECUTING, FINISHED, GOING, BACK, KEPT)},
+            **{place: places[place] for place in (HELD, EXECUTING, FINISHED, GOING, BACK, KEPT, DROPPED)},
             "received": len(mine),
             "started": sum(entry.started for entry in mine),
             "late": sum(entry.late is not None and owner in (None, entry.late) for entry in self.entries),
@@ -159,7 +161,9 @@ class BooksLife(RuleBasedStateMachine):
         """A poll brings all that it asked for, less, or nothing."""
         request, generation, late = self.land(data)
         values = [object() for _ in range(round(request.count * much))]
-        self.arrive(request.source, generation, values, late=late)
+        came = self.arrive(request.source, generation, values, late=late)
+        for entry in came if request.number in self.revoked else []:
+            entry.place = GOING
         self.planner.answered(request, values, self.now)
         self.step()
 
@@ -170,7 +174,8 @@ class BooksLife(RuleBasedStateMachine):
         request, generation, late = self.land(data)
         count = min(good, request.count) + (more if good >= request.count else 0)
         values = [object() for _ in range(count)]
-        for entry in self.arrive(request.source, generation, values, late=late)[request.count :]:
+        came = self.arrive(request.source, generation, values, late=late)
+        for entry in came[0 if request.number in self.revoked else request.count :]:
             entry.place = GOING
         self.planner.failed(request, OSError("down"), self.now, values=values)
         self.step()
@@ -182,6 +187,63 @@ class BooksLife(RuleBasedStateMachine):
         request, _ = data.draw(st.sampled_from([f for f in self.flights if f[0].number not in self.abandoned]))
         self.abandoned.add(request.number)
         self.planner.timed_out(request, self.now)
+        self.step()
+
+    @precondition(lambda self: any(r.number not in self.abandoned for r, _ in self.flights))
+    @rule(data=st.data())
+    def revoke(self, data: st.DataObject) -> None:
+        """Whoever sends a poll is interrupted: what it brings all the same goes back, and is late."""
+        request, generation = data.draw(st.sampled_from([f for f in self.flights if f[0].number not in self.abandoned]))
+        self.planner.revoked(request, self.now)
+        if request.source in self.names and generation == self.generations[request.source]:
+            self.abandoned.add(request.number)
+            self.revoked.add(request.number)
+        self.step()
+
+    @precondition(lambda self: self.some(HELD))
+    @rule(data=st.data())
+    def lose(self, data: st.DataObject) -> None:
+        """The lease of a held item is lost."""
+        entry = data.draw(st.sampled_from(self.some(HELD)))
+        self.planner.drop(lambda value: self.by_value[id(value)] is entry)
+        entry.place = DROPPED
+        self.step()
+
+    @rule(limit=st.integers(1, 6))
+    def start_what_is_lost(self, limit: int) -> None:
+        """That a lease is lost is seen when its item is about to start."""
+        started = self.planner.start(limit)
+        self.begun(started)
+        for held in started:
+            entry = self.by_value[id(held.value)]
+            entry.place, entry.started = DROPPED, False
+        self.planner.drop_started(started)
+        self.step()
+
+    @precondition(lambda self: self.returning)
+    @rule(data=st.data())
+    def lose_what_goes_back(self, data: st.DataObject) -> None:
+        """That a lease is lost is seen when its item is about to go back."""
+        held = self.returning.pop(data.draw(st.integers(0, len(self.returning) - 1)))
+        self.by_value[id(held.value)].place = DROPPED
+        self.planner.drop_returned([held])
+
+    @rule(limit=st.integers(1, 6), gone=st.booleans())
+    def put_back(self, limit: int, gone: bool) -> None:
+        """Whoever takes items is interrupted, and meanwhile their source may have been removed."""
+        started = self.planner.start(limit)
+        self.begun(started)
+        back = list(self.returning)
+        self.returning.clear()
+        if gone and self.names:
+            self.leave(self.names[0])
+        self.planner.put_back(started, back, [], self.now)
+        for held in started:
+            entry = self.by_value[id(held.value)]
+            if held.track.removed:
+                self.end(entry, GOING)
+            else:
+                entry.place, entry.started = HELD, False
         self.step()
 
     @rule(limit=st.integers(0, 6))
@@ -253,7 +315,7 @@ class BooksLife(RuleBasedStateMachine):
         """A source comes, or comes again: what still runs of the former one takes its units, and is its own."""
         if name in self.names:
             return
-        self.fold(name, [FINISHED, GOING, BACK, KEPT])
+        self.fold(name, [FINISHED, GOING, BACK, KEPT, DROPPED])
         self.planner.add(Source(name, print))
         self.generations[name] += 1
         self.names.append(name)
@@ -263,13 +325,16 @@ class BooksLife(RuleBasedStateMachine):
     @rule(data=st.data())
     def remove(self, data: st.DataObject) -> None:
         """A source goes; what it brought and what did not start goes back."""
-        name = data.draw(st.sampled_from(self.names))
+        self.leave(data.draw(st.sampled_from(self.names)))
+        self.step()
+
+    def leave(self, name: str) -> None:
+        """What becomes of the items of a source that goes."""
         self.names.remove(name)
         for entry in self.some(HELD):
             entry.place = GOING if entry.owner == name else HELD
         self.planner.remove(name)
         self.forget(name)
-        self.step()
 
     @rule(capacity=st.integers(1, 6))
     def set_capacity(self, capacity: int) -> None:
@@ -304,7 +369,7 @@ TestBooksLife: Callable[..., Any] = BooksLife.TestCase
 TestBooksLife.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("place", ["finished", "given_back", "giving_back", "kept", "held", "executing"])
+@pytest.mark.parametrize("place", ["finished", "given_back", "giving_back", "kept", "dropped", "held", "executing"])
 def test_books_balance_only_if_every_item_is_somewhere_once(place: str) -> None:
     """An item that arrived is in one of the places; one in two of them, or in none, is told."""
     assert Tally(received=1, **{place: 1}).balanced

@@ -9,8 +9,8 @@ import pytest
 from fault_kit import until
 from hearing import GUARD, Heard
 
-from resilience import Item, LeaseLost, PollConfig, Poller, Source, Throttled, Undeliverable
-from resilience.leases import Extension, Lease
+from resilience import Item, LeaseGivenUp, LeaseLost, PollConfig, Poller, Source, Throttled, Undeliverable
+from resilience.leases import MAX_CALLS, Extension, Lease, Leases
 from resilience.polling.heartbeats import Heartbeats, _extend, bare, parted
 from resilience.testing import Held, ManualClock, ScriptedCall
 
@@ -21,11 +21,13 @@ ERROR = OSError("no")
 class Desk:
     """Heartbeats in a time that the test moves; their calls run on real threads, and the test waits for those."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_lease: float | None = None) -> None:
         self.clock = ManualClock()
         self.heard = Heard()
         self.changed = threading.Semaphore(0)
-        self.beats = Heartbeats(clock=self.clock, on_event=self.heard, on_change=self.changed.release)
+        self.beats = Heartbeats(
+            clock=self.clock, on_event=self.heard, on_change=self.changed.release, max_lease=max_lease
+        )
         self.leases: dict[object, Lease | None] = {}
 
     def lend(self, extend: Any, *values: object, name: str = "a", seconds: float | None = 10.0) -> None:
@@ -502,6 +504,110 @@ def test_short_items_of_a_chain_wake_nobody() -> None:
         follower.done()
 
     assert not woken
+
+
+@pytest.mark.parametrize("known", ["told", "only its time is over", "before it goes back"])
+def test_p15_item_whose_lease_is_lost_does_not_start(known: str) -> None:
+    """Somebody else may have been given it: it is dropped and counted, and neither run nor given back."""
+    heard, clock, back = Heard(), ManualClock(), []
+    values = ["lent", "other"]
+
+    def poll(count: int, _: float) -> Sequence[object] | None:
+        return [values.pop(0) for _ in range(min(count, len(values)))] or None
+
+    def extend(value: object, _: float) -> None:
+        if value == "lent":
+            raise Undeliverable("it is somebody else's")
+
+    lease = 10.0 if known == "told" else 3.0
+    source = Source("a", poll, give_back=back.extend, extend=extend, lease=lambda v: lease if v == "lent" else None)
+    config = PollConfig(poll_wait=0.02, overdue_after=0.5, poll_timeout=10.0, give_up_after=20.0, max_hold=100.0)
+    with Poller([source], capacity=2, config=config, on_event=heard, clock=clock) as poller:
+        poller._keep_time()
+        until(lambda: poller.total().held == 2, "both came")
+        if known == "told":
+            clock.advance(9.0)
+            poller._look_again()
+            heard.wait_for(LeaseLost, source="a")
+            until(lambda: poller.total().dropped == 1, "it is dropped")
+            assert poller.total().held == 1
+        else:
+            poller._beats.beat = lambda: None  # type: ignore[method-assign] # the process was frozen meanwhile
+            poller._beats.next_at = lambda: float("inf")  # type: ignore[method-assign]
+            clock.advance(200.0 if known == "before it goes back" else 4.0)
+        items = poller.take(0.0)
+        assert [item.value for item in items] == (["other"] if known != "before it goes back" else [])
+        for item in items:
+            item.done()
+        until(lambda: not poller.total().held and not poller.total().giving_back, "all have gone somewhere")
+        total = poller.total()
+
+    assert (total.received, total.dropped, total.balanced) == (2, 1, True)
+    assert "lent" not in back
+
+
+def test_p15_150_items_of_a_source_that_answers_in_a_tenth_of_a_second_keep_their_leases() -> None:
+    """As many heartbeats are side by side as are needed: 19 a second here, and all of them begin at once."""
+    flying: list[tuple[float, Extension]] = []
+    leases, now, most = Leases(), 0.0, 0
+    for _ in range(150):
+        leases.begin("a", "v", 10.0, asked=0.0, now=0.0)
+    while now < 60.0:
+        answers = min((at for at, _ in flying), default=float("inf"))
+        now = max(now, min(answers, leases.next_at(now)))
+        for answered in [entry for entry in flying if entry[0] <= now]:
+            flying.remove(answered)
+            leases.extended(answered[1], now)
+        flying += [(now + 0.1, extension) for extension in leases.due(now)]
+        most = max(most, len(flying))
+
+    assert leases.drain_lost() == []
+    assert 8 < most <= MAX_CALLS
+
+
+def test_max_lease_ends_the_heartbeats_of_an_item_that_never_ends() -> None:
+    """An event says so, once; the item goes on, and of one that has just ended nothing is said."""
+    desk, extend = Desk(max_lease=5.0), ScriptedCall(None)
+    desk.lend(extend, "v", "ended")
+
+    def end_the_other(event: object) -> None:
+        desk.heard(event)
+        lease = desk.leases["ended"]
+        assert lease is not None
+        lease.end()
+
+    desk.beats._on_event = end_the_other
+    desk.until(100.0)
+
+    assert list(desk.heard) == [LeaseGivenUp("a", "v", 5.0)]
+    assert "'v'" not in repr(list(desk.heard))
+    assert extend.started == 0
+
+
+def test_max_lease_ends_the_attempts_of_an_item_that_cannot_be_extended() -> None:
+    """It is neither tried again nor told to be lost."""
+    desk, extend = Desk(max_lease=9.0), ScriptedCall(ERROR)
+    desk.lend(extend, "v")
+    desk.until(8.0)
+    desk.settle()
+    desk.until(100.0)
+
+    assert [type(event) for event in desk.heard] == [LeaseGivenUp]
+
+
+@pytest.mark.usefixtures("quickly")
+def test_max_lease_is_an_option_of_the_poller() -> None:
+    """In seconds from the item's arrival."""
+    lender, heard = Lender("v"), Heard()
+    config = PollConfig(poll_wait=0.02, overdue_after=0.5, poll_timeout=10.0, give_up_after=20.0, max_lease=0.5)
+    with Poller([lender.source()], capacity=1, config=config, on_event=heard) as poller:
+        (item,) = taken(poller, 1)
+        heard.wait_for(LeaseGivenUp, source="a")
+        assert at_rest(poller)
+        item.done()
+    assert poller.total().finished == 1
+    with pytest.raises(ValueError, match="max_lease must be a finite number above 0"):
+        PollConfig(max_lease=0.0)
 
 
 def test_a_failure_is_news_for_who_keeps_the_time(monkeypatch: pytest.MonkeyPatch) -> None:

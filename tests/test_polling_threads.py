@@ -384,7 +384,7 @@ def test_stop_waits_no_longer_than_a_give_back_may_take(monkeypatch: pytest.Monk
 def test_a_give_back_that_begins_before_the_keeper_of_the_time_rests_is_seen() -> None:
     """It has looked at the deadlines and does not sleep yet: there is nobody to be woken."""
     poller: Poller[object] = Poller([Queue().source()], capacity=1, config=PATIENT)
-    poller._hand_back([])
+    poller._look_again()
     resting = threading.Thread(target=poller._rest, args=([],), daemon=True)
     resting.start()
     resting.join(GUARD)

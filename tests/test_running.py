@@ -552,6 +552,7 @@ def test_start_without_threads_leaves_nothing_running(
     pair: tuple[DevServer, DevServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A runner that gets only some of its threads stops those, gives tasks back, and says what to change."""
+    before = set(threading.enumerate())
     runner = WorkerRunner([where], [server.settings for server in pair], config=QUICK)
     run = pair[0].start_task("where")
     system = NoThreads(monkeypatch, lambda thread: thread.name == "unit-2")
@@ -561,7 +562,7 @@ def test_start_without_threads_leaves_nothing_running(
 
     assert system.refused == 1
     monkeypatch.undo()
-    for thread in threading.enumerate():
+    for thread in set(threading.enumerate()) - before:
         if thread.name.startswith(("unit", "poller")):
             thread.join(GUARD)
             assert not thread.is_alive()
@@ -814,6 +815,23 @@ def test_wait_longer_than_a_server_allows_is_refused() -> None:
     poll = PollConfig(poll_wait=5.5, poll_timeout=8.0)
     with pytest.raises(ValueError, match=r"poll_wait is 5\.5 s"):
         RunnerConfig(poll=poll)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"poll_wait": 2}, r"^RunnerConfig has no option 'poll_wait': write poll=PollConfig\(poll_wait=2\)$"),
+        ({"fail_max": 3}, r"write breaker=BreakerConfig\(fail_max=3\)$"),
+        ({"inline_timeout": 2.0}, r"write relay=RelayConfig\(inline_timeout=2.0\)$"),
+        ({"thread": 10}, "write threads=10"),
+        ({"zzz": "secret"}, "^RunnerConfig has no option 'zzz': it has threads, worker_id, transport, grace, poll,"),
+    ],
+)
+def test_option_that_lives_elsewhere_is_answered_with_where(options: dict[str, object], told: str) -> None:
+    """One line that says what to write; a value that may be a secret is not repeated."""
+    with pytest.raises(TypeError, match=told) as caught:
+        RunnerConfig(**options)  # type: ignore[arg-type]
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("options", [{"threads": 0}, {"threads": True}, {"grace": -1.0}, {"grace": float("nan")}])

@@ -17,7 +17,7 @@ from conductor_adapter.running.counting import Counting
 from resilience import DestinationView, GaveBack, GiveBackFailed, Tally
 
 FIELDS = [field.name for field in attrs.fields(Books)]
-PLACES = ["finished", "given_back", "giving_back", "kept", "held", "unfinished"]
+PLACES = ["finished", "given_back", "giving_back", "kept", "dropped", "held", "unfinished"]
 counts = st.integers(0, 9)
 
 
@@ -78,12 +78,13 @@ def test_lost_leases_and_repeated_attempts_are_counted_by_server() -> None:
         ),
         (
             Books(
-                polled=27,
+                polled=44,
                 started=9,
                 finished=2,
                 given_back=3,
                 giving_back=4,
                 kept=5,
+                dropped=17,
                 held=6,
                 unfinished=7,
                 late=8,
@@ -98,7 +99,8 @@ def test_lost_leases_and_repeated_attempts_are_counted_by_server() -> None:
             ),
             0,
             (
-                "27 tasks polled: 2 finished, 3 given back, 4 not back yet, 5 not taken back, 6 not started, "
+                "44 tasks polled: 2 finished, 3 given back, 4 not back yet, 5 not taken back, "
+                "17 dropped with a lost lease, 6 not started, "
                 "7 still running; 11 results delivered, 12 waiting, 13 refused for good, 14 by way of the outbox, "
                 "15 of a former process, 16 left to another process; "
                 "8 came late, 9 had been tried before, 10 lost the lease"

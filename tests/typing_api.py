@@ -66,6 +66,7 @@ from resilience import (
     Item,
     ItemsArrived,
     ItemsArrivedLate,
+    LeaseGivenUp,
     LeaseLost,
     Listener,
     MemoryStore,
@@ -93,6 +94,7 @@ from resilience import (
     Stock,
     Store,
     Tally,
+    ThreadUnavailable,
     Throttled,
     TimedOut,
     Undeliverable,
@@ -327,7 +329,7 @@ def tell(event: Event) -> str:
         return f"{event.source}: {event.count}"
     if isinstance(event, (PollFailed, GiveBackFailed, HandlerFailed, LeaseLost)):
         return f"{event.source}: {event.error!r}"
-    if isinstance(event, (PollOverdue, PollTimedOut)):
+    if isinstance(event, (PollOverdue, PollTimedOut, LeaseGivenUp, ThreadUnavailable)):
         return event.source
     if isinstance(event, OutboxFailed):
         return str(event.error)

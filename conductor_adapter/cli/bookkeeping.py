@@ -21,6 +21,7 @@ def books_sentence(books: Books, failed: int = 0) -> str:
         (books.given_back, "given back"),
         (books.giving_back, "not back yet"),
         (books.kept, "not taken back"),
+        (books.dropped, "dropped with a lost lease"),
         (books.held, "not started"),
         (books.unfinished, "still running"),
     ]

@@ -19,12 +19,14 @@ from resilience import (
     GiveBackFailed,
     HandlerFailed,
     ItemsArrivedLate,
+    LeaseGivenUp,
     OutboxFailed,
     OutboxResumed,
     PollFailed,
     PollOverdue,
     PollTimedOut,
     RowsKept,
+    ThreadUnavailable,
     Undelivered,
 )
 
@@ -80,6 +82,8 @@ def _of_polls(event: RunnerEvent) -> Line | None:
         case PollTimedOut(source, timeout):
             text = f"no answer to a poll within {timeout:g} s; a late one is taken in"
             return Line("poll timed out", source, text, style="red")
+        case ThreadUnavailable(source, purpose, reason):
+            return Line("no thread", source, f"{purpose} has to wait: {reason}", style="red")
         case PollOverdue(source, granted):
             units = "unit works" if granted == 1 else f"{granted} units work"
             return Line("poll overdue", source, f"a poll is overdue; its {units} for others", VERBOSE)
@@ -170,6 +174,9 @@ def _of_leases(event: RunnerEvent) -> Line | None:
             return Line(
                 "lease lost", server, f"{what}; it may be run again: {_text(error, server)}", style="red", facts=facts
             )
+        case LeaseGivenUp(source, _, max_lease):
+            text = f"a task runs for more than {max_lease:g} s (max_lease): it is kept alive no longer"
+            return Line("lease given up", source, text, style="red")
     return None
 
 

@@ -21,11 +21,12 @@ class Books:
         given_back: those that went back to their server, mostly un-started.
         giving_back: those that are on their way back.
         kept: those that could not be given back: their server times them out.
+        dropped: those whose lease was lost before they started: their server may have given them to somebody else.
         held: those that have not started.
         unfinished: those that run.
         late: tasks that came after nobody waited for them any more; they are in the other numbers too.
         re_executed: tasks that started and were not the first attempt of their server.
-        lost_lease: times that a running task's lease was lost: its server may have given it to somebody else.
+        lost_lease: times that a task's lease was lost: its server may have given it to somebody else.
         updated: results that the server took.
         waiting: results that wait for the server, or are being sent.
         outboxed: results that were put into the outbox, because they could not be delivered at once.
@@ -40,6 +41,7 @@ class Books:
     given_back: int = 0
     giving_back: int = 0
     kept: int = 0
+    dropped: int = 0
     held: int = 0
     unfinished: int = 0
     late: int = 0
@@ -55,7 +57,7 @@ class Books:
     @property
     def balanced(self) -> bool:
         """Whether every task that was polled is accounted for once; it always is, or there is a defect here."""
-        gone = self.finished + self.given_back + self.giving_back + self.kept
+        gone = self.finished + self.given_back + self.giving_back + self.kept + self.dropped
         return self.polled == gone + self.held + self.unfinished
 
     def __add__(self, other: "Books") -> "Books":
@@ -84,6 +86,7 @@ def books_of(tallies: Iterable[Tally], results: DestinationView, *, re_executed:
             given_back=tally.given_back,
             giving_back=tally.giving_back,
             kept=tally.kept,
+            dropped=tally.dropped,
             held=tally.held,
             unfinished=tally.executing,
             late=tally.late,

@@ -10,7 +10,7 @@ import attrs
 
 from conductor_adapter.running.books import Books
 from conductor_adapter.tasks import can_be_sent
-from resilience._checks import number, whole
+from resilience._checks import number, teaches_options, whole
 from resilience.breaker import BreakerConfig
 from resilience.delivery import RelayConfig
 from resilience.delivery.store import check_store
@@ -159,6 +159,7 @@ def _is_outbox(_instance: object, attribute: "attrs.Attribute[Any]", value: obje
         check_store(f"{attribute.name}, if it is no path,", value)
 
 
+@teaches_options(poll=PollConfig, breaker=BreakerConfig, relay=RelayConfig)
 @attrs.frozen(kw_only=True)
 class RunnerConfig:
     """How workers run. All times are seconds.

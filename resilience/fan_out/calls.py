@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from resilience.breaker import Permit
+from resilience.events import ends_program
 from resilience.fan_out.rounds import Call
 from resilience.fan_out.workers import Worker, attempt
 from resilience.outcomes import Cancelled, Failed, Outcome, TimedOut, Value
@@ -91,5 +92,7 @@ def guarded(callback: Callable[..., object], *facts: object) -> None:
     """What is somebody else's code must not take a worker, or the calls told of next, down with it."""
     try:
         callback(*facts)
-    except Exception:
+    except BaseException as error:
+        if ends_program(error):
+            raise
         log.exception("%r raised when told %r", callback, facts)

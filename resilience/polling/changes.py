@@ -23,7 +23,8 @@ class Changing(Generic[V]):
         """Poll one more source from now on; the name of one that was removed may come again.
 
         Raises:
-            ValueError: there is a source of this name, or the reserves leave no unit for everybody.
+            ValueError: there is a source of this name, or the reserves leave no unit for everybody (TypeError: it is
+                no source).
         """
 
         def tell(planner: PollPlanner, _: float) -> None:
@@ -79,11 +80,18 @@ class Changing(Generic[V]):
 
         Raises:
             ValueError: below 1, or the reserves leave none for everybody (TypeError: no whole number).
+            RuntimeError: the system has no threads for so many units; the capacity is what it was then.
         """
+        before = self._capacity
 
-        def tell(planner: PollPlanner, _: float) -> None:
-            planner.set_capacity(capacity)
-            self._capacity = capacity
+        def tell(planner: PollPlanner, _: float, units: int = capacity) -> None:
+            planner.set_capacity(units)
+            self._capacity = units
 
         self._step(tell, 0)
-        self._resized()
+        try:
+            self._resized()
+        except RuntimeError as error:
+            self._step(lambda planner, now: tell(planner, now, before), 0)
+            self._resized()
+            raise RuntimeError(f"there are no threads for {capacity} units, it stays at {before}: {error}") from error

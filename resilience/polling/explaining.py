@@ -90,6 +90,11 @@ def _share_used(track: Track, units: int, share: int, _: Look) -> str:
     return f"{track.state}: has {units} {'unit' if units == 1 else 'units'} already, {what}"
 
 
+def _paused(track: Track, *_: object) -> str:
+    why = "its poll() returned what cannot be taken in" if track.broken else "somebody paused it"
+    return f"not polled: {why}"
+
+
 def _abandoned(track: Track, *_: object) -> str:
     number = len(track.abandoned)
     return f"not polled: {number} abandoned {'poll' if number == 1 else 'polls'} still running"
@@ -110,7 +115,7 @@ _WORDS: dict[Why, Callable[[Track, int, int, Look], str]] = {
     Why.IN_FLIGHT: _in_flight,
     Why.OPEN: _open,
     Why.RESTING: _resting,
-    Why.PAUSED: lambda *_: "not polled: somebody paused it",
+    Why.PAUSED: _paused,
     Why.UNDELIVERED: lambda *_: "not polled: its results do not arrive, or too slowly",
     Why.ABANDONED: _abandoned,
     Why.NO_UNIT: lambda *_: "due, but no unit is free",

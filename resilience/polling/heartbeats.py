@@ -11,14 +11,16 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from resilience.errors import Throttled, Undeliverable
-from resilience.events import LeaseLost, Listener, notify
+from resilience._checks import refuse_unrun
+from resilience.errors import Undeliverable
+from resilience.events import LeaseGivenUp, LeaseLost, Listener, ends_program, notify
 from resilience.fan_out import FanOutExecutor
 from resilience.leases import MAX_CALLS, Extension, Lease, Leases, check_seconds
 from resilience.outcomes import Failed, Outcome, TimedOut, Value
+from resilience.polling.pausing import pause_asked
 from resilience.polling.source import Source
 
-__all__ = ["Heartbeats", "bare", "parted"]
+__all__ = ["Heartbeats", "bare", "is_lost", "parted", "wrapped"]
 
 TOO_LATE = "no heartbeat could be sent before the lease was over"
 
@@ -39,25 +41,31 @@ class Heartbeats:
     Args:
         clock: monotonic seconds.
         rng: draws the jitter of pauses after a failure.
-        on_event: told `LeaseLost`.
+        on_event: told `LeaseLost` and `LeaseGivenUp`.
         on_change: called when `beat` may be due earlier than was said.
+        on_lost: called after leases were lost: what was lent and has not started is to be dropped.
+        max_lease: seconds for which an item is extended; None: as long as it takes.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all but the options are its driver's
         self,
         *,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
         on_event: Listener | None = None,
         on_change: Callable[[], None] = lambda: None,
+        on_lost: Callable[[], None] = lambda: None,
+        max_lease: float | None = None,
     ) -> None:
         self._clock = clock
         self._on_event = on_event
         self._on_change = on_change
+        self._on_lost = on_lost
         self._lock = threading.Lock()
         self._landed = threading.Condition(self._lock)
         self._afterwards: dict[Lease, Callable[[], object]] = {}
-        self._leases = Leases(rng)
+        self._max_lease = float("inf") if max_lease is None else max_lease
+        self._leases = Leases(rng, self._max_lease)
         self._used = False
         self._executor = FanOutExecutor(max_abandoned=MAX_CALLS, clock=clock)
         self._session = self._executor.session()
@@ -122,8 +130,11 @@ class Heartbeats:
         try:
             seconds = source.lease(value) if source.lease is not None else None
             if seconds is not None:
+                refuse_unrun("lease", seconds)
                 check_seconds(seconds)
-        except Exception as error:  # noqa: BLE001 - the source's own code must not cost the values that it brought
+        except BaseException as error:  # the source's own code must not cost the values that it brought
+            if ends_program(error):
+                raise
             notify(self._on_event, LeaseLost(source.name, value, error))
             return None
         return seconds
@@ -157,16 +168,33 @@ class Heartbeats:
     def _tell_lost(self) -> None:
         with self._lock:
             lost = self._leases.drain_lost()
+            given_up = self._leases.drain_given_up()
         for lease in lost:
             leased = lease.value
             if leased is not None:  # or its item has ended meanwhile
                 source, value = leased
                 notify(self._on_event, LeaseLost(source.name, value, lease.error or TimeoutError(TOO_LATE)))
+        for lease in given_up:
+            if (leased := lease.value) is not None:
+                source, value = leased
+                notify(self._on_event, LeaseGivenUp(source.name, value, self._max_lease))
+        if lost:
+            self._on_lost()
 
 
 def parted(value: Any) -> tuple[Any, Lease | None]:  # noqa: ANN401 - a value or one with its lease
     """A value that has been through the planner, and its lease."""
     return (value.value, value.lease) if isinstance(value, Leased) else (value, None)
+
+
+def is_lost(value: object, now: float) -> bool:
+    """Whether a value that has been through the planner was lent, and somebody else may have been given it by now."""
+    return isinstance(value, Leased) and value.lease is not None and value.lease.is_lost(now)
+
+
+def wrapped(value: object, lease: Lease | None) -> object:
+    """The opposite of ``parted``."""
+    return value if lease is None else Leased(value, lease)
 
 
 def bare(value: Any) -> Any:  # noqa: ANN401 - likewise
@@ -180,7 +208,7 @@ def bare(value: Any) -> Any:  # noqa: ANN401 - likewise
 def _extend(extension: Extension) -> None:
     if not extension.lease.ended:
         source, value = extension.value
-        source.extend(value, extension.timeout)
+        refuse_unrun("extend", source.extend(value, extension.timeout))
 
 
 def _note(leases: Leases, extension: Extension, outcome: Outcome[object], now: float) -> None:
@@ -191,5 +219,4 @@ def _note(leases: Leases, extension: Extension, outcome: Outcome[object], now: f
         leases.extended(extension, now)
     else:
         error = outcome.error if isinstance(outcome, Failed) else RuntimeError(f"the heartbeat never ran: {outcome}")
-        hint = error.retry_after if isinstance(error, Throttled) else 0.0
-        leases.failed(extension, error, now, hint=hint, final=isinstance(error, Undeliverable))
+        leases.failed(extension, error, now, hint=pause_asked(error), final=isinstance(error, Undeliverable))

@@ -1,7 +1,7 @@
 """Holding: items that have arrived and not started, and what polls in flight keep reserved (rules P2 and P8)."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import attrs
 
@@ -52,6 +52,20 @@ class Holding:
         chosen = [item for item, fits in zip(self, may, strict=True) if fits][:count]
         self._take_out(chosen)
         return self._begun(chosen)
+
+    def put_back(self, items: Sequence[Held]) -> None:
+        """These did not start after all: they are the next to start."""
+        self._owed.extendleft(reversed(items))
+        for item in items:
+            item.track.held += 1
+
+    def drop(self, is_lost: Callable[[object], bool]) -> None:
+        """Take out the items whose value is lost."""
+        lost = [item for item in self if is_lost(item.value)]
+        self._take_out(lost)
+        for item in lost:
+            item.track.held -= 1
+            item.track.counts.dropped += 1
 
     def withdraw(self, track: Track) -> list[Held]:
         """Take out all items of ``track``."""

@@ -3,15 +3,23 @@
 import random
 
 from resilience.backoff import Backoff
+from resilience.errors import Throttled
 from resilience.polling.track import Track
 
-__all__ = ["Pausing"]
+__all__ = ["Pausing", "pause_asked"]
 
 FAILURE = Backoff(initial=0.05, maximum=1.0)
 FIRST_EMPTY = 0.002
 LONGEST_EMPTY = 0.1
 LONGEST_EMPTY_PER_SOURCE = 0.01
+FOR_EVER = 1e9  # seconds
 WAIT_USED = 0.9  # a server's clock and ours differ a little: this part of the wait counts as all of it
+
+
+def pause_asked(error: BaseException) -> float:
+    """The seconds for which a source that raised ``error`` asks to be left alone."""
+    asked = error.retry_after if isinstance(error, Throttled) else 0.0
+    return float(min(asked, FOR_EVER)) if isinstance(asked, (int, float)) else 0.0
 
 
 class Pausing:

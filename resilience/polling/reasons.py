@@ -24,7 +24,7 @@ class Why(enum.Enum):
     RESTING = "resting"
     """It pauses after an empty answer, after a failure, or because somebody else has its breaker's probe."""
     PAUSED = "paused"
-    """Somebody paused it."""
+    """Somebody paused it, or its poll returned what cannot be taken in."""
     UNDELIVERED = "undelivered"
     """Its last delivery failed; its waiting results are the probes."""
     ABANDONED = "abandoned"

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import TypeVar
 
-from resilience.errors import Incomplete, Throttled
+from resilience.errors import Incomplete
 from resilience.outcomes import Failed, Outcome, Rejected, TimedOut, Value
+from resilience.polling.pausing import pause_asked
 from resilience.polling.planner import PollPlanner
 from resilience.polling.source import PollRequest, Source, checked
 
@@ -15,7 +16,7 @@ V = TypeVar("V")
 
 def called(source: Source[V], request: PollRequest) -> Sequence[V]:
     """Poll ``source``; what it returns must be a sequence, and no longer than was asked for."""
-    values = checked(source.poll(request.count, request.wait), source.name, "poll() returns")
+    values = checked(source.poll(request.count, request.wait), source.name, "poll() returns", request.count)
     if len(values) > request.count:
         text = f"source {source.name!r} brought {len(values)} values for a poll of {request.count}; the rest goes back"
         raise Incomplete(text, values)
@@ -37,7 +38,7 @@ def report(
     planner: PollPlanner,
     now: float,
 ) -> None:
-    """Tell the planner what a poll came to, and which ``values`` it brought."""
+    """Tell the planner what a poll came to, and which ``values`` it brought; `Throttled` may ask for a pause."""
     if isinstance(outcome, Value):
         planner.answered(request, values, now)
     elif isinstance(outcome, TimedOut):
@@ -46,5 +47,4 @@ def report(
         planner.rejected(request, outcome.retry_after, now)
     else:
         error = outcome.error if isinstance(outcome, Failed) else RuntimeError("the poll was cancelled")
-        hint = error.retry_after if isinstance(error, Throttled) else 0.0
-        planner.failed(request, error, now, hint=hint, values=values)
+        planner.failed(request, error, now, hint=pause_asked(error), values=values)

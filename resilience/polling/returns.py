@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from resilience._checks import refuse_unrun
 from resilience.errors import Incomplete
 from resilience.events import GaveBack, GiveBackFailed, Listener, notify
 from resilience.fan_out import FanOutExecutor
@@ -39,13 +40,25 @@ class Returns:
         self._executor = FanOutExecutor(clock=clock)
         self._session = self._executor.session()
 
-    def send(self, items: Sequence[Held], reason: str) -> None:
-        """Give back ``items``; returns at once."""
-        for track in {id(held.track): held.track for held in items}.values():
-            values = [bare(held.value) for held in items if held.track is track]
-            settled = partial(self._settled, track, len(values), reason)
-            timeout = TIMEOUT * -(-len(values) // AT_ONCE)
-            self._start(track.name, partial(track.source.give_back or _refuse, values), settled, timeout)
+    def send(self, items: list[Held], reason_of: Callable[[Held], str]) -> None:
+        """Give back ``items``, each for its reason, and take them off the list; returns at once.
+
+        If something raises meanwhile, such as a signal handler, what is still on the list was not touched.
+        """
+        while items:
+            track, reason = items[0].track, reason_of(items[0])
+            some = [held for held in items if held.track is track and reason_of(held) == reason]
+            settled = partial(self._settled, track, [len(some)], reason)
+            try:
+                items[:] = [held for held in items if all(held is not sent for sent in some)]
+                values = [bare(held.value) for held in some]
+                timeout = TIMEOUT * -(-len(values) // AT_ONCE)
+                call = partial(_give_back, track.source.give_back or _refuse, values)
+                self._start(track.name, call, settled, timeout)
+            except BaseException as error:
+                if all(held is not some[0] for held in items):  # it may be on its way: what comes first is the outcome
+                    settled(track.name, Failed(error, 0.0))
+                raise
 
     def expire(self) -> float | None:
         """Settle those whose time is over; returns the clock time of the next deadline."""
@@ -64,7 +77,10 @@ class Returns:
             with FanOutExecutor(clock=self._clock) as last:
                 last.session().submit(name, call, timeout, on_outcome=settled)
 
-    def _settled(self, track: Track, count: int, reason: str, source: str, outcome: Outcome[object]) -> None:
+    def _settled(self, track: Track, once: list[int], reason: str, source: str, outcome: Outcome[object]) -> None:
+        if not once:
+            return
+        count = once.pop()
         back, error = _what_came_of(outcome, count)
         try:
             if back:
@@ -81,6 +97,10 @@ def _what_came_of(outcome: Outcome[object], count: int) -> tuple[int, BaseExcept
         return count, None
     error = outcome.error if isinstance(outcome, Failed) else TimeoutError(f"not taken back: {outcome}")
     return min(len(error.values), count) if isinstance(error, Incomplete) else 0, error
+
+
+def _give_back(give_back: Callable[[Sequence[object]], object], values: Sequence[object]) -> None:
+    refuse_unrun("give_back", give_back(values))
 
 
 def _refuse(values: Sequence[object]) -> None:

@@ -5,7 +5,7 @@ Nothing is decided here; `planner` decides by what is written down here.
 
 import math
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import attrs
@@ -16,7 +16,16 @@ from resilience.polling.holding import HELD_TOO_LONG, Held, Holding, settle_debt
 from resilience.polling.pausing import Pausing
 from resilience.polling.reserving import check_reserves, settle_caps
 from resilience.polling.sharing import Sharing
-from resilience.polling.source import PollConfig, PollRequest, Source, SourceView, check_capacity, check_sources
+from resilience.polling.source import (
+    PollConfig,
+    PollRequest,
+    Source,
+    SourceView,
+    WrongAnswer,
+    check_capacity,
+    check_source,
+    check_sources,
+)
 from resilience.polling.tally import Counts, Tally, total
 from resilience.polling.track import Flight, Track
 
@@ -80,6 +89,7 @@ class Roster:
         Raises:
             ValueError: there is a source of this name, or the reserves leave no unit for everybody.
         """
+        check_source(source)
         if source.name in self._tracks:
             raise ValueError(
                 f"there is a source called {source.name!r} already: remove it first, or give this one another name"
@@ -133,7 +143,8 @@ class Roster:
         Raises:
             ValueError: there is none of this name.
         """
-        self._known(name).paused = False
+        track = self._known(name)
+        track.paused = track.broken = False
         self._settle()
 
     def set_weight(self, name: str, weight: int) -> None:
@@ -194,7 +205,8 @@ class Roster:
     ) -> None:
         """A poll raised ``error``; ``hint`` is the pause it asks for, ``values`` the good part of a damaged answer.
 
-        Of values beyond what was asked for none is held: they would stand in the way of everybody else's.
+        Of values beyond what was asked for none is held: they would stand in the way of everybody else's. After a
+        `WrongAnswer` the source is paused: every further poll would lose what it brings.
         """
         if self._is_gone(request, values, now):
             return
@@ -202,11 +214,14 @@ class Roster:
         self._receive(track, values[: request.count], now, owed=False)
         self._refuse(track, values[request.count :], now, "more than was asked for")
         self._events.append(PollFailed(track.name, error))
+        if isinstance(error, WrongAnswer):
+            track.paused = track.broken = True
+            self._settle()
         if late:
             track.counts.late += len(values)
         else:
             track.failed = True
-            self._pausing.after_failure(track, now, hint)
+            self._pausing.after_failure(track, now, min(hint, self._config.max_retry_after))
 
     def timed_out(self, request: PollRequest, now: float) -> None:
         """A poll was abandoned: it is still running, and its answer will be late."""
@@ -227,6 +242,47 @@ class Roster:
             return
         track, _, _ = self._land(request)
         self._pausing.after_rejection(track, now, retry_after)
+
+    def revoked(self, request: PollRequest, now: float) -> None:
+        """It is not known whether a poll was sent: nobody waits for it, and what it brings after all goes back."""
+        track = self._tracks.get(request.source)
+        if track is None or track.live is None or track.live.request is not request:
+            return  # it has come to something, or its source was removed
+        flight, track.live = track.live, None
+        flight.overdue = flight.abandoned = True
+        self._gone[request.number] = track, flight
+        self._pausing.after_rejection(track, now, None)
+        self._calm_until = -math.inf
+
+    def put_back(self, started: Sequence[Held], back: Sequence[Held], events: Sequence[Event], now: float) -> None:
+        """What was to start, to go back and to be told was not: it is to be asked for again."""
+        self._overheld[:0] = back
+        self._events[:0] = events
+        for held in started:
+            if held.track.removed:
+                self.gave_up(held.track.name, held.value, now, origin=held.track)
+            else:
+                held.track.counts.started -= 1
+                self._free_unit(held.track)
+        self._holding.put_back([held for held in started if not held.track.removed])
+
+    def drop(self, is_lost: Callable[[object], bool]) -> None:
+        """The items whose lease is lost are not to start: somebody else may have been given them (rule P15)."""
+        self._holding.drop(is_lost)
+        self._calm_until = -math.inf
+
+    def drop_started(self, items: Sequence[Held]) -> None:
+        """These were about to start, and their lease was lost."""
+        for held in items:
+            held.track.counts.started -= 1
+            held.track.counts.dropped += 1
+            self._free_unit(held.track)
+
+    def drop_returned(self, items: Sequence[Held]) -> None:
+        """These were about to go back, and their lease was lost."""
+        for held in items:
+            held.track.counts.giving_back -= 1
+            held.track.counts.dropped += 1
 
     def finished(self, source: str) -> None:
         """An executing item of ``source`` has ended."""

@@ -1,16 +1,20 @@
 """What the poller is told: sources, its configuration, and the poll requests that the planner answers with."""
 
-from collections.abc import Callable, Iterable, Sequence
+import inspect
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import attrs
 
-from resilience._checks import check_whole, function, number, text, truth, whole
+from resilience._checks import check_whole, number, plain, refuse_unrun, teaches_options, text, truth, whole
+from resilience.errors import Incomplete
 from resilience.polling.tally import Tally
 
 __all__ = ["PollConfig", "PollRequest", "Source", "SourceView"]
 
 V = TypeVar("V")
+MAX_SURPLUS = 1000  # values that are taken from an iterator beyond those that were asked for; it may never end
 
 
 def check_capacity(capacity: int) -> int:
@@ -19,6 +23,7 @@ def check_capacity(capacity: int) -> int:
     return capacity
 
 
+@teaches_options()
 @attrs.frozen
 class Source(Generic[V]):
     """One thing that is polled.
@@ -26,8 +31,10 @@ class Source(Generic[V]):
     Attributes:
         name: what it is called in shares, breakers, events and items; unique in a poller.
         poll: ``poll(count, wait)`` asks for at most ``count`` values, waiting at most ``wait`` seconds for the first;
-            it returns a sequence, ``None`` is empty. It runs in a thread of its own and may raise:
-            `Throttled` pauses the source and counts nothing, anything else counts against it.
+            it returns a sequence, ``None`` is empty; or an iterator (a generator is asked for ``count`` values and no
+            more). It runs in a thread of its own and may raise: `Throttled` pauses the source and counts nothing,
+            anything else counts against it. A source whose ``poll`` returns anything else, such as a dict, is paused
+            until `Poller.resume`: each further poll would lose what it brings.
         give_back: ``give_back(values)`` returns values that never started. Without it they are reported as lost.
         extend: ``extend(value, timeout)`` prolongs the lease of a value that is held or runs, by its whole length from
             now on; within ``timeout`` seconds, or its answer is worth nothing. It runs in a thread of its own, may
@@ -44,20 +51,20 @@ class Source(Generic[V]):
     Raises:
         ValueError: a number below 1 (``reserve``: below 0, or above ``max_units``); one of ``extend`` and ``lease``
             without the other.
-        TypeError: a name that is no text, something that cannot be called, a ``bounded`` that is neither True nor
-            False, or no whole number.
+        TypeError: a name that is no text, something that cannot be called, an ``async def`` function (and but for
+            ``poll`` a generator function), a ``bounded`` that is neither True nor False, or no whole number.
     """
 
     name: str = attrs.field(validator=text)
-    poll: Callable[[int, float], Sequence[V] | None] = attrs.field(validator=function)
+    poll: Callable[[int, float], Sequence[V] | Iterator[V] | None] = attrs.field(validator=plain(generator=True))
     give_back: Callable[[Sequence[V]], object] | None = attrs.field(
-        default=None, kw_only=True, validator=attrs.validators.optional(function)
+        default=None, kw_only=True, validator=attrs.validators.optional(plain())
     )
     extend: Callable[[V, float], object] | None = attrs.field(
-        default=None, kw_only=True, validator=attrs.validators.optional(function)
+        default=None, kw_only=True, validator=attrs.validators.optional(plain())
     )
     lease: Callable[[V], float | None] | None = attrs.field(
-        default=None, kw_only=True, validator=attrs.validators.optional(function)
+        default=None, kw_only=True, validator=attrs.validators.optional(plain())
     )
     bounded: bool = attrs.field(default=False, kw_only=True, validator=truth)
     weight: int = attrs.field(default=1, kw_only=True, validator=whole(1))
@@ -83,6 +90,7 @@ class Source(Generic[V]):
         return self
 
 
+@teaches_options()
 @attrs.frozen(kw_only=True)
 class PollConfig:
     """How a poller times its polls, in seconds; a poll's clock starts when it is sent.
@@ -95,6 +103,9 @@ class PollConfig:
             does not act on it: only the source's ``poll`` can close its connection.
         max_hold: how long an item may be held without starting before it is given back.
         max_abandoned: abandoned polls of one source that may run at once; with so many it is not polled.
+        max_retry_after: the longest pause that a source gets by asking for it (`Throttled`).
+        max_lease: how long after its arrival an item's lease is extended at most, so that a handler that never returns
+            does not keep it for ever; None for as long as it runs.
 
     Raises:
         ValueError: a number out of range, or ``poll_wait`` + ``overdue_after`` < ``poll_timeout`` < ``give_up_after``
@@ -108,6 +119,10 @@ class PollConfig:
     give_up_after: float = attrs.field(default=30.0, validator=number(0.0, exclusive=True))
     max_hold: float = attrs.field(default=5.0, validator=number(0.0, exclusive=True))
     max_abandoned: int = attrs.field(default=3, validator=whole(1))
+    max_retry_after: float = attrs.field(default=3600.0, validator=number(0.0, exclusive=True))
+    max_lease: float | None = attrs.field(
+        default=None, validator=attrs.validators.optional(number(0.0, exclusive=True))
+    )
 
     def __attrs_post_init__(self) -> None:
         overdue = self.poll_wait + self.overdue_after
@@ -144,8 +159,8 @@ class PollRequest:
 class SourceView(Tally):
     """How a source stands, and what became of all that it brought so far (`Tally`).
 
-    ``received``, ``started``, ``finished``, ``given_back``, ``giving_back``, ``kept``, ``late``, ``held`` and
-    ``executing`` are counts of items, as there.
+    ``received``, ``started``, ``finished``, ``given_back``, ``giving_back``, ``kept``, ``dropped``, ``late``, ``held``
+    and ``executing`` are counts of items, as there.
 
     Attributes:
         state: ``suspect``, ``slow``, ``backlogged`` or ``caught up``; ``removed`` while items of it still run.
@@ -158,20 +173,63 @@ class SourceView(Tally):
     chained: int = 0
 
 
-def checked(values: Sequence[V] | None, source: str, rule: str) -> Sequence[V]:
-    """A list of what ``source`` brought, nothing for None; ``rule`` says what it is to be."""
+class WrongAnswer(TypeError):  # noqa: N818 - says what it was
+    """A source returned something that cannot be taken in; what it held is lost, and so would be what comes next."""
+
+
+def checked(values: Sequence[V] | Iterator[V] | None, source: str, rule: str, most: int = MAX_SURPLUS) -> Sequence[V]:
+    """A list of what ``source`` brought, nothing for None; ``rule`` says what it is to be.
+
+    Args:
+        values: what it brought.
+        source: its name.
+        rule: says what it is to be.
+        most: how many values are taken from a generator, which makes them as they are asked for; from any other
+            iterator, which may have them already, 1000 more.
+
+    Raises:
+        WrongAnswer: it cannot be taken in.
+        Incomplete: an iterator raised after some values.
+    """
     if values is None:
         return ()
-    if isinstance(values, (str, bytes)) or not isinstance(values, Sequence):
-        raise TypeError(f"source {source!r} returned {type(values).__name__}; {rule} a list, or None for empty")
+    if isinstance(values, Iterator):
+        return _taken(values, most)
+    if isinstance(values, (str, bytes, bytearray, Mapping)) or not isinstance(values, Sequence):
+        raise WrongAnswer(_what_instead(values, source, rule))
     return list(values)  # whatever its class computes is computed here, not under the poller's lock
+
+
+def _taken(values: Iterator[V], most: int) -> list[V]:
+    """At most so many values of an iterator; those that came before it raised are not lost with its error."""
+    taken: list[V] = []
+    try:
+        for value in itertools.islice(values, most if inspect.isgenerator(values) else most + MAX_SURPLUS):
+            taken.append(value)  # noqa: PERF402 - it is in the list before the next is asked for
+    except Exception as error:
+        if not taken:
+            raise
+        raise Incomplete(f"it raised after {len(taken)} values: {error!r}", taken) from error
+    return taken
+
+
+def _what_instead(values: object, source: str, rule: str) -> str:
+    try:
+        refuse_unrun("poll", values)
+    except TypeError as error:
+        return f"source {source!r}: {error}"
+    return f"source {source!r} returned {type(values).__name__}; {rule} a list, or None for empty"
 
 
 def check_sources(sources: Iterable[Source[Any]]) -> list[Source[Any]]:
     """The sources, if there is at least one and no two share a name."""
+    if isinstance(sources, (Source, Mapping, str, bytes)) or not isinstance(sources, Iterable):
+        raise TypeError(f"a poller takes a list of Source objects, not {_shown(sources)}: write {_list_of(sources)}")
     found = list(sources)
     if not found:
         raise ValueError("a poller needs at least one source")
+    for source in found:
+        check_source(source)
     names = [source.name for source in found]
     for name in names:
         if names.count(name) > 1:
@@ -179,3 +237,26 @@ def check_sources(sources: Iterable[Source[Any]]) -> list[Source[Any]]:
                 f"two sources are called {name!r}: their shares, breakers and items need names of their own"
             )
     return found
+
+
+def check_source(source: object) -> None:
+    """Refuse what is not a source.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if not isinstance(source, Source):
+        name = "poll" if callable(source) else "..."
+        raise TypeError(f"a source must be a Source, not {_shown(source)}: write Source('name', {name})")
+
+
+def _shown(value: object) -> str:
+    return "a lone Source" if isinstance(value, Source) else f"{value!r:.60} of type {type(value).__name__}"
+
+
+def _list_of(value: object) -> str:
+    if isinstance(value, Source):
+        return "[source]"
+    if isinstance(value, Mapping):
+        return "[Source(name, poll) for name, poll in functions.items()]"
+    return "[Source('name', poll)]"

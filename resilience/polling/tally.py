@@ -1,7 +1,7 @@
 """Tallies: what became of everything that sources brought, exactly. Pure.
 
-Whatever arrives is received once, and from then on it is in one place: it is held, it executes, it has finished, or it
-is on its way back, is back, or could not be taken back.
+Whatever arrives is received once, and from then on it is in one place: it is held, it executes, it has finished, it
+is on its way back, is back, or could not be taken back, or it was dropped.
 """
 
 from collections.abc import Iterable
@@ -22,6 +22,7 @@ class Tally:
         given_back: those that went back to their source without having finished.
         giving_back: those that are on their way back.
         kept: those that could not be given back: their source times them out, if it does such a thing.
+        dropped: those whose lease was lost before they started: somebody else may have been given them.
         late: those that arrived after nobody waited for them any more; they are in the other numbers too.
         held: those that have not started.
         executing: those that have started and not finished.
@@ -33,6 +34,7 @@ class Tally:
     given_back: int = 0
     giving_back: int = 0
     kept: int = 0
+    dropped: int = 0
     late: int = 0
     held: int = 0
     executing: int = 0
@@ -40,7 +42,7 @@ class Tally:
     @property
     def balanced(self) -> bool:
         """Whether every item that arrived is accounted for once; it always is, or there is a defect here."""
-        gone = self.finished + self.given_back + self.giving_back + self.kept
+        gone = self.finished + self.given_back + self.giving_back + self.kept + self.dropped
         return self.received == gone + self.held + self.executing
 
 
@@ -54,6 +56,7 @@ class Counts:
     given_back: int = 0
     giving_back: int = 0
     kept: int = 0
+    dropped: int = 0
     late: int = 0
 
     def add(self, other: "Counts") -> None:

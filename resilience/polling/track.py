@@ -52,6 +52,7 @@ class Track:
     full: bool = False
     delivering: bool = True
     paused: bool = False
+    broken: bool = False  # its poll returned what cannot be taken in, and so it is paused
     removed: bool = False
     kept: int = 0  # units that nobody else may have
     all_kept: int = 0  # units that are kept for any source

@@ -1,5 +1,6 @@
 """Units: what executing items do with them, and the threads on which a handler runs."""
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -7,7 +8,8 @@ from typing import Any, Generic, TypeVar
 
 import attrs
 
-from resilience.events import HandlerFailed, Listener, notify
+from resilience._checks import check_plain, refuse_unrun
+from resilience.events import HandlerFailed, Listener, ThreadUnavailable, notify
 from resilience.leases import Lease
 from resilience.polling.heartbeats import parted
 from resilience.polling.items import Item
@@ -15,6 +17,8 @@ from resilience.polling.planner import PollPlanner
 from resilience.polling.source import checked
 
 __all__ = ["Units"]
+
+log = logging.getLogger("resilience")
 
 V = TypeVar("V")
 Tell = Callable[[PollPlanner, float], None]
@@ -63,16 +67,17 @@ class Units(Generic[V]):
 
     # -- threads -----------------------------------------------------------------------------------------------------
 
-    def start(self, handler: Callable[[Item[V]], object], count: int, gate: threading.Event | None) -> None:
-        """Run ``handler`` on ``count`` threads, once ``gate`` is set.
+    def begin(self, handler: Callable[[Item[V]], object], gate: threading.Event | None) -> None:
+        """Have the threads that `resize` makes run ``handler``, once ``gate`` is set.
 
         Raises:
-            RuntimeError: it runs already.
+            RuntimeError: there is one already.
+            TypeError: it is no function, or one that has not run when it returns.
         """
+        check_plain("handler", handler)
         if self._handler is not None:
             raise RuntimeError("this poller is running already: make another one for another handler")
         self._handler, self._gate = handler, gate
-        self.resize(count)
 
     def resize(self, count: int) -> None:
         """Have ``count`` threads, if there is a handler to run; those that are too many end when they are idle."""
@@ -108,13 +113,22 @@ class Units(Generic[V]):
     def _work(self, handler: Callable[[Item[V]], object]) -> None:
         if self._gate is not None:
             self._gate.wait()
-        item = self._first()
+        item = self._going_on(self._first)
         while item is not None:
             try:
-                handler(item)
+                refuse_unrun("handler", handler(item))
             except BaseException as error:  # noqa: BLE001 - a unit outlives whatever a handler raises
                 notify(self._on_event, HandlerFailed(item.source, error))
-            item = self._after(item)
+            item = self._going_on(partial(self._after, item))
+
+    def _going_on(self, find: Callable[[], Item[V] | None]) -> Item[V] | None:
+        """The next item, from ``find``; whatever raises meanwhile leaves the accounts right, and the unit goes on."""
+        while True:
+            try:
+                return find()
+            except BaseException:
+                log.exception("looking for the next item raised")
+                find = self._first
 
     def _first(self) -> Item[V] | None:
         while self._desk.wait():
@@ -144,9 +158,9 @@ class Units(Generic[V]):
 
     def finish(self, item: Item[Any], *, give_back: bool) -> None:
         """Free the unit, once."""
-        if not item.end():
-            return
-        self._desk.step(partial(_gave_up, item) if give_back else partial(_finished, item.source), 0)
+        if not item.ended:
+            tell = partial(_gave_up, item) if give_back else partial(_finished, item.source)
+            self._desk.step(partial(_ended, item, tell), 0)
 
     def end_lease(self, lease: Lease, timeout: float, late: Callable[[], object]) -> bool:
         """Extend it no more; whether none of its heartbeats is in flight any more."""
@@ -158,7 +172,12 @@ class Units(Generic[V]):
 
     def chain(self, item: Item[Any], values: Sequence[Any] | None) -> Item[Any] | None:
         """End the item and let its unit go on with ``values``, or with what has been held for longer."""
-        came = self._desk.leased(item, checked(values, item.source, "chain() takes"))
+        some = checked(values, item.source, "chain() takes")
+        try:
+            came = self._desk.leased(item, some)
+        except BaseException:  # out of a signal handler: they came, and are not lost
+            self._desk.step(partial(_chained, item, some, late=True), 0)
+            raise
         if not item.end():
             self._desk.step(partial(_chained, item, came, late=True), 0)
             return None
@@ -184,9 +203,16 @@ class Units(Generic[V]):
         try:
             if self._handler is not None:
                 self._add()
-        except RuntimeError:  # no thread to be had: the one that is held up goes on when it can
+        except RuntimeError as error:  # no thread to be had: the one that is held up goes on when it can
             item.left = False
+            notify(self._on_event, ThreadUnavailable(item.source, "a unit", str(error)))
         self._desk.step(partial(_finished, item.source), 0)
+
+
+def _ended(item: Item[Any], tell: Tell, planner: PollPlanner, now: float) -> None:
+    """One step with the planner's: whoever is interrupted before may say it again."""
+    if item.end():
+        tell(planner, now)
 
 
 def _finished(source: str, planner: PollPlanner, _: float) -> None:
