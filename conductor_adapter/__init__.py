@@ -14,8 +14,8 @@ imports half a second's worth of modules, and ``DevServer`` needs the extra ``de
 import sys
 from importlib import import_module
 from types import ModuleType
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # type checkers take it for typing's, which takes longer to import than all the rest of the way
 if TYPE_CHECKING:
     from conductor_adapter.dev_server import DevServer
     from conductor_adapter.events import RunnerEvent, RunnerListener, TaskFailed, TaskLeaseLost
