@@ -2,25 +2,50 @@
 
 import json
 import re
+from collections.abc import Iterable, Mapping
 from typing import Any
+from urllib.parse import SplitResult, urljoin, urlsplit, urlunsplit
 
 import attrs
 
+from conductor_adapter.entries import SMALL, TEXTS, Unreadable, read_entries, read_object
 from conductor_adapter.protocol import as_object, excerpt
-from conductor_adapter.tasks import Task
+from conductor_adapter.server_settings import split_url
+from conductor_adapter.tasks import Task, can_be_sent
 from conductor_adapter.wire import HttpAnswer, ServerFailed
 
 __all__ = [
+    "Place",
     "PollAnswer",
+    "UnreadableTask",
     "read_count",
     "read_counts",
     "read_json",
     "read_next_task",
+    "read_payload",
+    "read_place",
     "read_poll",
     "read_taken",
     "read_text",
     "read_token",
 ]
+
+
+@attrs.frozen
+class UnreadableTask:
+    """A task that the server handed out and that cannot be read here: it never runs, and its server is to be told.
+
+    Attributes:
+        task_id: its id.
+        workflow_id: its workflow's.
+        reason: why it cannot be read, in words.
+        task_type: its type, if that can be read.
+    """
+
+    task_id: str
+    workflow_id: str
+    reason: str
+    task_type: str = ""
 
 
 @attrs.frozen
@@ -30,83 +55,234 @@ class PollAnswer:
     Attributes:
         tasks: every task of the answer that can be run, also when the rest of the answer is odd.
         problem: what was not as the protocol says, in words; None for a clean answer.
+        unreadable: the tasks that cannot be read, but whose ids can: they are no problem of the answer.
     """
 
     tasks: tuple[Task, ...] = ()
     problem: str | None = None
+    unreadable: tuple[UnreadableTask, ...] = ()
 
 
 NOTHING = PollAnswer()
 LONGEST_TEXT = 1000  # bytes
 READ_CLOSELY = 10  # entries that are no tasks; of those after them only what has a task id is looked at
+MOST_NONSENSE = 10_000  # entries that are no tasks, after which the rest of an answer is not read
+SURPLUS = 1000  # tasks beyond what was asked for, after which the rest of an answer is not read
+LARGEST = 4 * 2**20  # bytes of any answer without tasks; the reader keeps all other threads waiting
 
 
 def read_json(answer: HttpAnswer) -> Any:  # noqa: ANN401 - JSON is anything
     """The body as JSON.
 
     Raises:
-        ServerFailed: it is none.
+        ServerFailed: it is none, or far larger than such an answer ever is.
     """
+    if len(answer.body) > LARGEST:
+        raise ServerFailed(f"expected at most {LARGEST} bytes, got {len(answer.body)}: {excerpt(answer)}")
     try:
         return json.loads(answer.body)
     except (ValueError, RecursionError):
         raise ServerFailed(f"expected JSON, got {excerpt(answer)}") from None
 
 
-def read_poll(answer: HttpAnswer) -> PollAnswer:
-    """The tasks of a poll's answer; never raises, what is wrong with the answer is its ``problem``."""
+def read_poll(answer: HttpAnswer, count: int) -> PollAnswer:
+    """The tasks of the answer to a poll for ``count``; never raises, what is wrong with the answer is its ``problem``.
+
+    Some tasks more than were asked for are read as well, for the server has handed them out; a thousand at most.
+    """
     if answer.body == b"[]" or answer.status == 204:  # noqa: PLR2004 - No Content
         return NOTHING
+    reading = _Reading(count + SURPLUS)
     try:
-        entries = read_json(answer)
-    except ServerFailed as error:
-        return PollAnswer(problem=str(error))
+        reading.read(_entries(answer.body))
+    except ValueError as error:
+        reading.damaged(str(error))
+    return reading.answer() or PollAnswer(problem=f"expected a list of tasks, got {excerpt(answer)}")
+
+
+def _entries(body: bytes) -> Iterable[Any]:
+    """The entries of a list; what servers usually send is read at once."""
+    try:
+        entries = _at_once(body)
+    except ValueError:
+        return read_entries(body)
     if not isinstance(entries, list):
-        return PollAnswer(problem=f"expected a list of tasks, got {excerpt(answer)}")
-    return _sorted(entries)
+        raise ValueError("it is not a list")  # noqa: TRY004 - bad data, not a bug
+    return entries
 
 
-def _sorted(entries: list[Any]) -> PollAnswer:
-    """The tasks among the entries, each once; how many entries are none, and what is wrong with the first of them.
+def _at_once(body: bytes) -> Any:  # noqa: ANN401 - JSON is anything
+    """A small body.
+
+    Raises:
+        ValueError: it must be read with care.
+    """
+    if len(body) > SMALL:
+        raise ValueError("it is large")
+    try:
+        return json.loads(body)
+    except RecursionError:
+        raise ValueError("it is nested deeply") from None
+
+
+class _Reading:
+    """Sorts entries: tasks, each once; tasks of which only the ids can be read; and nonsense, whose first is described.
 
     An answer may hold millions of entries that are nothing: an error for each of them would stop all other work.
     """
-    tasks: dict[str, Task] = {}
-    first, bad = "", 0
-    for entry in entries:
-        if bad >= READ_CLOSELY and not (isinstance(entry, dict) and entry.get("taskId")):
-            bad += 1
-            continue
-        read = _task_or_problem(entry)
-        if isinstance(read, Task) and tasks.setdefault(read.task_id, read) is read:
-            continue
-        bad += 1
-        first = first or (read if isinstance(read, str) else f"task {read.task_id:.80} comes more than once")
-    problem = f"{bad} of its {len(entries)} entries cannot be used; the first: {first}" if bad else None
-    return PollAnswer(tuple(tasks.values()), problem)
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._tasks: dict[str, Task] = {}
+        self._unreadable: dict[str, UnreadableTask] = {}
+        self._bad = self._total = 0
+        self._first = self._end = ""
+
+    def read(self, entries: Iterable[Any]) -> None:
+        for entry in entries:
+            self._total += 1
+            self._take(entry)
+            if len(self._tasks) + len(self._unreadable) >= self._most or self._bad >= MOST_NONSENSE:
+                self._end = f"more than {self._total} entries are too many, the rest is not read"
+                return
+
+    def damaged(self, problem: str) -> None:
+        """The answer cannot be read on."""
+        self._end = f"after {self._total} entries {problem}"
+
+    def answer(self) -> PollAnswer | None:
+        """What there was; None if the body is no list."""
+        if self._end and not self._total:
+            return None
+        problems = [self._end] if self._end else []
+        if self._bad:
+            problems.append(f"{self._bad} of its {self._total} entries cannot be used; the first: {self._first}")
+        return PollAnswer(tuple(self._tasks.values()), "; ".join(problems) or None, tuple(self._unreadable.values()))
+
+    def _take(self, entry: Any) -> None:  # noqa: ANN401 - JSON is anything
+        if self._bad >= READ_CLOSELY and not _has_id(entry):
+            self._bad += 1
+            return
+        read = _read_task(entry)
+        if isinstance(read, UnreadableTask):
+            self._unreadable.setdefault(read.task_id, read)
+            return
+        if isinstance(read, Task) and self._tasks.setdefault(read.task_id, read) is read:
+            return
+        self._bad += 1
+        self._first = self._first or (
+            read if isinstance(read, str) else f"task {read.task_id:.80} comes more than once"
+        )
 
 
-def _task_or_problem(entry: object) -> Task | str:
-    """One entry of a poll's answer, or what is wrong with it."""
-    try:
-        return Task.from_wire(entry)
-    except ValueError as error:
-        return str(error)
+def _has_id(entry: object) -> bool:
+    fields = entry.fields if isinstance(entry, Unreadable) else entry
+    return isinstance(fields, dict) and bool(fields.get("taskId"))
 
 
-def read_next_task(answer: HttpAnswer) -> Task | None:
+def _read_task(entry: Any) -> Task | UnreadableTask | str:  # noqa: ANN401 - JSON is anything
+    """An entry as a task; one that cannot be run, if its ids can be sent back; else what is wrong with it."""
+    if isinstance(entry, Unreadable):
+        problem, fields = entry.problem, entry.fields
+    else:
+        try:
+            return Task.from_wire(entry)
+        except ValueError as error:
+            problem, fields = str(error), entry if isinstance(entry, dict) else {}
+    task_id, workflow_id, task_type = [_text(fields, name) for name in TEXTS]
+    if task_id and workflow_id:
+        return UnreadableTask(task_id, workflow_id, problem, task_type)
+    return problem
+
+
+def _text(fields: Mapping[str, Any], name: str) -> str:
+    """A text that can be sent back, or nothing."""
+    text = fields.get(name)
+    return text if isinstance(text, str) and can_be_sent(text) else ""
+
+
+def read_next_task(answer: HttpAnswer) -> Task | UnreadableTask | None:
     """The task that an update-v2 brought; None when there was none.
 
     Raises:
         ServerFailed: the body is neither empty nor a task.
     """
-    entry = read_json(answer) if answer.body.strip() else None
-    if not entry and (entry is None or isinstance(entry, dict)):
+    if not answer.body.strip():
         return None
     try:
-        return Task.from_wire(entry)
+        entry = _at_once(answer.body)
+    except ValueError:
+        entry = _with_care(answer)
+    if not entry and (entry is None or isinstance(entry, dict)):
+        return None
+    read = _read_task(entry)
+    if isinstance(read, str):
+        raise ServerFailed(f"expected the next task: {read}")
+    return read
+
+
+def _with_care(answer: HttpAnswer) -> Any:  # noqa: ANN401 - JSON is anything
+    try:
+        return read_object(answer.body)
+    except ValueError:
+        raise ServerFailed(f"expected JSON, got {excerpt(answer)}") from None
+
+
+@attrs.frozen
+class Place:
+    """Where a large payload is.
+
+    Attributes:
+        path: what the server calls it.
+        origin: the URL of the host, without a path.
+        own: whether that is the server's own, so that its credentials may go there.
+        target: path and query below the origin; it may let anybody in who has it, so ``repr`` leaves it out.
+    """
+
+    path: str
+    origin: str
+    own: bool
+    target: str = attrs.field(repr=False)
+
+
+def read_place(answer: HttpAnswer, server: str) -> Place:
+    """The place that a server at the URL ``server`` named.
+
+    Raises:
+        ServerFailed: it named none, or none that is fetched from.
+    """
+    entry = as_object(answer)
+    uri, path = entry.get("uri"), entry.get("path")
+    if not isinstance(uri, str) or not uri or not isinstance(path, str):
+        raise ServerFailed(
+            "it names no address: its storage of large payloads (external payload storage) is not set up"
+        )
+    try:
+        parts = urlsplit(urljoin(f"{server}/", uri))
+        origin = f"{parts.scheme}://{parts.netloc}"
+        own = _origin(split_url(origin)) == _origin(split_url(server))
     except ValueError as error:
-        raise ServerFailed(f"expected the next task: {error}") from None
+        raise ServerFailed(f"it names an address that is not fetched from: {error}") from None
+    return Place(path, origin, own, urlunsplit(("", "", parts.path or "/", parts.query, "")))
+
+
+def _origin(parts: SplitResult) -> tuple[str, str | None, int]:
+    return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def read_payload(answer: HttpAnswer) -> dict[str, Any]:
+    """A large payload: an object.
+
+    Raises:
+        ServerFailed: it is something else, or cannot be read.
+    """
+    try:
+        payload = read_object(answer.body, len(answer.body))
+    except ValueError:
+        raise ServerFailed(f"expected a JSON object, got {excerpt(answer)}") from None
+    if isinstance(payload, Unreadable):
+        raise ServerFailed(f"expected a JSON object that can be read: {payload.problem}")
+    return payload  # type: ignore[no-any-return] # an object begins with a brace
 
 
 def read_token(answer: HttpAnswer) -> str | None:

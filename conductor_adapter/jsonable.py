@@ -47,7 +47,7 @@ def as_sendable(result: TaskResult) -> TaskResult:
     """
     if not isinstance(result.status, TaskStatus):
         raise _unsendable(f"its status is {result.status!r:.80}; use a TaskStatus")
-    for name in ("reason", "worker_id"):
+    for name in ("reason", "worker_id", "output_path"):
         value = getattr(result, name)
         if value is not None and not isinstance(value, str):
             raise _unsendable(f"its {name} is {_described(value)}; make it text")

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Callable, Collection
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import attrs
 
@@ -36,6 +36,7 @@ __all__ = [
     "as_object",
     "build_lease",
     "build_poll",
+    "build_storage",
     "build_token",
     "build_update",
     "classify",
@@ -109,6 +110,12 @@ def build_lease(task: Task) -> HttpCall:
     return HttpCall("POST", "/tasks", headers=_JSON_HEADERS, body=encode(wire).encode())
 
 
+def build_storage(path: str, operation: str, payload: str) -> HttpCall:
+    """The call that asks where a large payload is or goes: ``READ`` or ``WRITE``, ``TASK_INPUT`` or ``TASK_OUTPUT``."""
+    query = urlencode({"path": path, "operation": operation, "payloadType": payload})
+    return HttpCall("GET", "/tasks/externalstoragelocation", query)
+
+
 def build_token(key: str, secret: str) -> HttpCall:
     """The call that asks for a token."""
     return HttpCall("POST", "/token", headers=_JSON_HEADERS, body=encode({"keyId": key, "keySecret": secret}).encode())
@@ -134,7 +141,11 @@ def given_up(result: TaskResult, reason: str) -> TaskResult:
 def give_back(task: Task) -> TaskResult:
     """The update that returns an un-started task: the server hands it out again at once, its own output kept."""
     return TaskResult(
-        task_id=task.task_id, workflow_id=task.workflow_id, status=TaskStatus.IN_PROGRESS, output=task.output
+        task_id=task.task_id,
+        workflow_id=task.workflow_id,
+        status=TaskStatus.IN_PROGRESS,
+        output=task.output,
+        output_path=task.output_path,
     )
 
 

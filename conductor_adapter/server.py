@@ -8,13 +8,13 @@ import math
 import time
 import traceback
 from collections.abc import Callable, Generator
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 import attrs
 
 from conductor_adapter import answers, protocol
-from conductor_adapter.answers import PollAnswer
+from conductor_adapter.answers import Place, PollAnswer, UnreadableTask
 from conductor_adapter.hiding import hide
 from conductor_adapter.protocol import Meaning
 from conductor_adapter.server_settings import Headers, header_pairs
@@ -24,7 +24,15 @@ from conductor_adapter.tokens import Token, TokenKeeper
 from conductor_adapter.wire import AuthRejected, HttpAnswer, HttpCall, RequestRejected, ServerFailed
 from resilience.errors import ResilienceError, Throttled, Undeliverable
 
-__all__ = ["AuthRejected", "ConductorServer", "Operation", "PollAnswer", "RequestRejected", "ServerFailed"]
+__all__ = [
+    "AuthRejected",
+    "ConductorServer",
+    "Operation",
+    "PollAnswer",
+    "RequestRejected",
+    "ServerFailed",
+    "UnreadableTask",
+]
 
 T = TypeVar("T")
 Operation = Generator[HttpCall, HttpAnswer, T]
@@ -88,19 +96,20 @@ class ConductorServer:
             domain: Conductor's domain, unless the server's settings name one.
 
         Returns:
-            The tasks. With a ``problem`` some of the answer was useless, which is a failure of the server too: only
-            the tasks kept it from being raised.
+            The tasks, at most some more than were asked for. With a ``problem`` some of the answer was useless, which
+            is a failure of the server too: only the tasks kept it from being raised. Of its ``unreadable`` ones the
+            server is still to be told, by an update.
         """
         what = f"poll of {task_type!r}"
         call = protocol.build_poll(task_type, worker_id, count, wait, self.settings.domain or domain)
         answer = yield from self._answer(what, call)
-        polled = answers.read_poll(answer)
-        if polled.problem is None:
+        polled = answers.read_poll(answer, count)
+        if polled.problem is None and not polled.unreadable:
             return polled
-        problem = self._text(what, polled.problem, answer)
-        if not polled.tasks:
+        problem = None if polled.problem is None else self._text(what, polled.problem, answer)
+        if problem is not None and not (polled.tasks or polled.unreadable):
             raise ServerFailed(problem)
-        return attrs.evolve(polled, problem=problem)
+        return PollAnswer(polled.tasks, problem, tuple(map(self._told, polled.unreadable)))
 
     def update(self, result: TaskResult) -> Operation[None]:
         """Report a result; repeating it is safe, the server ignores what it knows already."""
@@ -111,14 +120,14 @@ class ConductorServer:
         self._check(what, answer, protocol.update_refusal)
         self._read(what, lambda got: answers.read_taken(got, result.task_id), answer)
 
-    def update_v2(self, result: TaskResult) -> Operation[Task | None]:
+    def update_v2(self, result: TaskResult) -> Operation[Task | UnreadableTask | None]:
         """Report a result and be handed the next task of its type; a server without update-v2 gets a plain update.
 
         After a ``TransportError`` repeat it with ``update``: a second update-v2 would take another task, and the one
         in the lost answer would stay stuck.
 
         Returns:
-            The next task; None when there is none.
+            The next task; None when there is none. Of one that cannot be read the server is still to be told.
         """
         if not self.has_v2:
             yield from self.update(result)
@@ -132,7 +141,8 @@ class ConductorServer:
         if answer.status == TOO_LARGE and result.is_final:
             yield from self._report_too_large(what, result, answer)
         self._check(what, answer, protocol.update_refusal)
-        return self._read(what, answers.read_next_task, answer)
+        task = self._read(what, answers.read_next_task, answer)
+        return self._told(task) if isinstance(task, UnreadableTask) else task
 
     def _report_too_large(self, what: str, result: TaskResult, answer: HttpAnswer) -> Operation[None]:
         """Report a small result in the place of one that is too large: its workflow need not wait for a timeout.
@@ -160,6 +170,27 @@ class ConductorServer:
         self._check(what, answer, protocol.update_refusal)
         self._read(what, lambda got: answers.read_taken(got, task.task_id), answer)
 
+    def place(self, path: str, operation: str, payload: str) -> Operation[Place]:
+        """Where a payload is that is too large for its task, or where one can go.
+
+        Args:
+            path: what the server calls it; empty for a new one.
+            operation: ``READ`` or ``WRITE``.
+            payload: ``TASK_INPUT`` or ``TASK_OUTPUT``.
+        """
+        what = f"external storage of a {payload}"
+        answer = yield from self._answer(what, protocol.build_storage(path, operation, payload))
+        return self._read(what, lambda got: answers.read_place(got, self.settings.url), answer)
+
+    def fetch(self, place: Place) -> Operation[dict[str, Any]]:
+        """A payload from its place; runs over a transport to the place's origin."""
+        answer = yield from self._at(place, "GET", None)
+        return self._read(f"payload at {place.origin}", answers.read_payload, answer)
+
+    def put(self, place: Place, payload: bytes) -> Operation[None]:
+        """Bring a payload to its place; likewise."""
+        yield from self._at(place, "PUT", payload)
+
     def version(self) -> Operation[str]:
         """The server's version."""
         answer = yield from self._answer("version", HttpCall("GET", "/version"))
@@ -185,6 +216,21 @@ class ConductorServer:
             return False
         self._check(what, answer)
         return True
+
+    def _at(self, place: Place, method: str, body: bytes | None) -> Operation[HttpAnswer]:
+        """A call to where a payload is: our credentials go there only if that is the server itself."""
+        path, _, query = place.target.partition("?")
+        headers = (("Content-Type", "application/json"),) if body is not None else ()
+        call = HttpCall(method, path, query, headers, body)
+        if place.own:
+            answer = yield from self._authorized(call)
+        else:
+            answer = yield call
+        if answer.status not in range(200, 300):
+            problem = hide(protocol.one_line(protocol.excerpt(answer)), [query])
+            redirects = ", which is not followed" if answer.status in range(300, 400) else ""
+            raise ServerFailed(f"server {self.name!r}: payload at {place.origin}: {self._shown(problem)}{redirects}")
+        return answer
 
     # Credentials.
 
@@ -321,6 +367,10 @@ class ConductorServer:
         elif self.settings.hint and answer.status in (*range(200, 300), NOT_FOUND, 405):
             text += f"; {self.settings.hint}"
         return text
+
+    def _told(self, task: UnreadableTask) -> UnreadableTask:
+        """One with a reason that can be shown."""
+        return attrs.evolve(task, reason=self._shown(f"the worker cannot read the task: {task.reason}"))
 
     def _shown(self, text: str) -> str:
         """A text that may quote the server: without what only the server should know, and only then cut."""

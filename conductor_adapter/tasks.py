@@ -20,6 +20,9 @@ LONGEST_LOG = 8000  # characters of an entry: an index of theirs refuses one of 
 MOST_LOGS = 100  # entries; most servers keep the first ten
 
 
+_OUTPUT_PATH = "externalOutputPayloadStoragePath"
+
+
 class JsonText(str):
     """An object as JSON text: it stays as it is, whatever becomes of the objects that it was made from."""
 
@@ -55,6 +58,9 @@ class Task:
         seq: the task's place in its workflow.
         iteration: the round of the loop it stands in; 0 outside a loop.
         workflow_type: name of the workflow's definition.
+        input_path: where the server keeps the input if it is too large for the task itself; None if it is in the task.
+            A `WorkerRunner` fetches it before the function runs.
+        output_path: the same for ``output``.
         raw: the whole JSON object as it came.
     """
 
@@ -71,6 +77,8 @@ class Task:
     seq: int = 0
     iteration: int = 0
     workflow_type: str = ""
+    input_path: str | None = None
+    output_path: str | None = None
     raw: Mapping[str, Any] = attrs.field(factory=dict, repr=False, eq=False)
 
     @classmethod
@@ -116,6 +124,8 @@ class Task:
             seq=_count(entry, "seq"),
             iteration=_count(entry, "iteration"),
             workflow_type=_text(entry, "workflowType"),
+            input_path=_text(entry, "externalInputPayloadStoragePath") or None,
+            output_path=_text(entry, _OUTPUT_PATH) or None,
             raw=entry,
         )
 
@@ -153,6 +163,8 @@ class TaskResult:
         logs: lines for the task's log, each with the time it was written (seconds since the epoch). What is sent is
             cut to 100 of them, and each to 8,000 characters.
         worker_id: who ran it.
+        output_path: where in the server's storage of large payloads the output is; then ``output`` is not sent. A
+            `WorkerRunner` that has ``max_result_bytes`` puts larger ones there.
     """
 
     task_id: str = ""
@@ -163,6 +175,7 @@ class TaskResult:
     callback_after: float = 0.0
     logs: tuple[tuple[float, str], ...] = attrs.field(default=(), repr=False)
     worker_id: str | None = None
+    output_path: str | None = None
 
     @property
     def output(self) -> Mapping[str, Any]:
@@ -171,7 +184,7 @@ class TaskResult:
 
     def to_wire(self) -> dict[str, Any]:
         """The JSON object of an update; what is not set is left out, since older servers trip over nulls."""
-        return {**self._head(), "outputData": dict(self.output)}
+        return {**self._head(), **({} if self.output_path else {"outputData": dict(self.output)})}
 
     def to_json(self) -> str:
         """The same as text, made once: it is sent, and written down.
@@ -183,10 +196,17 @@ class TaskResult:
 
     @functools.cached_property
     def _json(self) -> str:
-        output = self._output if isinstance(self._output, JsonText) else encode(dict(self._output))
         # One by one: the encoder has a quick way for a text, none for an object.
         head = ",".join([f'"{name}":{encode(value)}' for name, value in self._head().items()])
-        return f'{{{head},"outputData":{output}}}'
+        return f"{{{head}}}" if self.output_path else f'{{{head},"outputData":{self.output_json()}}}'
+
+    def output_json(self) -> str:
+        """The output as text; raises as ``to_json``."""
+        return self._output if isinstance(self._output, JsonText) else encode(dict(self._output))
+
+    def stored_at(self, path: str) -> "TaskResult":
+        """The same with its output in the server's storage of large payloads."""
+        return attrs.evolve(self, output={}, output_path=path)
 
     def of(self, task: Task, worker_id: str | None, logs: tuple[tuple[float, str], ...]) -> "TaskResult":
         """The same as the result of ``task``, with ``logs`` before its own and ``worker_id`` if it names none."""
@@ -199,6 +219,7 @@ class TaskResult:
             callback_after=self.callback_after,
             logs=_cut_logs((*logs, *self.logs)) if logs or self.logs else (),
             worker_id=self.worker_id or worker_id,
+            output_path=self.output_path,
         )
 
     @classmethod
@@ -214,11 +235,12 @@ class TaskResult:
                 task_id=wire["taskId"],
                 workflow_id=wire["workflowInstanceId"],
                 status=TaskStatus(wire["status"]),
-                output=JsonText(encode(wire["outputData"])),
+                output=JsonText(encode({} if wire.get(_OUTPUT_PATH) else wire["outputData"])),
                 reason=wire.get("reasonForIncompletion"),
                 callback_after=wire.get("callbackAfterSeconds", 0.0),
                 logs=tuple((line["createdTime"] / 1000, line["log"]) for line in wire.get("logs", ())),
                 worker_id=wire.get("workerId"),
+                output_path=wire.get(_OUTPUT_PATH),
             )
         except (KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"no task result as it is written down: {error!r}") from None
@@ -241,6 +263,8 @@ class TaskResult:
             wire["reasonForIncompletion"] = cut(self.reason, LONGEST_REASON)  # whoever made it
         if self.status is TaskStatus.IN_PROGRESS:
             wire["callbackAfterSeconds"] = math.ceil(self.callback_after)  # whole seconds: never sooner than asked for
+        if self.output_path is not None:
+            wire[_OUTPUT_PATH] = self.output_path
         if self.logs:
             wire["logs"] = [{"log": text, "createdTime": round(created * 1000)} for created, text in self.logs]
         return wire

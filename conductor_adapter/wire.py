@@ -66,11 +66,11 @@ class HttpCall:
     """One HTTP request, relative to a server's URL.
 
     Attributes:
-        method: GET or POST.
+        method: GET, POST or PUT.
         path: begins with a slash, already quoted.
         query: already encoded, without the question mark.
         headers: name and value pairs; may carry credentials, so ``repr`` leaves them out.
-        body: what is posted; None with GET.
+        body: what is sent; None with GET.
     """
 
     method: str

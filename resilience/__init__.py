@@ -28,6 +28,7 @@ from resilience.delivery import (
     Store,
 )
 from resilience.errors import (
+    AnswerTooLarge,
     BreakerOpenError,
     Incomplete,
     OutboxError,
@@ -60,6 +61,7 @@ from resilience.events import (
     PollOverdue,
     PollTimedOut,
     RowsKept,
+    SurplusArrived,
     ThreadUnavailable,
     Undelivered,
 )
@@ -80,6 +82,7 @@ from resilience.polling import (
 from resilience.registry import BreakerRegistry
 
 __all__ = [
+    "AnswerTooLarge",
     "BacklogDrained",
     "BacklogFull",
     "Backoff",
@@ -139,6 +142,7 @@ __all__ = [
     "SourceView",
     "Stock",
     "Store",
+    "SurplusArrived",
     "Tally",
     "ThreadUnavailable",
     "Throttled",

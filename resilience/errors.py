@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 __all__ = [
+    "AnswerTooLarge",
     "BreakerOpenError",
     "Incomplete",
     "OutboxError",
@@ -41,6 +42,13 @@ class BreakerOpenError(ResilienceError):
         super().__init__(f"circuit breaker {name!r} is open; try again in {retry_after:.3g} s")
         self.name = name
         self.retry_after = retry_after
+
+
+class AnswerTooLarge(ResilienceError):  # noqa: N818 - says what the answer was
+    """Raised by a source whose answer was larger than it reads: the failure counts, and the next poll asks for less.
+
+    It asks for half as many values, down to one, and for one more after some full answers.
+    """
 
 
 class Incomplete(ResilienceError):  # noqa: N818 - says what the answer was

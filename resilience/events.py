@@ -36,6 +36,7 @@ __all__ = [
     "PollOverdue",
     "PollTimedOut",
     "RowsKept",
+    "SurplusArrived",
     "ThreadUnavailable",
     "Undelivered",
     "ends_program",
@@ -94,6 +95,18 @@ class ItemsArrivedLate:
 
     source: str
     count: int
+
+
+@attrs.frozen
+class SurplusArrived:
+    """A poll of ``source`` brought ``count`` items though ``asked`` were asked for; the surplus goes back.
+
+    Told at the first such poll of a source alone; each surplus that goes back is in a `GaveBack`.
+    """
+
+    source: str
+    count: int
+    asked: int
 
 
 @attrs.frozen
@@ -316,6 +329,7 @@ Event = Union[  # noqa: UP007 - one name for all, also in annotations of user co
     BreakerChanged,
     ItemsArrived,
     ItemsArrivedLate,
+    SurplusArrived,
     PollFailed,
     PollOverdue,
     PollTimedOut,

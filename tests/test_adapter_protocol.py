@@ -273,17 +273,17 @@ def test_any_answer_has_a_meaning_and_an_error(answer):
 
 def test_a_poll_brings_tasks():
     """A list of tasks is read as it is; nothing to do is an empty list, for some servers no content."""
-    assert read_poll(says(200, [{"taskId": "a"}, {"taskId": "b"}])) == PollAnswer(
+    assert read_poll(says(200, [{"taskId": "a"}, {"taskId": "b"}]), 9) == PollAnswer(
         (Task(task_id="a"), Task(task_id="b")), None
     )
     for empty in (says(200, b"[]"), says(200, b" [ ] "), says(204)):
-        assert read_poll(empty) == PollAnswer((), None)
+        assert read_poll(empty, 9) == PollAnswer((), None)
 
 
 @pytest.mark.parametrize("body", [HTML, b"", b"{}", b"null", b"7", b'"tasks"', b"[", b"\xff\xfe", b"[" * 200_000])
 def test_a_poll_answer_that_is_no_task_list_is_a_problem(body):
     """A login page with status 200, or anything else that is no list, is not an empty answer."""
-    polled = read_poll(says(200, body))
+    polled = read_poll(says(200, body), 9)
 
     assert polled.tasks == ()
     assert "expected" in polled.problem
@@ -291,7 +291,7 @@ def test_a_poll_answer_that_is_no_task_list_is_a_problem(body):
 
 def test_good_entries_of_an_odd_answer_are_kept():
     """Tasks beside nonsense have been handed out: they are kept, and the problem is told."""
-    polled = read_poll(says(200, [{"taskId": "a"}, {}, 7, {"taskId": "b"}]))
+    polled = read_poll(says(200, [{"taskId": "a"}, {}, 7, {"taskId": "b"}]), 9)
 
     assert [task.task_id for task in polled.tasks] == ["a", "b"]
     assert "taskId" in polled.problem
@@ -299,7 +299,7 @@ def test_good_entries_of_an_odd_answer_are_kept():
 
 def test_a_task_that_comes_twice_in_one_answer_is_run_once():
     """The first of them is kept, and the server's mistake is told."""
-    polled = read_poll(says(200, [{"taskId": "a"}, {"taskId": "b"}, {"taskId": "a"}]))
+    polled = read_poll(says(200, [{"taskId": "a"}, {"taskId": "b"}, {"taskId": "a"}]), 9)
 
     assert [task.task_id for task in polled.tasks] == ["a", "b"]
     assert polled.problem == "1 of its 3 entries cannot be used; the first: task a comes more than once"
@@ -316,7 +316,7 @@ def test_an_answer_full_of_nonsense_is_counted_and_not_described(monkeypatch):
 
     monkeypatch.setattr(Task, "from_wire", from_wire)
     nonsense = [0, None, "a task", {}, {"taskId": ""}] * 1000
-    polled = read_poll(says(200, [{"taskId": "a"}, *nonsense, {"taskId": "b"}, {"taskId": "c", "inputData": 1}]))
+    polled = read_poll(says(200, [{"taskId": "a"}, *nonsense, {"taskId": "b"}, {"taskId": "c", "inputData": 1}]), 9)
 
     assert [task.task_id for task in polled.tasks] == ["a", "b"]
     assert polled.problem == "5001 of its 5003 entries cannot be used; the first: a task must be a JSON object, not int"
@@ -326,7 +326,7 @@ def test_an_answer_full_of_nonsense_is_counted_and_not_described(monkeypatch):
 @given(bodies)
 def test_any_poll_body_is_read(body):
     """No body makes reading a poll raise; what is not a clean list of tasks has a problem."""
-    polled = read_poll(says(200, body))
+    polled = read_poll(says(200, body), 9)
     try:
         entries = json.loads(body)
     except (ValueError, RecursionError):

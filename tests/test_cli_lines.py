@@ -9,7 +9,7 @@ import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conductor_adapter import RunnerEvent, TaskFailed, TaskLeaseLost, TaskStatus
+from conductor_adapter import RunnerEvent, Task, TaskFailed, TaskLeaseLost, TaskStatus
 from conductor_adapter.cli import app
 from conductor_adapter.cli.lines import line_of
 from conductor_adapter.cli.printing import Printer
@@ -21,6 +21,7 @@ from resilience import (
     BreakerState,
     DeadLettered,
     DeliveryFailed,
+    DeliveryRefused,
     DeliveryResumed,
     Event,
     GaveBack,
@@ -35,6 +36,7 @@ from resilience import (
     PollOverdue,
     PollTimedOut,
     RowsKept,
+    SurplusArrived,
     ThreadUnavailable,
     Undelivered,
 )
@@ -47,11 +49,13 @@ SENTENCES: list[tuple[RunnerEvent, str]] = [
     (PollFailed("eu", DOWN), "poll failed: down"),
     (PollFailed("eu", ValueError()), "poll failed: ValueError"),
     (PollTimedOut("eu", 5.0), "no answer to a poll within 5 s"),
+    (SurplusArrived("eu", 10, 1), "brings more tasks than it is asked for (10 for 1); the surplus goes back"),
     (PollOverdue("eu", 3), "its 3 units work for others"),
     (PollOverdue("eu", 1), "its unit works for others"),
     (ItemsArrivedLate("eu", 1), "1 task arrived late"),
     (ItemsArrivedLate("eu", 2), "2 tasks arrived late"),
     (DeliveryFailed("eu", "t1", 2, DOWN), "result of task t1 not taken (attempt 2), it is sent again: down"),
+    (DeliveryRefused("eu", "t1", 2, DOWN), "result of task t1 refused (attempt 2), it is sent again: down"),
     (DeliveryResumed("eu"), "takes results again"),
     (BacklogFull("eu", 50), "takes results too slowly: 50 wait"),
     (BacklogDrained("eu"), "it is polled again"),
@@ -62,7 +66,10 @@ SENTENCES: list[tuple[RunnerEvent, str]] = [
     (DeadLettered("eu", "t1", "No such task"), "refused for good: No such task"),
     (Undelivered("eu", "t1"), "task t1 was left undelivered"),
     (GaveBack("eu", 2, "stopping"), "2 tasks given back un-started (stopping)"),
-    (LeaseGivenUp("eu", "task", 3600.0), "runs for more than 3600 s (max_lease)"),
+    (
+        LeaseGivenUp("eu", Task(task_id="t1", task_type="greet"), 3600.0),
+        "task t1 of type 'greet' runs for more than 3600 s (max_lease): it is kept alive no longer",
+    ),
     (ThreadUnavailable("eu", "a poll", "can't start new thread"), "a poll has to wait: can't start new thread"),
     (GiveBackFailed("eu", 1, DOWN), "1 task could not be given back, the server times them out: down"),
     (HandlerFailed("eu", DOWN), "a task could not be handled: down"),

@@ -112,7 +112,6 @@ def test_a_worker_whose_output_is_large_sends_it_as_it_is(server):
         assert server.wait(server.start_task("large"), 20).output == LARGE
 
 
-@pytest.mark.xfail(strict=True, reason="inputs that are stored outside are not fetched yet")
 def test_a_worker_whose_input_is_large_gets_it_whole(server):
     """50 KB beside a number: the function runs on both, also when the task comes with the answer to a result."""
 

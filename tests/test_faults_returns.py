@@ -45,7 +45,7 @@ def test_partly_refused_give_back_counts_what_is_back() -> None:
     settled: collections.deque[tuple[Track, int, int]] = collections.deque()
     returns = Returns(clock=time.monotonic, on_event=heard, on_settled=lambda *told: settled.append(told))
     track = Track(source)
-    returns.send([Held(track, value, 0.0) for value in "abc"], "a test")
+    returns.send([Held(track, value, 0.0) for value in "abc"], lambda _: "a test")
 
     assert heard.wait_for(GaveBack) == GaveBack("q", 2, "a test")
     assert heard.wait_for(GiveBackFailed).count == 1
@@ -72,7 +72,7 @@ class Refusing:
 
 def test_one_task_that_cannot_go_back_keeps_no_other_from_it() -> None:
     """A server that has forgotten one of several un-started tasks gets the others back all the same."""
-    link = Link(ServerSettings("eu", "http://eu/api"), Refusing, 5.0)
+    link = Link(ServerSettings("eu", "http://eu/api"), Refusing, 5.0, print)
     spec = WorkerSpec(task_type="t", function=lambda: None, worker_id="me")
     tasks = [Task(task_id=name, workflow_id="w") for name in "abc"]
 

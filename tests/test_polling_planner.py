@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resilience.events import ItemsArrived, ItemsArrivedLate, PollFailed, PollOverdue, PollTimedOut
+from resilience.errors import AnswerTooLarge
+from resilience.events import ItemsArrived, ItemsArrivedLate, PollFailed, PollOverdue, PollTimedOut, SurplusArrived
 from resilience.polling import PollConfig, PollPlanner, PollRequest, Source
 from resilience.polling.holding import Holding
 from resilience.polling.pausing import Pausing
@@ -1294,3 +1295,99 @@ def test_mistaken_report_leaves_the_poll_that_is_in_flight_alone() -> None:
     desk.answer(live, 1)
 
     assert desk.planner.total().received == 2
+
+
+# -- answers that are too large ----------------------------------------------------------------------------------------
+
+
+def too_large(desk: Desk, source: str = "a") -> int:
+    """The next large poll of ``source`` is too large, and the probe after it is not; for how many was asked."""
+    desk.now += 2.0
+    request = desk.plan()[source]
+    desk.planner.failed(request, AnswerTooLarge("64 MiB"), desk.now)
+    desk.now += 2.0
+    probe = desk.plan()[source]
+    assert probe.count == 1
+    desk.answer(probe)
+    finish_all(desk)
+    return request.count
+
+
+def finish_all(desk: Desk) -> None:
+    """Whatever has arrived starts and ends."""
+    while started := desk.start():
+        for name in started:
+            desk.planner.finished(name)
+
+
+def full_answers(desk: Desk, polls: int) -> list[int]:
+    """For how many the only source is asked, poll after poll, while each brings all of it."""
+    counts = []
+    for _ in range(polls):
+        desk.now += 2.0
+        (request,) = desk.plan().values()
+        counts.append(request.count)
+        desk.answer(request)
+        finish_all(desk)
+    return counts
+
+
+def test_after_a_too_large_answer_a_source_is_asked_for_half_as_much() -> None:
+    """Down to one; it stays backlogged, and others lose nothing by it."""
+    desk = Desk("a", "b", capacity=40)
+    desk.backlogged("a", "b")
+
+    assert [too_large(desk) for _ in range(6)] == [20, 10, 5, 2, 1, 1]
+    assert desk.planner.view()["a"].state == "backlogged"
+    assert desk.planner.view()["b"].in_flight == 20
+
+
+def test_source_is_asked_for_more_again_slower_after_each_too_large_answer() -> None:
+    """One more after some full answers, and twice as many of those the next time: each try may cost an answer."""
+    desk = Desk("a", capacity=8)
+    desk.backlogged("a")
+    assert too_large(desk) == 8
+    assert full_answers(desk, 23) == [4] * 5 + [5] * 5 + [6] * 5 + [7] * 5 + [8] * 3
+
+    assert too_large(desk) == 8
+    assert full_answers(desk, 21) == [4] * 10 + [5] * 10 + [6]
+
+
+def test_short_answer_is_no_reason_to_ask_for_more() -> None:
+    """Only what was full shows that as much can be read."""
+    desk = Desk("a", capacity=8)
+    desk.backlogged("a")
+    too_large(desk)
+    for _ in range(20):
+        desk.now += 2.0
+        request = desk.plan()["a"]
+        assert request.count <= 4
+        desk.answer(request, request.count - 1)
+        finish_all(desk)
+
+
+def test_largest_batch_of_a_source_holds_beside_the_limit() -> None:
+    """The smaller of the two counts."""
+    desk = Desk(capacity=30, sources=(Source("a", print, max_batch=6),))
+    desk.backlogged("a")
+
+    assert too_large(desk) == 6
+    assert full_answers(desk, 1) == [3]
+
+
+def test_surplus_goes_back_and_is_told_once() -> None:
+    """A source that brings more than it was asked for is well; late answers are no exception."""
+    desk = Desk("a", capacity=4)
+    first = desk.plan()["a"]
+    desk.answer(first, 3)
+    assert desk.start() == ["a"]
+    assert [held.reason for held in desk.planner.overheld(desk.now)] == ["more than was asked for"] * 2
+    assert desk.planner.view()["a"].state == "backlogged"
+
+    second = desk.plan()["a"]
+    desk.planner.timed_out(second, 10.0)
+    desk.now = 20.0
+    desk.answer(second, second.count + 5)
+    assert len(desk.planner.overheld(desk.now)) == 5
+    told = [event for event in desk.planner.drain_events() if isinstance(event, SurplusArrived)]
+    assert told == [SurplusArrived("a", 3, 1)]

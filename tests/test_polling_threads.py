@@ -30,6 +30,7 @@ from resilience import (
     PollTimedOut,
     Rejected,
     Source,
+    SurplusArrived,
     Throttled,
 )
 
@@ -91,20 +92,24 @@ def test_take_returns_what_any_source_brought_while_another_hangs() -> None:
         hung.thaw.set()
 
 
-def test_p2_values_beyond_what_was_asked_for_go_back_and_count_against_their_source() -> None:
-    """A source that brings too much takes nobody's place, and loses nothing."""
+def test_p2_values_beyond_what_was_asked_for_go_back_and_are_no_failure() -> None:
+    """A source that brings too much takes nobody's place, loses nothing, and is well; that it does is told once."""
     heard, back = Heard(), []
     greedy = Source("greedy", lambda count, _: list(range(count + 30)), give_back=back.extend)
     with Poller([greedy], capacity=2, config=PATIENT, on_event=heard) as poller:
-        (item,) = take(poller, 1)
+        (item,) = poller.take(GUARD, 1)
         event = heard.wait_for(GaveBack, source="greedy")
 
         assert isinstance(event, GaveBack)
         assert (item.value, event.reason) == (0, "more than was asked for")
         assert back[:30] == list(range(1, 31))
-        failed = heard.wait_for(PollFailed, source="greedy")
-        assert "brought 31 values for a poll of 1" in str(getattr(failed, "error", ""))
         item.done()
+        for more in take(poller, 2):
+            more.done()
+        heard.wait_for(GaveBack, source="greedy", count=30)
+        assert [event for event in heard if isinstance(event, SurplusArrived)] == [SurplusArrived("greedy", 31, 1)]
+        assert not any(isinstance(event, PollFailed) for event in heard)
+        assert poller.view()["greedy"].state == "backlogged"
 
 
 def test_poller_that_got_no_thread_for_its_time_tries_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -216,7 +216,7 @@ class Scripted:
 
 def link_to(transport: Scripted) -> Link:
     """A server behind that transport."""
-    return Link(ServerSettings("eu", "http://eu/api"), lambda _: transport, 5.0)
+    return Link(ServerSettings("eu", "http://eu/api"), lambda _: transport, 5.0, print)
 
 
 def test_exchange_says_what_the_server_said() -> None:

@@ -157,7 +157,7 @@ def test_lost_lease_is_told_with_its_task_and_the_late_result_is_sent(caplog: py
 @pytest.mark.parametrize(("response_timeout", "lease"), [(0.0, None), (60.0, 60.0)])
 def test_lease_of_a_task_is_its_response_timeout(response_timeout: float, lease: float | None) -> None:
     """One without is assigned for ever, and costs nothing."""
-    link = Link(ServerSettings("eu", "http://127.0.0.1:1/api"), choose("requests"), 1.0)
+    link = Link(ServerSettings("eu", "http://127.0.0.1:1/api"), choose("requests"), 1.0, print)
     source = link.source(WorkerSpec(task_type="t", function=lambda: None))
 
     assert source.lease is not None

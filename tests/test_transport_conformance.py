@@ -162,6 +162,19 @@ def test_many_calls_take_turns_on_one_connection(connect, peer):
     assert {seen.method for seen in peer.requests} == {"GET", "POST"}
 
 
+def test_payload_is_put_and_nothing_of_it_is_left_in_the_next_call(connect, peer):
+    """Large outputs go out with PUT; the polls and updates after it are what they always were."""
+    transport = connect(peer)
+    put = HttpCall("PUT", "/p", "", (("Content-Type", "application/json"),), b"{}")
+    for call in (get("g"), put, put, post("p"), put, get("g")):
+        assert transport.send(call, 5.0).status == 200
+
+    sent = [(seen.method, seen.body) for seen in peer.requests]
+    get_, put_, post_ = ("GET", b""), ("PUT", b"{}"), ("POST", b"body")
+    assert sent == [get_, put_, put_, post_, put_, get_]
+    assert peer.connections == 1
+
+
 def test_of_two_headers_with_one_name_the_later_counts(connect, peer):
     """A gateway's own header replaces the usual one, whatever its spelling; none arrives twice."""
     connect(peer).send(post(headers=(("Content-Type", "application/json"), ("content-type", "text/x"))), 5.0)

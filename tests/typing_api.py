@@ -93,6 +93,7 @@ from resilience import (
     SourceView,
     Stock,
     Store,
+    SurplusArrived,
     Tally,
     ThreadUnavailable,
     Throttled,
@@ -325,7 +326,7 @@ def tell(event: Event) -> str:
     """All cases, and no other."""
     if isinstance(event, BreakerChanged):
         return f"{event.name}: {event.before.value} -> {event.after.value}"
-    if isinstance(event, (ItemsArrived, ItemsArrivedLate, GaveBack)):
+    if isinstance(event, (ItemsArrived, ItemsArrivedLate, SurplusArrived, GaveBack)):
         return f"{event.source}: {event.count}"
     if isinstance(event, (PollFailed, GiveBackFailed, HandlerFailed, LeaseLost)):
         return f"{event.source}: {event.error!r}"

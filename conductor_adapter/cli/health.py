@@ -11,7 +11,7 @@ from conductor_adapter.cli.lines import without_name
 from conductor_adapter.protocol import one_line, shorten
 from conductor_adapter.server import AuthRejected, ConductorServer, Operation
 from conductor_adapter.settings import ServerSettings
-from conductor_adapter.tasks import Task, TaskResult, can_be_sent
+from conductor_adapter.tasks import TaskResult, can_be_sent
 from conductor_adapter.transports import Transport, drive
 from conductor_adapter.wire import HttpAnswer, HttpCall, ServerFailed, TransportError
 from resilience import Failed, FanOutExecutor, Refused, ResilienceError, Undeliverable, Value
@@ -181,7 +181,7 @@ class _Asking:
         return drive(operation, self.transport, self._timeout)
 
 
-def _noting(operation: Operation[Task | None], calls: list[HttpCall]) -> Operation[Task | None]:
+def _noting(operation: Operation[T], calls: list[HttpCall]) -> Operation[T]:
     """The operation, with its calls noted."""
     answer: HttpAnswer | None = None
     while True:

@@ -6,7 +6,7 @@ from typing import Any
 import attrs
 
 from conductor_adapter.events import RunnerEvent, TaskFailed, TaskLeaseLost
-from conductor_adapter.tasks import TaskStatus, task_named
+from conductor_adapter.tasks import Task, TaskStatus, task_named
 from resilience import (
     BacklogDrained,
     BacklogFull,
@@ -14,6 +14,7 @@ from resilience import (
     BreakerState,
     DeadLettered,
     DeliveryFailed,
+    DeliveryRefused,
     DeliveryResumed,
     GaveBack,
     GiveBackFailed,
@@ -26,6 +27,7 @@ from resilience import (
     PollOverdue,
     PollTimedOut,
     RowsKept,
+    SurplusArrived,
     ThreadUnavailable,
     Undelivered,
 )
@@ -70,7 +72,7 @@ class Line:
 
 def line_of(event: RunnerEvent) -> Line | None:
     """What there is to say about ``event``; None for what happens all the time."""
-    return _of_polls(event) or _of_deliveries(event) or _of_backlog(event) or _of_outbox(event) or _of_tasks(event)
+    return _of_polls(event) or _of_deliveries(event) or _of_backlog(event) or _of_outbox(event) or _of_arrivals(event)
 
 
 def _of_polls(event: RunnerEvent) -> Line | None:
@@ -109,6 +111,10 @@ def _of_deliveries(event: RunnerEvent) -> Line | None:
             said = without_name(_text(error), destination, key)
             text = f"result of task {key} not taken (attempt {attempt}), it is sent again: {said}"
             return Line("delivery failed", destination, text, style="red", facts={"task": key})
+        case DeliveryRefused(destination, key, attempt, error):
+            said = without_name(_text(error), destination, key)
+            text = f"result of task {key} refused (attempt {attempt}), it is sent again: {said}"
+            return Line("delivery refused", destination, text, style="red", facts={"task": key})
         case DeliveryResumed(destination):
             return Line("delivery resumed", destination, "takes results again", style="green")
         case DeadLettered(destination, key, reason):
@@ -144,10 +150,18 @@ def _of_outbox(event: RunnerEvent) -> Line | None:
     return None
 
 
-def _of_tasks(event: RunnerEvent) -> Line | None:
+def _of_arrivals(event: RunnerEvent) -> Line | None:
     match event:
+        case SurplusArrived(source, count, asked):
+            text = f"brings more tasks than it is asked for ({count} for {asked}); the surplus goes back"
+            return Line("surplus", source, text, style="yellow")
         case ItemsArrivedLate(source, count) if count:
             return Line("late tasks", source, f"{counted(count, 'task')} arrived late, taken in", style="cyan")
+    return _of_tasks(event)
+
+
+def _of_tasks(event: RunnerEvent) -> Line | None:
+    match event:
         case GaveBack(source, count, reason):
             return Line("gave back", source, f"{counted(count, 'task')} given back un-started ({reason})", style="cyan")
         case GiveBackFailed(source, count, error):
@@ -174,9 +188,10 @@ def _of_leases(event: RunnerEvent) -> Line | None:
             return Line(
                 "lease lost", server, f"{what}; it may be run again: {_text(error, server)}", style="red", facts=facts
             )
-        case LeaseGivenUp(source, _, max_lease):
-            text = f"a task runs for more than {max_lease:g} s (max_lease): it is kept alive no longer"
-            return Line("lease given up", source, text, style="red")
+        case LeaseGivenUp(source, Task(task_id=task_id, task_type=task_type), max_lease):
+            what = f"{task_named(task_id, task_type)} runs for more than {max_lease:g} s (max_lease)"
+            facts = {"task": task_id, "task_type": task_type}
+            return Line("lease given up", source, f"{what}: it is kept alive no longer", style="red", facts=facts)
     return None
 
 

@@ -175,6 +175,9 @@ class RunnerConfig:
         relay: how results are delivered.
         outbox: the file for results that have to wait (it may be shared by several processes), so that they outlive
             this process; or a `Store` of your own, which is not closed with the runner. None keeps them in memory.
+        max_result_bytes: bytes of JSON above which an output goes to the server's storage of large payloads (external
+            payload storage) and only its path into the update; None sends all in the update, which a server that has
+            such a storage puts there by itself.
 
     Raises:
         ValueError: a number out of range, or a ``poll_wait`` that is longer than a Conductor server waits.
@@ -189,6 +192,8 @@ class RunnerConfig:
     breaker: BreakerConfig = attrs.field(factory=BreakerConfig, validator=_is_config)
     relay: RelayConfig = attrs.field(factory=RelayConfig, validator=_is_config)
     outbox: "str | os.PathLike[str] | Store | None" = attrs.field(default=None, validator=_is_outbox)
+
+    max_result_bytes: int | None = attrs.field(default=None, validator=attrs.validators.optional(whole(1)))
 
     def __attrs_post_init__(self) -> None:
         if self.poll.poll_wait > CONDUCTOR_MAX_WAIT:

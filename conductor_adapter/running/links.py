@@ -3,17 +3,24 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import attrs
+
 from conductor_adapter.declaring import WorkerSpec
-from conductor_adapter.server import ConductorServer
+from conductor_adapter.server import ConductorServer, UnreadableTask
 from conductor_adapter.settings import ServerSettings
 from conductor_adapter.tasks import Task, TaskResult, TaskStatus
 from conductor_adapter.transports import Transport, drive
+from conductor_adapter.wire import TransportError, TransportErrorKind
 from resilience.delivery import Destination
-from resilience.errors import Incomplete, ResilienceError
+from resilience.errors import AnswerTooLarge, Incomplete, ResilienceError
 from resilience.polling import Source
 
 __all__ = ["Link"]
 
+Refuse = Callable[[str, UnreadableTask], object]
+
+ASK_LESS = "its tasks time out, and the next poll asks for half as many"
+NEVER = "a single task of type {!r} is too large to be had; have its workflow pass less, or store it outside"
 GIVE_BACK_TIMEOUT = 2.0  # seconds for one task
 NEXT_TASK_WAIT = 0.1  # seconds a Conductor server waits for the next task of an update-v2
 
@@ -29,13 +36,19 @@ class Link:
         settings: which server.
         make_transport: what makes its transport.
         give_up_after: seconds after which a poll's connection is closed; until then a late answer is taken in.
+        refuse: called with the server's name and a task of it that cannot be read: the server must be told; it must
+            neither block nor raise.
 
     Attributes:
         worker_id: how workers call themselves that have no name of their own; set before the first poll.
     """
 
     def __init__(
-        self, settings: ServerSettings, make_transport: Callable[[ServerSettings], Transport], give_up_after: float
+        self,
+        settings: ServerSettings,
+        make_transport: Callable[[ServerSettings], Transport],
+        give_up_after: float,
+        refuse: Refuse,
     ) -> None:
         self.name = settings.name
         self.server = ConductorServer(settings)
@@ -45,6 +58,7 @@ class Link:
         self.answered = False
         self._settings = settings
         self._give_up_after = give_up_after
+        self._refuse = refuse
 
     def source(self, spec: WorkerSpec) -> Source[Task]:
         """The source of the tasks of one worker."""
@@ -74,8 +88,15 @@ class Link:
     def _poll(self, spec: WorkerSpec, count: int, wait: float) -> Sequence[Task]:
         operation = self.server.poll(spec.task_type, spec.worker_id or self.worker_id, count, wait, spec.domain)
         self.asked = True
-        answer = drive(operation, self.transport, self._give_up_after)
+        try:
+            answer = drive(operation, self.transport, self._give_up_after)
+        except TransportError as error:
+            if error.kind is not TransportErrorKind.TOO_LARGE:
+                raise
+            raise AnswerTooLarge(f"{error}: {ASK_LESS if count > 1 else NEVER.format(spec.task_type)}") from error
         self.answered = True
+        for task in answer.unreadable:
+            self._refuse(self.name, attrs.evolve(task, task_type=spec.task_type))
         if answer.problem is not None:
             raise Incomplete(answer.problem, answer.tasks)
         return answer.tasks
@@ -106,8 +127,10 @@ class Link:
             self._send(result, timeout)
             return None
         task = drive(self.server.update_v2(result), self.transport, timeout)
-        if task is not None:
+        if isinstance(task, Task):
             return (task,)
+        if task is not None:
+            self._refuse(self.name, task)
         return () if self.server.has_v2 else None
 
 

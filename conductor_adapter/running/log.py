@@ -8,7 +8,7 @@ from collections import Counter
 from conductor_adapter.events import TaskFailed, TaskLeaseLost
 from conductor_adapter.tasks import task_named
 from resilience._texts import guard_loggers
-from resilience.events import BreakerChanged, BreakerState
+from resilience.events import BreakerChanged, BreakerState, PollFailed, SurplusArrived
 
 __all__ = ["Log"]
 
@@ -31,6 +31,17 @@ class Log:
             log.warning("%s: its %s fail, it is left alone for a while: %s", event.name, event.calls, event.error)
         elif event.after is BreakerState.CLOSED:
             log.info("%s: its %s work again", event.name, event.calls)
+
+    def surplus(self, event: SurplusArrived) -> None:
+        """A server brings more tasks than it was asked for; heard once for each server and worker."""
+        text = "%s: it brings more tasks than it is asked for (%d for %d); the surplus goes back"
+        log.warning(text, event.source, event.count, event.asked)
+
+    def too_large(self, event: PollFailed) -> None:
+        """An answer was larger than this worker reads: its tasks are lost until they time out."""
+        if count := self._counted("too large", event.source):
+            what = f"{count} answers were too large, the last" if count > 1 else "an answer was too large"
+            log.warning("%s: %s: %s", event.source, what, event.error)
 
     def task_failed(self, event: TaskFailed) -> None:
         """The first failed task of a server and type, the second, the fourth, the eighth and so on.

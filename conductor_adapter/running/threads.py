@@ -30,19 +30,23 @@ from conductor_adapter.running.lifecycle import (
 from conductor_adapter.running.links import Link
 from conductor_adapter.running.log import Log
 from conductor_adapter.running.outbox import opened
+from conductor_adapter.running.payloads import Payloads
 from conductor_adapter.running.reporting import Reporting
+from conductor_adapter.server import UnreadableTask
 from conductor_adapter.settings import ServerSettings, check_servers, servers_from_env
 from conductor_adapter.tasks import Task, TaskResult, TaskStatus, task_named
 from conductor_adapter.transports import choose
 from conductor_adapter.worker import run_attempt
 from resilience._checks import check_number
 from resilience.delivery import Relay
-from resilience.errors import Refused
+from resilience.errors import AnswerTooLarge, Refused
 from resilience.events import (
     BreakerChanged,
     DeadLettered,
     Event,
     LeaseLost,
+    PollFailed,
+    SurplusArrived,
     notify,
 )
 from resilience.polling import Item, Poller
@@ -88,7 +92,12 @@ class WorkerRunner(Changing, Reporting):
         self._counting = Counting()
         make = choose(self.config.transport)
         give_up_after = self.config.poll.give_up_after
-        self._links = {settings.name: Link(settings, make, give_up_after) for settings in self._settings}
+        named = self.config.transport if isinstance(self.config.transport, str) else "auto"
+        self._links = {settings.name: Link(settings, make, give_up_after, self._refuse) for settings in self._settings}
+        self._payloads = {
+            name: Payloads(link.server, link.transport, make, choose(named), most=self.config.max_result_bytes)
+            for name, link in self._links.items()
+        }
         self._poll_breakers = BreakerRegistry(self.config.breaker, on_event=partial(self._breaker_changed, "polls"))
         self._update_breakers = BreakerRegistry(self.config.breaker, on_event=partial(self._breaker_changed, "updates"))
         self._outbox = opened(self.config.outbox)
@@ -217,7 +226,8 @@ class WorkerRunner(Changing, Reporting):
         self._here.waited_for = True  # this thread runs nothing else
         try:
             self._counting.starts(item.source, item.value)
-            result, error = run_attempt(spec, item.value, server=item.source)
+            result, error = self._attempt(spec, item)
+            result = self._payloads[item.source].put_away(result)
             if result.is_final:  # a heartbeat that is handled beside it could undo it
                 again = partial(self._relay.hand_over, item.source, item.value.task_id, result)
                 item.end_lease(self.config.relay.inline_timeout, again)
@@ -230,6 +240,23 @@ class WorkerRunner(Changing, Reporting):
             self._log.task_failed(failed)
             self._tell(failed)
 
+    def _attempt(self, spec: WorkerSpec, item: Item[Task]) -> tuple[TaskResult, BaseException | None]:
+        try:
+            task = self._payloads[item.source].fetch(item.value)
+        except Exception as error:  # noqa: BLE001 - never a run on an empty input; the server may try again
+            reason = f"what is stored outside of the task could not be fetched: {error}"
+            return TaskResult(status=TaskStatus.FAILED, reason=reason).of(item.value, spec.worker_id, ()), error
+        return run_attempt(spec, task, server=item.source)
+
+    def _refuse(self, server: str, task: UnreadableTask) -> None:
+        """Tell the server that a task cannot be read here: a retry would meet the same."""
+        status = TaskStatus.FAILED_WITH_TERMINAL_ERROR
+        result = TaskResult(task_id=task.task_id, workflow_id=task.workflow_id, status=status, reason=task.reason)
+        self._relay.hand_over(server, task.task_id, result)
+        failed = TaskFailed(server, task.task_type, task.task_id, status, task.reason)
+        self._log.task_failed(failed)
+        self._tell(failed)
+
     def _breaker_changed(self, calls: str, event: BreakerChanged) -> None:
         changed = attrs.evolve(event, calls=calls)
         self._log.breaker_changed(changed)
@@ -237,6 +264,7 @@ class WorkerRunner(Changing, Reporting):
 
     def _heard_of_polls(self, event: Event) -> None:
         if not isinstance(event, LeaseLost):
+            self._log_poll(event)
             self._heard(event)
             return
         self._counting.loses_lease(event.source)
@@ -244,6 +272,12 @@ class WorkerRunner(Changing, Reporting):
         lost = TaskLeaseLost(event.source, task.task_type, task.task_id, event.error)
         self._log.lease_lost(lost)
         self._tell(lost)
+
+    def _log_poll(self, event: Event) -> None:
+        if isinstance(event, SurplusArrived):
+            self._log.surplus(event)
+        elif isinstance(event, PollFailed) and isinstance(event.error, AnswerTooLarge):
+            self._log.too_large(event)
 
     def _heard(self, event: Event) -> None:
         if isinstance(event, DeliveryEvent):
@@ -309,6 +343,8 @@ class WorkerRunner(Changing, Reporting):
     def _end(self, report: StopReport) -> None:
         for link in self._links.values():
             link.transport.close()
+        for payloads in self._payloads.values():
+            payloads.close()
         self._outbox.close()
         self._final = report
         self._stopped.set()

@@ -147,6 +147,7 @@ class _Handle:
         self._target: str | None = None
         self._timeout_ms = 0
         self._posting = False
+        self._putting = False
         self._stale = False
         self._body: list[bytes] = []
         self._size = 0
@@ -232,6 +233,9 @@ class _Handle:
         if call.headers != self._headers:
             curl.setopt(pycurl.HTTPHEADER, self._sent(call))
             self._headers = call.headers
+        if (call.method == "PUT") != self._putting:
+            self._putting = not self._putting
+            curl.setopt(pycurl.CUSTOMREQUEST, "PUT") if self._putting else curl.unsetopt(pycurl.CUSTOMREQUEST)
         if call.body is not None:
             curl.setopt(pycurl.POSTFIELDS, call.body)
             self._posting = True

@@ -10,7 +10,8 @@ from typing import Any
 
 import attrs
 
-from resilience.events import Event, ItemsArrived, ItemsArrivedLate, PollFailed, PollTimedOut
+from resilience.errors import AnswerTooLarge
+from resilience.events import Event, ItemsArrived, ItemsArrivedLate, PollFailed, PollTimedOut, SurplusArrived
 from resilience.polling.chaining import note_answer
 from resilience.polling.holding import HELD_TOO_LONG, Held, Holding, settle_debt
 from resilience.polling.pausing import Pausing
@@ -32,6 +33,7 @@ from resilience.polling.track import Flight, Track
 __all__ = ["GIVEN_BACK", "Roster"]
 
 GIVEN_BACK = "given back by its holder"
+SURPLUS = "more than was asked for"
 
 
 class Roster:
@@ -176,11 +178,15 @@ class Roster:
     # -- what a driver tells -----------------------------------------------------------------------------------------
 
     def answered(self, request: PollRequest, values: Sequence[object], now: float) -> None:
-        """A poll brought ``values``; a late one is taken in as well."""
+        """A poll brought ``values``; a late one is taken in as well.
+
+        Those beyond what was asked for go back: held, they would stand in the way of everybody else's.
+        """
         if self._is_gone(request, values, now):
             return
         track, flight, late = self._land(request)
-        self._receive(track, values, now, owed=not (late or flight.lendable))
+        self._receive(track, values[: request.count], now, owed=not (late or flight.lendable))
+        self._refuse_surplus(track, values, request, now)
         if late:
             self._came_late(track, len(values))
             return
@@ -189,6 +195,8 @@ class Roster:
         track.full = len(values) >= request.count
         track.trip = max(0.0, waited - request.wait)
         track.slow = waited > request.wait + self._config.overdue_after
+        if track.full:
+            track.note_full(request.count)
         settle_debt(track)
         self._pausing.after_answer(track, len(values), waited, request.wait, now)
         if values:
@@ -205,15 +213,16 @@ class Roster:
     ) -> None:
         """A poll raised ``error``; ``hint`` is the pause it asks for, ``values`` the good part of a damaged answer.
 
-        Of values beyond what was asked for none is held: they would stand in the way of everybody else's. After a
-        `WrongAnswer` the source is paused: every further poll would lose what it brings.
+        After a `WrongAnswer` the source is paused: every further poll would lose what it brings.
         """
         if self._is_gone(request, values, now):
             return
         track, _, late = self._land(request)
         self._receive(track, values[: request.count], now, owed=False)
-        self._refuse(track, values[request.count :], now, "more than was asked for")
+        self._refuse_surplus(track, values, request, now)
         self._events.append(PollFailed(track.name, error))
+        if isinstance(error, AnswerTooLarge):
+            track.ask_less(request.count)
         if isinstance(error, WrongAnswer):
             track.paused = track.broken = True
             self._settle()
@@ -342,6 +351,13 @@ class Roster:
     def _came_late(self, track: Track, count: int) -> None:
         track.counts.late += count
         self._events += [ItemsArrivedLate(track.name, count)] if count else []
+
+    def _refuse_surplus(self, track: Track, values: Sequence[object], request: PollRequest, now: float) -> None:
+        """What a poll brought beyond what it asked for goes back; that is told once of each source."""
+        self._refuse(track, values[request.count :], now, SURPLUS)
+        if len(values) > request.count and not track.overfills:
+            track.overfills = True
+            self._events.append(SurplusArrived(track.name, len(values), request.count))
 
     def _refuse(self, track: Track, values: Sequence[object], now: float, reason: str = HELD_TOO_LONG) -> None:
         """These values of ``track`` go back without having been held."""

@@ -119,7 +119,7 @@ class Sharing:
         granted = []
         for track in self.in_turn(takers, capacity):
             share = shares.get(track.name) or share_of(sharers, track, capacity)
-            most = 1 if track.is_owed else min(share, track.source.max_batch or capacity)
+            most = 1 if track.is_owed else min(share, track.batch(capacity))
             own = missing(track, held=True) if kept else 0
             spare = free - (kept - own) - (room.lent if track.is_owed else 0)
             count = min(most, share - track.units, spare)

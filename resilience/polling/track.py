@@ -11,6 +11,9 @@ from resilience.polling.tally import Counts
 
 __all__ = ["Flight", "Track"]
 
+FIRST_GROWTH = 5
+SLOWEST_GROWTH = 640
+
 
 @attrs.define(eq=False)
 class Flight:
@@ -54,6 +57,10 @@ class Track:
     paused: bool = False
     broken: bool = False  # its poll returned what cannot be taken in, and so it is paused
     removed: bool = False
+    most: int | None = None  # values that a poll may ask for, since more were too large an answer
+    grows_after: int = FIRST_GROWTH  # full answers after which it may ask for one more
+    full_answers: int = 0
+    overfills: bool = False  # it has brought more than it was asked for
     kept: int = 0  # units that nobody else may have
     all_kept: int = 0  # units that are kept for any source
     cap: int | None = None  # units that it may have at most
@@ -72,6 +79,27 @@ class Track:
     def __attrs_post_init__(self) -> None:
         self.name = self.source.name
         self.cap = self.source.max_units
+
+    def ask_less(self, count: int) -> None:
+        """The answer to a poll for ``count`` was too large.
+
+        Growing again may cost another answer, with all that it brought: so it is slower each time.
+        """
+        if self.most is not None:
+            self.grows_after = min(2 * self.grows_after, SLOWEST_GROWTH)
+        self.most, self.full_answers = max(1, count // 2), 0
+
+    def note_full(self, count: int) -> None:
+        """The answer to a poll for ``count`` was full, and could be read."""
+        if self.most is None or count < self.most:
+            return
+        self.full_answers += 1
+        if self.full_answers >= self.grows_after:
+            self.most, self.full_answers = count + 1, 0
+
+    def batch(self, capacity: int) -> int:
+        """The most values that a poll may ask for."""
+        return min(self.source.max_batch or capacity, self.most or capacity)
 
     @property
     def suspect(self) -> bool:
