@@ -119,7 +119,7 @@ def test_odd_tasks_fail_with_the_reason_and_take_no_good_one_along(v2, caplog):
     assert {(event.task_id, event.task_type, event.status) for event in failed} == {
         (f"t{number}", "count", TaskStatus.FAILED_WITH_TERMINAL_ERROR) for number in odd
     }
-        assert "of type 'count' failed: the worker cannot read the task" in caplog.text
+    assert "of type 'count' failed: the worker cannot read the task" in caplog.text
 
 
 def test_server_that_brings_more_than_it_is_asked_for_is_well(caplog):
