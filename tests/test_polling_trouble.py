@@ -36,9 +36,11 @@ from resilience import (
     Throttled,
 )
 from resilience.events import notify
+from resilience.fan_out.calls import guarded
 from resilience.polling.holding import Held as HeldItem
 from resilience.polling.returns import Returns
 from resilience.polling.source import checked
+from resilience.polling.units import _ended, _finished
 from resilience.testing import ManualClock
 
 QUICK = PollConfig(poll_wait=0.02, overdue_after=0.02, poll_timeout=0.1, give_up_after=5.0)
@@ -159,6 +161,16 @@ def test_what_a_signal_handler_raises_while_a_listener_runs_ends_the_program(err
         threading.excepthook = hook
 
     assert not ended
+
+
+def test_what_a_signal_handler_raises_while_a_callback_runs_ends_the_program() -> None:
+    """The same for whoever submits calls by himself."""
+
+    def callback(_: object) -> None:
+        raise Interrupt
+
+    with pytest.raises(Interrupt):
+        guarded(callback, "fact")
 
 
 def test_an_ordinary_error_of_a_listener_is_logged_in_every_thread(caplog: pytest.LogCaptureFixture) -> None:
@@ -316,6 +328,14 @@ def survives(number: int, where: Callable[[str, str], bool], end: str = "done") 
     """Interrupt a poller at that line, and see whether everything comes all the same; False: there is no such line."""
     queue, strike = Queue(*range(4)), Strike(number, where)
     poller = Poller([queue.source()], capacity=2, config=PATIENT)
+    try:
+        return goes_on(poller, queue, strike, end)
+    finally:
+        poller.stop(0.0)
+
+
+def goes_on(poller: Poller[object], queue: Queue, strike: Strike, end: str) -> bool:
+    """Strike, and whether that was anywhere."""
     poller._keep_time()
     until(lambda: poller.total().held == 2, "two polls have been answered")
     items: list[Item[object]] = []
@@ -356,6 +376,58 @@ def test_a_decision_is_not_lost_wherever_a_signal_comes() -> None:
     number = 0
     while survives(number, deciding):
         number += 1
+
+
+class Exploding(list[Any]):
+    """Items; a signal comes when it is asked whether there are any."""
+
+    def __bool__(self) -> bool:
+        raise Interrupt
+
+
+def test_whoever_is_interrupted_in_take_leaves_the_items_to_the_next_one() -> None:
+    """They had been started, nobody has them, and they start again; with the lease that they came with."""
+    source = Source("a", Queue("x").poll, lease=lambda _: 1000.0, extend=lambda *_: None)
+    with Poller([source], capacity=1, config=PATIENT) as poller:
+        poller._keep_time()
+        until(lambda: poller.total().held == 1, "it came")
+        step = poller._step
+
+        def interrupted_after(tell: Any, limit: int) -> Any:
+            return Exploding(step(tell, limit))
+
+        poller._step = interrupted_after  # type: ignore[method-assign, assignment]
+        with pytest.raises(Interrupt):
+            poller.take(GUARD)
+        del poller._step
+        assert poller.total().held == 1
+        (item,) = poller.take(GUARD)
+        assert item.lease is not None
+        item.done()
+    assert (poller.total().started, poller.total().finished) == (1, 1)
+
+
+def test_whoever_is_interrupted_before_the_planner_was_told_has_told_it_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An item that is done frees its unit."""
+    with Poller([Queue("x").source()], capacity=1, config=PATIENT) as poller:
+        (item,) = poller.take(GUARD)
+
+        def interrupt(*_: object, **__: object) -> None:
+            raise Interrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(poller, "_decide", interrupt)
+            with pytest.raises(Interrupt):
+                poller._step(poller_tell(item), 0)
+        assert poller.total().finished == 1
+        assert item.ended
+
+
+def poller_tell(item: Item[object]) -> Any:
+    """What ``done`` tells."""
+    return functools.partial(_ended, item, functools.partial(_finished, item.source))
 
 
 def test_poll_that_was_sent_all_the_same_brings_nothing_that_is_lost() -> None:
@@ -434,6 +506,8 @@ def in_child(act: Callable[[], str]) -> str:
         warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads: that is what is tried
         pid = os.fork()
     if not pid:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(int(GUARD))  # one that hangs ends all the same
         try:
             os.write(writer, act().encode())
         finally:
@@ -471,6 +545,19 @@ def test_poller_that_belongs_to_the_parent_says_so_in_the_child(how: str) -> Non
 
     assert said.startswith(f"this poller belongs to process {os.getpid()}, which forked this one")
     assert "make a poller of its own in each process" in said
+
+
+def test_poller_of_another_process_is_told_by_its_id() -> None:
+    """The same without a fork."""
+    with Poller([Queue().source()], capacity=1, config=PATIENT) as poller:
+        poller._keep_time()
+        mine, poller._pid = poller._pid, 1
+        with pytest.raises(RuntimeError, match="this poller belongs to process 1, which forked this one"):
+            poller.take(0.0)
+        with poller:  # leaving it does nothing
+            pass
+        assert not poller._stopping
+        poller._pid = mine
 
 
 def test_poller_that_was_not_used_before_the_fork_works_in_the_child() -> None:

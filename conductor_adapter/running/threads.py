@@ -140,7 +140,7 @@ class WorkerRunner(Changing, Reporting):
                 poller.start(partial(self._run, spec), gate=gate)
         except RuntimeError as error:
             self._stop_what_started()
-            raise RuntimeError(f"the workers were not started: {error}: {NO_THREADS}") from error
+            raise RuntimeError(f"the workers were not started: {error.__cause__ or error}: {NO_THREADS}") from error
         except BaseException:
             self._stop_what_started()
             raise
