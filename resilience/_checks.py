@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     from attrs import Attribute
 
 __all__ = [
+    "DATA",
     "check_function",
     "check_number",
     "check_plain",
     "check_whole",
     "function",
+    "is_async",
     "number",
     "plain",
     "refuse_unrun",
@@ -28,6 +30,8 @@ __all__ = [
 ]
 
 C = TypeVar("C")
+DATA = frozenset({type(None), bool, int, float, str, bytes, list, dict, tuple})
+"""What most calls return: a look here is cheaper than to find that there is nothing to be awaited."""
 
 Validator = Callable[[Any, "Attribute[Any]", Any], None]
 
@@ -66,6 +70,20 @@ def check_function(name: str, value: object) -> None:
     """Refuse ``value`` unless it can be called."""
     if not callable(value):
         raise TypeError(f"{name} must be a function, not {value!r}: hand it over without calling it")
+
+
+_ASYNC = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+
+
+def is_async(function: object) -> bool:
+    """Whether a call of ``function`` only makes something that must be awaited. Cheap: it is asked for every call."""
+    code = getattr(function, "__code__", None)
+    if isinstance(function, functools.partial):
+        return is_async(function.func)
+    if code is None:  # an object, whose class may define it async
+        code = getattr(getattr(type(function), "__call__", None), "__code__", None)  # noqa: B004 - not to call it
+    flags = getattr(code, "co_flags", 0)
+    return isinstance(flags, int) and bool(flags & _ASYNC)
 
 
 def function(_: object, attribute: "Attribute[Any]", value: object) -> None:

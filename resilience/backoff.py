@@ -6,6 +6,7 @@ import random
 import attrs
 
 from resilience._checks import number
+from resilience.errors import MAX_RETRY_AFTER
 
 __all__ = ["Backoff"]
 
@@ -23,6 +24,7 @@ class Backoff:
         maximum: the longest pause in seconds, at least ``initial``; only a hint makes it longer.
         factor: growth per attempt, at least 1.
         jitter: the fraction, 0 to 1, by which a pause may be shorter.
+        max_retry_after: the longest pause in seconds that a hint can ask for.
 
     Raises:
         ValueError: for a number out of range.
@@ -33,6 +35,7 @@ class Backoff:
     maximum: float = attrs.field(validator=number(0, exclusive=True))
     factor: float = attrs.field(default=2.0, validator=number(1))
     jitter: float = attrs.field(default=0.5, validator=number(0))
+    max_retry_after: float = attrs.field(default=MAX_RETRY_AFTER, validator=number(0, exclusive=True), kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         if self.maximum < self.initial:
@@ -48,7 +51,8 @@ class Backoff:
         Args:
             attempt: counts from 1.
             rng: where the jitter is drawn from, exactly one draw a call.
-            hint: seconds the other side asked for (Retry-After); the pause is at least that long. Not finite: ignored.
+            hint: seconds the other side asked for (Retry-After); the pause is at least that long, but for no
+                more than ``max_retry_after``. Not finite: ignored.
 
         Raises:
             ValueError: when ``attempt`` is below 1.
@@ -56,7 +60,7 @@ class Backoff:
         if attempt < 1:
             raise ValueError(f"attempts count from 1, not {attempt!r}: ask after an attempt has failed")
         pause = self._grown(attempt - 1) * (1 - self.jitter * rng.random())
-        return max(pause, hint) if math.isfinite(hint) else pause
+        return max(pause, min(hint, self.max_retry_after)) if math.isfinite(hint) else pause
 
     def _grown(self, steps: int) -> float:
         try:

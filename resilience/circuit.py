@@ -4,21 +4,26 @@ One idea carries the rules. Every permit belongs to an *era*, and the circuit be
 happened that a call begun earlier cannot know of: a failure was counted, the state changed, a probe was let out. A
 report is judged by its era alone:
 
-* a failure of an earlier era began before the last counted failure was seen: it is part of that failure, not another;
+* a call of an earlier era began before the last counted failure was seen. If it failed, that is part of the same
+  failure and not another one; if it succeeded, that says nothing of what came after;
 * an era of an earlier generation is history: its reports change nothing;
 * a probe has an era of its own, so that only the probe that is out can decide, and only until its expiry.
+
+A failure rate, if one is configured, is taken over all calls of the current generation that ended within the window:
+it bounds what one stall means by ``min_calls``, not by eras.
 
 Generations as in sony/gobreaker, expiring probes and eras are our own.
 """
 
 import math
+from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import attrs
 
-from resilience._checks import number, whole
-from resilience.errors import Throttled
+from resilience._checks import check_plain, check_whole, number, whole
+from resilience.errors import MAX_RETRY_AFTER, Throttled
 from resilience.events import BreakerChanged, BreakerState
 from resilience.outcomes import Rejected
 
@@ -30,28 +35,56 @@ class BreakerConfig:
     """The policy of a circuit breaker. All times are seconds.
 
     Attributes:
-        fail_max: consecutive counted failures that open it.
+        fail_max: consecutive counted failures that open it; None only with a ``failure_rate``.
+        failure_rate: the part of the calls, above 0 and at most 1, that opens it when so many of the last ``window``
+            seconds failed; None for no such rule.
+        window: seconds over which the failure rate is taken.
+        min_calls: how many calls must have ended within the window before the rate means anything.
         reset_timeout: how long it stays open at first, before the jitter.
         max_reset_timeout: what doubling after each failed probe leads to at most, before the jitter.
         jitter: each time it opens, the wait is multiplied by one draw from 1 to 1 + jitter.
         success_threshold: successful probes in a row that close it.
         probe_timeout: how long a probe's permit is good; then its place is free again.
+        max_retry_after: the longest pause that the other side can ask for (Retry-After).
         excluded: errors that are neutral: neither success nor failure. Cancellation always is.
+        counts: ``counts(what)`` is given the error that a call raised or the value that it returned, and says whether
+            that is a failure. An error that is none is neutral, as if it were excluded; a value that is none is a
+            success. It is called without a lock; what it raises is logged, and the error counts, the value does not.
+
+    Of an exception group the parts are judged, not the group: it is neutral if all of them are.
 
     Raises:
-        ValueError: for a number out of range, or a ``max_reset_timeout`` below ``reset_timeout``.
+        ValueError: for a number out of range, a ``max_reset_timeout`` below ``reset_timeout``, or a ``fail_max`` of
+            None without a ``failure_rate``.
         TypeError: for a value of the wrong type.
     """
 
-    fail_max: int = attrs.field(default=3, validator=whole(1))
+    fail_max: int | None = 3
+    failure_rate: float | None = attrs.field(
+        default=None, validator=attrs.validators.optional(number(0, exclusive=True))
+    )
+    window: float = attrs.field(default=10.0, validator=number(0.01))
+    min_calls: int = attrs.field(default=20, validator=whole(1))
     reset_timeout: float = attrs.field(default=30.0, validator=number(0, exclusive=True))
     max_reset_timeout: float = attrs.field(default=300.0, validator=number(0, exclusive=True))
     jitter: float = attrs.field(default=0.5, validator=number(0))
     success_threshold: int = attrs.field(default=1, validator=whole(1))
     probe_timeout: float = attrs.field(default=30.0, validator=number(0, exclusive=True))
+    max_retry_after: float = attrs.field(default=MAX_RETRY_AFTER, validator=number(0, exclusive=True))
     excluded: tuple[type[BaseException], ...] = (Throttled,)
+    counts: Callable[[Any], bool] | None = None
 
     def __attrs_post_init__(self) -> None:
+        if self.fail_max is not None:
+            check_whole("fail_max", self.fail_max, least=1)
+        if self.fail_max is None and self.failure_rate is None:
+            raise ValueError("fail_max is None and so is failure_rate: nothing would ever open it; give one of them")
+        if self.failure_rate is not None and self.failure_rate > 1:
+            raise ValueError(
+                f"failure_rate must be a part of the calls, at most 1, not {self.failure_rate!r}: 0.5 is half of them"
+            )
+        if self.counts is not None:
+            check_plain("counts", self.counts)
         if self.max_reset_timeout < self.reset_timeout:
             raise ValueError(
                 f"max_reset_timeout ({self.max_reset_timeout!r}) is below reset_timeout ({self.reset_timeout!r}): "
@@ -111,6 +144,37 @@ class Era:
         self.clean = clean
 
 
+_BUCKETS = 10  # a window moves on by a tenth of its length
+
+
+class _Window:
+    """How many calls ended in the last ``seconds``, and how many of them failed; memory does not grow with calls."""
+
+    def __init__(self, seconds: float) -> None:
+        self.calls = 0
+        self.failures = 0
+        self.blank_at = -math.inf  # from when on no failure is in it
+        self._seconds = seconds
+        self._width = seconds / _BUCKETS
+        self._buckets: deque[list[int]] = deque()  # number, calls, failures
+
+    def add(self, now: float, *, failed: bool) -> None:
+        """A call has ended."""
+        number = math.floor(now / self._width)
+        while self._buckets and self._buckets[0][0] <= number - _BUCKETS:
+            _, calls, failures = self._buckets.popleft()
+            self.calls -= calls
+            self.failures -= failures
+        if not self._buckets or self._buckets[-1][0] < number:
+            self._buckets.append([number, 0, 0])
+        self._buckets[-1][1] += 1
+        self._buckets[-1][2] += failed
+        self.calls += 1
+        self.failures += failed
+        if failed:
+            self.blank_at = now + self._seconds
+
+
 class Circuit:
     """The state machine of one breaker. Not thread-safe: its driver holds a lock around every method.
 
@@ -146,20 +210,23 @@ class Circuit:
         self.early_at: float | None = None
         self.changes: list[BreakerChanged] = []
         self._draw = draw
-        self._silent = silent
+        self._fail_max = math.inf if config.fail_max is None else config.fail_max
+        self._window = None if config.failure_rate is None else _Window(config.window)
+        self._silent = silent and self._window is None
         self._pause = config.reset_timeout
         self._due = math.inf
-        self.era = Era(0, free=True, clean=silent)
+        self.era = Era(0, free=True, clean=self._silent)
 
     @property
     def state(self) -> BreakerState:
         """Closed, open or half-open; it becomes half-open with its first probe."""
         return BreakerState(self.storage.state)
 
-    @property
-    def is_clean(self) -> bool:
+    def is_clean(self, now: float) -> bool:
         """Whether a new circuit would behave the same: closed, nothing counted, nothing forced."""
-        return self.state is BreakerState.CLOSED and not self.storage.counter and not self.forced
+        if self.state is not BreakerState.CLOSED or self.storage.counter or self.forced:
+            return False
+        return self._window is None or now >= self._window.blank_at
 
     def admit(self, now: float, *, early: bool = False) -> Era | Rejected:
         """The era a call that begins now belongs to, or why it may not begin; ``early``: it need not wait if open."""
@@ -178,11 +245,14 @@ class Circuit:
 
     def succeeded(self, era: Era, now: float) -> bool:
         """Take in that a call of ``era`` succeeded; False when its report came too late to mean anything."""
-        if not self._is_good(era, now):
+        if not self.is_good(era, now):
             return False
         if self.state is BreakerState.HALF_OPEN:
             self._probe_succeeded(now)
-        elif self.storage.counter:
+            return True
+        if self._window is not None and not self.forced:
+            self._window.add(now, failed=False)
+        if era is self.era and self.storage.counter:
             self.storage.reset_counter()
             self.last_error = None
             self.era.clean = self._silent
@@ -193,15 +263,19 @@ class Circuit:
 
         True when the report was in time, also if it is part of a failure that was counted before.
         """
-        if not self._is_good(era, now):
+        if not self.is_good(era, now):
             return False
-        if self.forced or era is not self.era:
+        if self.forced:
             return True
-        self.storage.increment_counter()
+        too_many = self._too_many_failed(now)
+        if era is self.era:
+            self.storage.increment_counter()
+        elif not too_many:
+            return True
         self.last_error = error
         if self._is_early(now) and hint is None:
             self._open_again(now)
-        elif self.state is BreakerState.HALF_OPEN or self.storage.counter >= self.config.fail_max:
+        elif too_many or self.state is BreakerState.HALF_OPEN or self.storage.counter >= self._fail_max:
             self._trip(now, hint)
         else:
             self._begin_era(free=True)
@@ -209,7 +283,7 @@ class Circuit:
 
     def released(self, era: Era, now: float) -> bool:
         """Take in that a call of ``era`` came to nothing that says anything: a probe's place is free again."""
-        if not self._is_good(era, now):
+        if not self.is_good(era, now):
             return False
         if self._is_early(now):
             self._open_again(now)
@@ -219,23 +293,34 @@ class Circuit:
 
     def force_open(self) -> None:
         """Let no call through until ``force_closed`` or ``reset``."""
-        self.forced = True
+        self.forced = False  # until it is in effect: see how the driver treats a decision that was cut short
         self._enter(BreakerState.OPEN, math.inf, pause=math.inf)
+        self.forced = True
 
     def force_closed(self) -> None:
         """Let every call through and count nothing until ``force_open`` or ``reset``."""
-        self.forced = True
+        self.forced = False
         self._close()
+        self.forced = True
 
     def reset(self) -> None:
         """Begin anew: closed, nothing counted, nothing forced; calls in flight no longer matter."""
         self.forced = False
         self._close()
 
-    def _is_good(self, era: Era, now: float) -> bool:
+    def is_good(self, era: Era, now: float) -> bool:
+        """Whether a report of a call of ``era`` would mean anything now."""
         if era.generation != self.era.generation:
             return False
         return era.expiry is None or (era is self.era and now < era.expiry)
+
+    def _too_many_failed(self, now: float) -> bool:
+        """Take a failure into the window of the rate, if there is one; whether that opens the circuit."""
+        window, rate = self._window, self.config.failure_rate
+        if window is None or rate is None or self.state is not BreakerState.CLOSED:
+            return False
+        window.add(now, failed=True)
+        return window.calls >= self.config.min_calls and window.failures >= rate * window.calls
 
     def _why_not(self) -> str:
         if self.forced:
@@ -262,7 +347,10 @@ class Circuit:
         self._begin_era()
 
     def _trip(self, now: float, hint: float | None) -> None:
-        pause = self._pause * (1 + self.config.jitter * self._draw()) if hint is None else hint
+        if hint is None:
+            pause = self._pause * (1 + self.config.jitter * self._draw())
+        else:
+            pause = hint = min(hint, self.config.max_retry_after)
         self._pause = min(2 * self._pause, self.config.max_reset_timeout)
         self._enter(BreakerState.OPEN, now + pause, pause=pause, error=self.last_error)
         self.early_at = now if hint is None else self.retry_at
@@ -290,6 +378,8 @@ class Circuit:
         self.storage.reset_success_counter()
         self.storage.state = state.value
         self.retry_at, self.early_at = retry_at, None
+        if self._window is not None:
+            self._window = _Window(self.config.window)
         closed = state is BreakerState.CLOSED
         self._begin_era(step=1, free=closed, clean=closed and self._silent)
         if state is not before:

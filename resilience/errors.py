@@ -1,10 +1,13 @@
 """What can go wrong, and whose doing it is: one root and its few children."""
 
+import math
 import os
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 __all__ = [
+    "MAX_RETRY_AFTER",
     "AnswerTooLarge",
     "BreakerOpenError",
     "Incomplete",
@@ -14,6 +17,9 @@ __all__ = [
     "Throttled",
     "Undeliverable",
 ]
+
+MAX_RETRY_AFTER = 3600.0
+"""Seconds for which the other side can ask to be left alone (Retry-After), unless a configuration says otherwise."""
 
 
 class ResilienceError(Exception):
@@ -36,10 +42,16 @@ class BreakerOpenError(ResilienceError):
     Attributes:
         name: the breaker that said no.
         retry_after: seconds until it makes sense to ask again; ``inf`` while it is forced open.
+
+    Args:
+        name: the breaker's.
+        retry_after: seconds.
+        reason: why, in words, such as the ``reason`` of a ``Rejected``; by default that it is open.
     """
 
-    def __init__(self, name: str, retry_after: float) -> None:
-        super().__init__(f"circuit breaker {name!r} is open; try again in {retry_after:.3g} s")
+    def __init__(self, name: str, retry_after: float, *, reason: str = "") -> None:
+        why = reason or f"circuit breaker {name!r} is open"
+        super().__init__(f"{why}; try again in {retry_after:.3g} s" if math.isfinite(retry_after) else why)
         self.name = name
         self.retry_after = retry_after
 
@@ -96,12 +108,28 @@ class Throttled(ResilienceError):  # noqa: N818 - the design's name: it is a req
     """Raised by a source or a destination that asks for a pause: it waits, and nothing counts against it.
 
     Attributes:
-        retry_after: seconds to leave it alone; 0 leaves the length of the pause to the caller's backoff.
+        retry_after: seconds to leave it alone; 0 leaves the length of the pause to the caller's backoff. No pause is
+            longer than an hour, however much is asked for; the text says so then.
+
+    Args:
+        retry_after: seconds, or a ``timedelta``.
+        message: the text of the error.
+
+    Raises:
+        TypeError: ``retry_after`` is neither.
     """
 
-    def __init__(self, retry_after: float = 0.0, message: str = "the other side asks for a pause") -> None:
+    def __init__(self, retry_after: float | timedelta = 0.0, message: str = "the other side asks for a pause") -> None:
+        seconds = retry_after.total_seconds() if isinstance(retry_after, timedelta) else retry_after
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+            raise TypeError(
+                f"retry_after must be seconds or a timedelta, not {retry_after!r} of type "
+                f"{type(retry_after).__name__}: convert it first"
+            )
+        if MAX_RETRY_AFTER < seconds < math.inf:
+            message = f"{message} (of {seconds:.0f} s, which is cut to {MAX_RETRY_AFTER:.0f} s)"
         super().__init__(message)
-        self.retry_after = retry_after
+        self.retry_after = seconds
 
 
 class Undeliverable(ResilienceError):  # noqa: N818 - the design's name

@@ -2,12 +2,14 @@
 
 import itertools
 import logging
+import os
 import random
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
+from typing import Never
 
 from resilience._checks import check_whole
 from resilience.breaker import BreakerConfig, CircuitBreaker
@@ -39,6 +41,7 @@ class BreakerRegistry:
 
     Raises:
         ValueError: for a ``max_size`` below 1.
+        TypeError: for a ``max_size`` that is no whole number, or a configuration that is no ``BreakerConfig``.
     """
 
     def __init__(  # noqa: PLR0913 - the options of all breakers, by keyword
@@ -50,8 +53,17 @@ class BreakerRegistry:
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
         on_event: Callable[[BreakerChanged], None] | None = None,
+        **misplaced: Never,
     ) -> None:
+        if misplaced:
+            raise TypeError(
+                f"BreakerRegistry() has no option {next(iter(misplaced))!r}: what a breaker does is said by its "
+                "configuration; write BreakerRegistry(BreakerConfig(...)), or configs={name: BreakerConfig(...)}"
+            )
         check_whole("max_size", max_size, least=1)
+        for policy in (config, *configs.values()):
+            if not isinstance(policy, BreakerConfig):
+                raise TypeError(f"a breaker's configuration must be a BreakerConfig, not {policy!r}: make one of it")
         self._config = config
         self._exact = {name: policy for name, policy in configs.items() if not name.endswith("*")}
         prefixes = [(name[:-1], policy) for name, policy in configs.items() if name.endswith("*")]
@@ -63,6 +75,7 @@ class BreakerRegistry:
         self._breakers: dict[str, CircuitBreaker] = {}
         self._lock = threading.Lock()
         self._grown = False
+        _registries.add(self)
 
     def get(self, name: str) -> CircuitBreaker:
         """The breaker called ``name``; the same one for as long as anyone could tell the difference."""
@@ -111,14 +124,29 @@ class BreakerRegistry:
 
     def _evict(self) -> None:
         for name in tuple(itertools.islice(self._breakers, LOOKED_AT)):
-            breaker: CircuitBreaker | None = self._breakers.pop(name)
-            if breaker is not None and breaker.is_clean:
+            if self._breakers[name].is_clean:
                 # Idle means that nobody else holds it, neither a caller nor the permit of a call in flight: then it is
                 # gone with our own reference. No counter has to be kept in step on the path of every call for that.
-                held = weakref.ref(breaker)
-                breaker = None
+                held = weakref.ref(self._breakers.pop(name))
                 breaker = held()
-            if breaker is not None:
-                self._breakers[name] = breaker  # at the young end, so that the next look is at others
-            elif len(self._breakers) < self._max_size:
-                return
+                if breaker is not None:
+                    self._breakers[name] = breaker
+                elif len(self._breakers) < self._max_size:
+                    return
+            else:  # to the young end, so that the next look is at others
+                self._breakers[name] = self._breakers.pop(name)
+
+    def _after_fork(self) -> None:
+        """In a child process: no other thread of the parent's is here to release its lock."""
+        self._lock = threading.Lock()
+
+
+_registries: "weakref.WeakSet[BreakerRegistry]" = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for registry in list(_registries):
+        registry._after_fork()  # noqa: SLF001 - its own module
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -44,6 +44,13 @@ def test_hint_is_the_least_pause():
     assert backoff.delay(1, rng=random.Random(0), hint=0.1) == 1.0
 
 
+def test_r32_hint_is_capped():
+    """Nobody who asks for three hundred years gets more than an hour, or what the rule says."""
+    for options, longest in (({}, 3600.0), ({"max_retry_after": 60}, 60.0)):
+        backoff = Backoff(initial=1.0, maximum=2.0, jitter=0, **options)
+        assert backoff.delay(1, rng=random.Random(0), hint=9999999999.0) == longest
+
+
 @pytest.mark.parametrize("hint", [float("nan"), float("inf"), float("-inf")])
 def test_hint_that_is_no_time_is_ignored(hint):
     """A server cannot stop a client for ever."""

@@ -3,19 +3,24 @@
 import asyncio
 import concurrent.futures
 import gc
+import logging
 import math
 import random
+import re
 import sys
 import threading
 import weakref
 from abc import ABCMeta
+from datetime import timedelta
 
+import attrs
 import pybreaker
 import pytest
 
 from resilience.breaker import BreakerConfig, BreakerState, CircuitBreaker
 from resilience.circuit import Circuit
 from resilience.errors import BreakerOpenError, ResilienceError, Throttled
+from resilience.outcomes import Cancelled, Failed, Rejected, TimedOut, Value
 from resilience.testing import ManualClock
 
 PLAIN = BreakerConfig(jitter=0)
@@ -100,10 +105,28 @@ def test_b1_a_success_does_not_make_old_failures_new(clock):
     breaker = make(clock, BreakerConfig(fail_max=2, jitter=0))
     first, second, third = (breaker.try_acquire() for _ in range(3))
     first.failure()
-    second.success()
+    assert second.success()
     third.failure()
+    assert breaker.failures == 1
 
+    old = breaker.try_acquire()
+    breaker.try_acquire().success()
     assert breaker.failures == 0
+
+    old.failure()
+    assert breaker.failures == 1, "it began after the last counted failure"
+
+
+def test_b1_a_success_from_before_the_last_failure_hides_no_outage(clock):
+    """Calls that began when all was well may end after the first failures: they reset nothing."""
+    breaker = make(clock)
+    old = [breaker.try_acquire() for _ in range(10)]
+    for _ in range(2):
+        breaker.try_acquire().failure(OSError("down"))
+        assert old.pop().success(), "in time, but it says nothing"
+    breaker.try_acquire().failure(OSError("down"))
+
+    assert breaker.state is BreakerState.OPEN
 
 
 def test_b1_failed_probes_double_the_wait_up_to_the_maximum_and_recovery_forgets(clock):
@@ -141,7 +164,7 @@ def test_b1_breakers_do_not_come_back_at_the_same_time(clock):
     assert all(30.0 <= wait <= 45.0 for wait in waits)
 
 
-@pytest.mark.parametrize("hint", [0.5, 2.0, 4000])
+@pytest.mark.parametrize("hint", [0.5, 2.0, 3000])
 def test_b1_a_hint_wins(clock, hint):
     """It stays open for exactly as long as the other side asked, be it shorter or longer."""
     breaker = trip(make(clock, BreakerConfig()), hint)
@@ -166,6 +189,47 @@ def test_b1_a_hint_may_come_with_the_error(clock):
 def test_b1_a_hint_that_is_no_time_is_ignored(clock, hint):
     """A server sends anything; it cannot shut itself out for ever."""
     assert trip(make(clock), hint).retry_at == clock() + 30.0
+
+
+@pytest.mark.parametrize("how", ["argument", "error", "group"])
+def test_b1_r32_a_hint_is_capped_and_that_is_logged(clock, how, caplog):
+    """No server can shut itself out for years: an hour at most, or what the configuration says."""
+    error = Throttled(9999999999)
+    for config, longest in ((PLAIN, 3600.0), (BreakerConfig(max_retry_after=60, jitter=0), 60.0)):
+        breaker = make(clock, attrs.evolve(config, excluded=()))
+        for _ in range(3):
+            permit = breaker.try_acquire()
+            if how == "argument":
+                permit.failure(OSError(), retry_after=9999999999)
+            else:
+                permit.failure(error if how == "error" else ExceptionGroup("both", [OSError(), error]))
+
+        assert breaker.retry_at == breaker.early_at == clock() + longest
+        assert "max_retry_after" in caplog.text
+        assert "9999999999 s" in caplog.text
+        caplog.clear()
+
+
+def test_b1_a_hint_within_the_bounds_is_not_logged(clock, caplog):
+    """What is done as asked is no news."""
+    with caplog.at_level(logging.DEBUG, "resilience"):
+        trip(make(clock), 3600.0)
+
+    assert not caplog.records
+
+
+def test_b1_r32_a_hint_may_be_a_timedelta(clock):
+    """As an argument, or on an error."""
+
+    class BusyError(Exception):
+        retry_after = timedelta(minutes=2)
+
+    assert trip(make(clock), timedelta(minutes=1)).retry_at == clock() + 60.0
+    breaker = make(clock)
+    for _ in range(3):
+        breaker.try_acquire().failure(BusyError())
+    assert breaker.retry_at == clock() + 120.0
+    assert trip(make(clock), timedelta(seconds=-1)).retry_at == clock() + 30.0
 
 
 # ---- B2: half-open ----
@@ -537,6 +601,146 @@ def test_b4_exclusions_can_be_taken_back(clock):
     assert breaker.retry_at == clock() + 5.0
 
 
+# ---- B10: what counts ----
+
+MIXED = ExceptionGroup("both", [Throttled(2.0), OSError("down")])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ExceptionGroup("one", [Throttled(2.0)]),
+        ExceptionGroup("deep", [ExceptionGroup("inner", [Throttled(2.0)]), KeyError("x")]),
+        BaseExceptionGroup("stopped", [KeyboardInterrupt(), Throttled(2.0)]),
+    ],
+)
+def test_b10_r33_a_group_of_nothing_but_neutral_errors_is_neutral(clock, error):
+    """Excluded errors and cancellation are that also inside an exception group, however deep."""
+    breaker = make(clock, BreakerConfig(fail_max=1, excluded=(Throttled, KeyError)))
+
+    assert breaker.try_acquire().failure(error)
+    assert breaker.is_clean
+
+
+@pytest.mark.parametrize("error", [MIXED, BaseExceptionGroup("stopped", [KeyboardInterrupt(), OSError()])])
+def test_b10_a_group_with_an_error_that_counts_counts_once(clock, error):
+    """One part is enough, and a group is one failure."""
+    breaker = make(clock)
+    breaker.try_acquire().failure(error)
+
+    assert breaker.failures == 1
+
+
+def test_b10_a_group_can_be_excluded_as_such(clock):
+    """By its class, whatever is in it."""
+    breaker = make(clock, BreakerConfig(excluded=(ExceptionGroup,)))
+    breaker.try_acquire().failure(MIXED)
+
+    assert breaker.is_clean
+
+
+def test_b10_the_longest_pause_that_a_part_asks_for_is_kept(clock):
+    """A hint inside a group is a hint."""
+    breaker = make(clock)
+    for _ in range(3):
+        breaker.try_acquire().failure(ExceptionGroup("all", [MIXED, Throttled(9.0), Throttled(4.0)]))
+
+    assert breaker.retry_at == clock() + 9.0
+
+
+class HttpError(Exception):
+    """An error with a status."""
+
+    def __init__(self, status):
+        super().__init__(f"HTTP {status}")
+        self.status = status
+
+
+def is_ours(what):
+    """A server's fault, raised or returned."""
+    return getattr(what, "status", 200) >= 500
+
+
+JUDGED = BreakerConfig(counts=is_ours, jitter=0)
+
+
+def test_b10_r33_counts_judges_errors(clock):
+    """An error that it does not count is neutral, one that it counts is a failure; parts of a group alike."""
+    breaker = make(clock, JUDGED)
+    for error in (HttpError(404), ExceptionGroup("two", [HttpError(404), HttpError(409)])):
+        breaker.try_acquire().failure(error)
+        assert breaker.is_neutral(error)
+    assert breaker.failures == 0
+
+    breaker.try_acquire().failure(HttpError(503))
+    breaker.try_acquire().failure(ExceptionGroup("two", [HttpError(404), HttpError(500)]))
+
+    assert breaker.failures == 2
+
+
+def test_b10_r33_counts_judges_values(clock):
+    """An answer can be a failure; the error that is kept of it names its type and nothing of its content."""
+
+    class Answer:
+        status = 503
+
+        def __repr__(self):
+            return "secret"
+
+    breaker = make(clock, JUDGED)
+    for _ in range(3):
+        assert breaker.try_acquire().report(Value(Answer()))
+
+    assert breaker.state is BreakerState.OPEN
+    assert str(breaker.last_error) == "the call returned a Answer that counts as a failure"
+    assert probe(breaker, clock).report(Value("fine"))
+    assert breaker.state is BreakerState.CLOSED
+
+
+def test_b10_counts_is_asked_neither_of_cancellation_nor_of_what_is_excluded(clock):
+    """They are neutral whatever it would say."""
+    asked = []
+    breaker = make(clock, BreakerConfig(counts=asked.append))
+    for error in NEUTRAL:
+        breaker.try_acquire().failure(error)
+
+    assert asked == []
+    assert breaker.is_clean
+
+
+def test_b10_counts_that_raises_changes_nothing_and_is_logged(clock, caplog):
+    """The error counts and the value does not, as without it."""
+
+    def broken(_):
+        raise ZeroDivisionError
+
+    breaker = make(clock, BreakerConfig(counts=broken))
+    breaker.try_acquire().failure(OSError("down"))
+    assert breaker.failures == 1
+    assert breaker.try_acquire().report(Value("secret"))
+
+    assert breaker.failures == 0
+    assert [record.exc_info[0] for record in caplog.records] == [ZeroDivisionError] * 2
+    assert "secret" not in caplog.text
+
+
+def test_report_takes_an_outcome(clock):
+    """A value is a success, an error and a timeout are failures, what never ran or was cancelled is neither."""
+    breaker = make(clock)
+    for outcome, failures in (
+        (Failed(OSError("down")), 1),
+        (TimedOut(2.0), 2),
+        (Failed(Throttled(1.0)), 2),
+        (Cancelled(), 2),
+        (Rejected("no place"), 2),
+        (Value(1), 0),
+    ):
+        permit = breaker.try_acquire()
+        assert permit.report(outcome)
+        assert breaker.failures == failures
+        assert not permit.report(outcome)
+
+
 # ---- B5: time ----
 
 
@@ -680,12 +884,65 @@ def test_nothing_keeps_a_breaker_alive_but_its_users(clock):
         ({"probe_timeout": math.inf}, ValueError, "probe_timeout"),
         ({"excluded": OSError}, TypeError, "excluded"),
         ({"excluded": (OSError, "ValueError")}, TypeError, "excluded"),
+        ({"max_retry_after": 0}, ValueError, "max_retry_after"),
+        ({"counts": "status"}, TypeError, "counts"),
+        ({"counts": asyncio.sleep}, TypeError, "counts must be a plain function, not the async function"),
     ],
 )
 def test_bad_options_are_refused_by_name(options, error, text):
     """The message names the option."""
     with pytest.raises(error, match=text):
         BreakerConfig(**options)
+
+
+@pytest.mark.parametrize(
+    ("option", "instead"),
+    [
+        ({"fail_max": 3}, r"BreakerConfig\(fail_max=3\)"),
+        ({"reset_timeout": 60}, r"BreakerConfig\(reset_timeout=60\)"),
+        ({"success_threshold": 2}, r"BreakerConfig\(success_threshold=2\)"),
+        ({"exclude": [KeyError]}, "excluded="),
+        ({"state_storage": None}, "kept in memory"),
+        ({"throw_new_error_on_trip": False}, "always reaches the caller"),
+        ({"jitter": 0.1}, r"BreakerConfig\(jitter=0.1\)"),
+        ({"nonsense": 1}, "has no option 'nonsense'$"),
+    ],
+)
+def test_r20_options_that_belong_into_the_configuration_are_answered_by_name(option, instead):
+    """Whoever comes from pybreaker is told what to write."""
+    with pytest.raises(TypeError, match=instead):
+        CircuitBreaker("x", **option)
+
+
+def test_r20_what_is_no_name_or_no_configuration_is_refused():
+    """Before the first call, with an example."""
+    with pytest.raises(TypeError, match=r"write CircuitBreaker\('x', BreakerConfig\(fail_max=3\)\)"):
+        CircuitBreaker("x", 3)
+    with pytest.raises(TypeError, match="must be a text, not 5"):
+        CircuitBreaker(5)
+
+
+PYBREAKERS = [name for name in dir(pybreaker.CircuitBreaker) if not name.startswith("_")]
+
+
+@pytest.mark.parametrize("name", [name for name in PYBREAKERS if name not in {"name", "state"}])
+def test_r20_everything_that_pybreaker_has_is_answered(clock, name):
+    """Whoever uses it learns what to write."""
+    with pytest.raises(AttributeError, match=rf"no '{name}' as pybreaker's has: write .*"):
+        getattr(make(clock), name)
+
+
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [("call", "breaker(function)"), ("calling", "guard"), ("open", "force_open"), ("fail_counter", "failures")],
+)
+def test_r20_habits_of_pybreaker_are_answered_by_name(clock, name, instead):
+    """``breaker.call(f)`` says what to write; ``hasattr`` stays honest."""
+    breaker = make(clock)
+    with pytest.raises(AttributeError, match=rf"no '{name}' .*{re.escape(instead)}"):
+        getattr(breaker, name)
+
+    assert not hasattr(breaker, name)
 
 
 def test_errors_share_a_root():

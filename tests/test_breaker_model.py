@@ -15,9 +15,20 @@ from resilience.testing import ManualClock
 NEUTRAL = [asyncio.CancelledError(), KeyboardInterrupt(), Throttled(9.0), BreakerOpenError("other", 1.0)]
 HINTS = st.sampled_from([None, None, None, 3.0, 500.0, 0.0, math.nan, math.inf, -1.0])
 ROUNDING = 1e-6
+RATES = st.one_of(
+    st.fixed_dictionaries({"fail_max": st.integers(1, 4)}),
+    st.fixed_dictionaries(
+        {
+            "fail_max": st.sampled_from([None, None, 2, 4]),
+            "failure_rate": st.sampled_from([0.3, 0.5, 1.0]),
+            "window": st.just(5.0),
+            "min_calls": st.integers(1, 4),
+        }
+    ),
+)
 CONFIGS = st.builds(
-    BreakerConfig,
-    fail_max=st.integers(1, 4),
+    lambda rate, **others: BreakerConfig(**rate, **others),
+    rate=RATES,
     success_threshold=st.integers(1, 3),
     probe_timeout=st.sampled_from([1.0, 30.0]),
     jitter=st.sampled_from([0.0, 0.5]),
@@ -53,6 +64,7 @@ class BreakerMachine(RuleBasedStateMachine):
         self.state, self.generation, self.forced = "closed", 0, False
         self.failures = self.successes = self.episodes = 0
         self.failing = False
+        self.ended = []  # when each call of this generation was reported, and whether it failed
         self.seen = -1
         self.open_until = 0.0
         self.early_from = None
@@ -68,6 +80,7 @@ class BreakerMachine(RuleBasedStateMachine):
         self.successes = 0
         self.probe = None
         self.early_from = None
+        self.ended = []
         if state == "closed":
             self.failures = self.episodes = 0
             self.failing = False
@@ -175,6 +188,10 @@ class BreakerMachine(RuleBasedStateMachine):
         assert call.permit.success() is good
         if not good:
             return
+        if self.state == "closed" and not self.forced:
+            self.ended.append((self.clock(), False))
+        if self.state == "closed" and call.began < self.seen:
+            return
         self.failures = 0
         self.failing = self.state != "closed"
         if self.state == "half-open":
@@ -188,16 +205,38 @@ class BreakerMachine(RuleBasedStateMachine):
         """What a failure means."""
         good = self.counts(call)
         assert call.permit.failure(OSError(), retry_after=hint) is good
-        if not good or self.forced or (self.state == "closed" and call.began < self.seen):
+        if not good or self.forced:
             return
-        self.failures += 1
+        if self.state == "closed":
+            self.ended.append((self.clock(), True))
+        too_many = self.too_many()
+        if self.state == "half-open" or call.began >= self.seen:
+            self.failures += 1
+            self.seen = self.steps
+        elif not too_many:
+            return
         self.failing = True
-        self.seen = self.steps
         if self.is_early() and hint not in (3.0, 500.0):
             self.goes_on()
-        elif self.state == "half-open" or self.failures == self.config.fail_max:
+        elif too_many or self.state == "half-open" or self.failures == self.config.fail_max:
             self.enter("open")
             self.check_pause(hint)
+
+    def too_many(self):
+        """So many of the calls that ended lately have failed that the rate opens it; "lately" goes by tenths."""
+        if self.config.failure_rate is None or self.state != "closed":
+            return False
+        tenth = self.config.window / 10
+        oldest = math.floor(self.clock() / tenth) - 9
+        lately = [failed for at, failed in self.ended if math.floor(at / tenth) >= oldest]
+        return len(lately) >= self.config.min_calls and sum(lately) >= self.config.failure_rate * len(lately)
+
+    def is_clean(self):
+        """A new breaker would do the same."""
+        if self.state != "closed" or self.failures or self.forced:
+            return False
+        failed = [at for at, failed in self.ended if failed]
+        return self.config.failure_rate is None or all(at <= self.clock() - self.config.window for at in failed)
 
     def is_early(self):
         """It is half-open before its wait is over."""
@@ -260,7 +299,7 @@ class BreakerMachine(RuleBasedStateMachine):
         assert self.state == "closed" or (breaker.retry_at <= self.clock()) is self.may_call()
         assert breaker.early_at == self.early_from
         assert (breaker.last_error is not None) is self.failing
-        assert breaker.is_clean is (self.state == "closed" and not self.failures and not self.forced)
+        assert breaker.is_clean is self.is_clean()
         assert [(e.before.value, e.after.value) for e in self.events] == self.expected_events
 
 

@@ -642,6 +642,15 @@ def test_an_answer_under_way_does_not_end_a_pause_that_was_asked_for():
     assert eu.start(5.1) is first
 
 
+@pytest.mark.parametrize("asked", [3601.0, 9_999_999_999.0])
+def test_r32_a_pause_that_was_asked_for_is_an_hour_at_most(asked):
+    """A destination with an odd header is not given up for three hundred years."""
+    eu = lane(max_retry_after=3600.0)
+    fail(eu, "k", error=Throttled(asked))
+
+    assert eu.wake_at(0.0) == 3600.0
+
+
 def test_undeliverable_proves_the_destination_alive():
     """A refusal ends the failing of its destination and is a success for its breaker."""
     eu = lane()

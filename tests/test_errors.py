@@ -1,6 +1,8 @@
 """Errors say whose doing it is and carry what comes next, also to another process."""
 
+import math
 import pickle
+from datetime import timedelta
 
 import pytest
 
@@ -11,6 +13,7 @@ from resilience import BreakerOpenError, Incomplete, Refused, ResilienceError, T
     "error",
     [
         BreakerOpenError("eu", 2.5),
+        BreakerOpenError("eu", 2.5, reason="circuit breaker 'eu' is half-open"),
         Throttled(3.0, "slow down"),
         Throttled(),
         Undeliverable("refused"),
@@ -23,6 +26,28 @@ def test_error_survives_pickling_with_all_it_carries(error: ResilienceError) -> 
     copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
 
     assert (type(copy), str(copy), vars(copy)) == (type(error), str(error), vars(error))
+
+
+def test_r36_error_of_a_breaker_says_which_state_it_is_in() -> None:
+    """Half-open is not open, and what is forced open has no time to try again."""
+    half_open = BreakerOpenError("eu", 2.5, reason="circuit breaker 'eu' is half-open and its probe is out")
+
+    assert str(half_open) == "circuit breaker 'eu' is half-open and its probe is out; try again in 2.5 s"
+    assert str(BreakerOpenError("eu", math.inf)) == "circuit breaker 'eu' is open"
+
+
+def test_r32_pause_that_is_asked_for_may_be_a_timedelta() -> None:
+    """It becomes seconds; anything else is refused where it is given."""
+    assert Throttled(timedelta(minutes=2)).retry_after == 120.0
+    for wrong in ("30", None, True):
+        with pytest.raises(TypeError, match="retry_after must be seconds or a timedelta"):
+            Throttled(wrong)  # type: ignore[arg-type]
+
+
+def test_r32_pause_that_nobody_waits_for_is_said_to_be_cut() -> None:
+    """Whoever reads the error knows why its source is asked again after an hour."""
+    assert str(Throttled(9999999999)).endswith("(of 9999999999 s, which is cut to 3600 s)")
+    assert str(Throttled(3600)) == str(Throttled(math.inf)) == str(Throttled()) == "the other side asks for a pause"
 
 
 def test_open_breaker_tells_its_name_and_when_to_try_again() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import concurrent.futures
 import contextvars
+import functools
 import gc
 import logging
 import subprocess
@@ -13,6 +14,7 @@ import weakref
 
 import pytest
 
+from resilience.breaker import BreakerConfig
 from resilience.events import BreakerState
 from resilience.fan_out import FanOutExecutor, workers
 from resilience.fan_out.rounds import Places
@@ -303,6 +305,246 @@ def test_f6_context_variables_reach_the_calls():
     assert variable.get() == "caller's"
 
 
+@pytest.mark.parametrize("calls", [[int, str], (int,), "calls", int, None])
+def test_r20_calls_that_are_no_mapping_are_answered(executor, calls):
+    """Outcomes have the keys of their calls: the error says how to get some."""
+    with pytest.raises(TypeError, match=r"mapping of keys to functions, not a .*dict\(enumerate\(functions\)\)"):
+        executor.run(calls, GUARD)
+
+
+async def later(*_):
+    """Nobody would await it."""
+
+
+class Later:
+    async def __call__(self, *_):
+        """Nobody would await it."""
+
+
+async def generated(*_):
+    """Nobody would iterate it."""
+    yield
+
+
+ASYNC = [later, Later(), generated, functools.partial(later), functools.partial(functools.partial(later), 1)]
+
+
+@pytest.mark.parametrize("function", ASYNC)
+def test_r25_async_def_is_refused_where_it_is_given(executor, session, function):
+    """As a call and as a callback: nothing runs, and the error names the way out."""
+    call = ScriptedCall(1)
+    with pytest.raises(TypeError, match=r"call of 'b' must be an ordinary function, not the async def .*asyncio\.run"):
+        executor.run({"a": call, "b": function}, GUARD)
+    with pytest.raises(TypeError, match="call of 'b'"):
+        session.submit("b", function, GUARD)
+    with pytest.raises(TypeError, match="on_late must be a plain function, not the async function"):
+        executor.run({"a": call}, GUARD, on_late=function)
+    with pytest.raises(TypeError, match="on_late"):
+        executor.session(on_late=function)
+    for sink in ("on_outcome", "on_late"):
+        with pytest.raises(TypeError, match=sink):
+            session.submit("a", call, GUARD, **{sink: function})
+    assert (call.started, session.pending) == (0, 0)
+
+
+@pytest.mark.parametrize("comes_back", [later, type("Future", (), {"__await__": iter})])
+def test_r25_awaitable_that_comes_back_is_a_failure_that_says_so(breakers, clock, comes_back):
+    """It has done nothing yet, and nobody awaits it; its breaker hears of a failure."""
+    with FanOutExecutor(breakers=breakers, clock=clock) as executor, executor.session() as session:
+        call = ScriptedCall(comes_back()) if isinstance(comes_back, type) else lambda: comes_back(1)
+        outcome = executor.run({"a": call}, GUARD)["a"]
+        assert isinstance(outcome, Failed)
+        assert isinstance(outcome.error, TypeError)
+        assert "returned an awaitable" in str(outcome.error)
+        assert breakers.get("a").failures == 1
+        session.submit("a", call, GUARD, here=True)
+        assert isinstance(session.next(0)[1], Failed)
+
+
+def test_f8_b10_values_are_judged_by_what_counts(clock):
+    """A value that counts as a failure is a value for the caller and a failure for its breaker."""
+    breakers = BreakerRegistry(BreakerConfig(counts=lambda what: what == 503), clock=clock)
+    with FanOutExecutor(breakers=breakers, clock=clock) as executor:
+        assert executor.run({"a": lambda: 503, "b": lambda: 200}, GUARD) == {"a": Value(503), "b": Value(200)}
+
+    assert (breakers.get("a").failures, breakers.get("b").failures) == (1, 0)
+
+
+# -- as many threads as one likes ----
+
+
+def started_threads(monkeypatch):
+    """The workers whose threads are started from here on."""
+    started, start = [], Worker.start
+
+    def counting(worker):
+        started.append(worker)
+        start(worker)
+
+    monkeypatch.setattr(Worker, "start", counting)
+    return started
+
+
+def test_f10_r36_fifteen_hundred_calls_are_not_fifteen_hundred_threads(monkeypatch):
+    """With ``max_workers`` they take turns; all end, each under its own key."""
+    started = started_threads(monkeypatch)
+    with FanOutExecutor(max_workers=8) as executor:
+        outcomes = executor.run({number: lambda n=number: n for number in range(1500)}, GUARD)
+
+    assert outcomes == {number: Value(number) for number in range(1500)}
+    assert len(started) <= 8
+
+
+def test_f10_calls_that_wait_are_taken_in_their_order(executor_of_one):
+    """First come, first served, whatever their keys and sessions."""
+    gate, begun = ScriptedCall(Held(0, GUARD)), []
+    with executor_of_one.session() as first, executor_of_one.session() as second:
+        first.submit("gate", gate, GUARD)
+        gate.wait_started()
+        for number in range(6):
+            (first, second)[number % 2].submit(f"key-{number}", lambda n=number: begun.append(n), GUARD)
+        assert begun == []
+        gate.release()
+        for session, count in ((first, 4), (second, 3)):
+            for _ in range(count):
+                assert isinstance(session.next(GUARD)[1], Value)
+
+    assert begun == list(range(6))
+
+
+@pytest.fixture
+def executor_of_one(clock):
+    """An executor that runs one call at a time."""
+    with FanOutExecutor(max_workers=1, clock=clock) as executor:
+        yield executor
+
+
+def test_f10_call_that_waits_at_its_deadline_is_timed_out_and_nobody_is_blamed(clock, hung):
+    """It has not run: its breaker hears of nothing, it comes late as Cancelled, and its place is free again."""
+    breakers, call, late = _Asking(), ScriptedCall(1), Told()
+    with FanOutExecutor(max_workers=1, breakers=breakers, clock=clock) as executor, executor.session() as session:
+        session.submit("hung", hung, 1.0)
+        hung.wait_started()
+        session.submit("waits", call, 1.0, on_late=late)
+        clock.advance(1.0)
+        session.expire()
+
+        assert sorted(session.next(0) for _ in range(2)) == [("hung", TimedOut(1.0)), ("waits", TimedOut(1.0))]
+        assert [type(report) for report in breakers.reports] == [TimeoutError, str]
+        assert late.wait() == [("waits", Cancelled())]
+        assert (call.started, session.abandoned("waits"), session.abandoned("hung")) == (0, 0, 1)
+
+
+def test_f10_run_keeps_its_deadline_however_many_calls_wait(hung):
+    """In real time: what had no turn by then is TimedOut, and run returns."""
+    with FanOutExecutor(max_workers=2) as executor, executor.session() as session:
+        outcomes = executor.run({"fine": lambda: 1, **dict.fromkeys(range(100), hung)}, 0.3)
+
+        assert outcomes.pop("fine") == Value(1)
+        assert outcomes == dict.fromkeys(range(100), TimedOut(0.3))
+        assert hung.started == 2
+        while any(session.abandoned(number) for number in range(2, 100)):
+            threading.Event().wait(0.001)
+        assert executor.run({"other": lambda: 2}, GUARD) == {"other": Value(2)}
+
+
+def test_f10_abandoned_call_keeps_nobody_waiting(executor_of_one, clock, hung, monkeypatch):
+    """Its thread is stuck and no longer counted: another takes its place, and it ends when the call does."""
+    started = started_threads(monkeypatch)
+    late = Told()
+    with executor_of_one.session() as session:
+        session.submit("hung", hung, 1.0, on_late=late)
+        hung.wait_started()
+        session.submit("waits", threading.current_thread, 5.0)
+        clock.advance(1.0)
+        session.expire()
+        outcomes = dict(session.next(GUARD) for _ in range(2))
+        assert (outcomes["hung"], len(started)) == (TimedOut(1.0), 2)
+
+        hung.release()
+        late.wait()
+        join(late.threads)
+        session.submit("hung", threading.current_thread, 1.0)
+        assert session.next(GUARD) == ("hung", outcomes["waits"])
+        assert len(started) == 2
+
+
+def test_f10_stuck_worker_is_counted_again_where_there_is_a_place_for_it(executor_of_one, clock, hung, monkeypatch):
+    """When its call ends and nobody took its place it goes on working."""
+    started = started_threads(monkeypatch)
+    late = Told()
+    with executor_of_one.session() as session:
+        session.submit("hung", hung, 1.0, on_late=late)
+        hung.wait_started()
+        clock.advance(1.0)
+        session.close()
+        hung.release()
+        late.wait()
+    assert executor_of_one._crew().hire_locked("hung") or late.threads[0].is_alive()
+    assert len(started) == 1
+
+
+def test_f10_closing_a_session_gives_what_waits_elsewhere_its_turn(executor_of_one, hung):
+    """Its calls are abandoned: they are in nobody's way."""
+    with executor_of_one.session() as other:
+        with executor_of_one.session() as session:
+            session.submit("hung", hung, GUARD)
+            hung.wait_started()
+            other.submit("waits", lambda: 1, GUARD)
+        assert other.next(GUARD) == ("waits", Value(1))
+
+
+def test_f10_idle_thread_of_another_key_is_used_where_there_may_be_no_more(executor_of_one, monkeypatch):
+    """Keys take turns with one thread."""
+    started = started_threads(monkeypatch)
+    for _ in range(3):
+        assert executor_of_one.run({"a": int}, GUARD) == {"a": Value(0)}
+        assert executor_of_one.run({"b": str}, GUARD) == {"b": Value("")}
+
+    assert len(started) == 1
+
+
+def test_f10_call_that_no_thread_could_be_had_for_takes_no_place(executor_of_one, monkeypatch):
+    """The next one may have a thread."""
+
+    def start(_):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Worker, "start", start)
+        assert isinstance(executor_of_one.run({"a": int}, GUARD)["a"], Rejected)
+    assert executor_of_one.run({"a": int}, GUARD) == {"a": Value(0)}
+
+
+def test_f10_closed_executor_still_runs_what_waits(hung):
+    """It was taken, so it is told of; the thread ends after it."""
+    executor = FanOutExecutor(max_workers=1)
+    session, told = executor.session(), Told()
+    session.submit("hung", hung, GUARD)
+    hung.wait_started()
+    session.submit("waits", lambda: 1, GUARD, on_outcome=told)
+    executor.close()
+    hung.release()
+
+    assert told.wait() == [("waits", Value(1))]
+    join(told.threads)
+
+
+def test_f10_idle_threads_that_end_make_room(monkeypatch):
+    """Those that had nothing to do for a while, too."""
+    monkeypatch.setattr(workers, "IDLE_SECONDS", 0.01)
+    with FanOutExecutor(max_workers=1) as executor:
+        for _ in range(3):
+            executor.run({"a": threading.current_thread}, GUARD)["a"].value.join(GUARD)
+
+
+@pytest.mark.parametrize(("value", "error"), [(0, ValueError), (True, ValueError), (1.5, TypeError)])
+def test_max_workers_must_be_a_positive_whole_number(value, error):
+    """The refusal names the option."""
+    with pytest.raises(error, match=r"^max_workers"):
+        FanOutExecutor(max_workers=value)
+
+
 # -- sessions ------------------------------------------------------------------------------------------------------
 
 
@@ -567,19 +809,39 @@ def test_an_interrupted_run_cancels_its_calls(hung, monkeypatch):
         assert late.wait() == [("a", Value("late"))]
 
 
-@pytest.mark.parametrize("timeout", [0, -1.0, float("nan"), True])
+@pytest.mark.parametrize("timeout", [float("inf"), 1e7, float("nan"), True])
 def test_a_timeout_that_bounds_nothing_is_refused(executor, session, timeout):
-    """Before anything runs; next alone may be asked not to wait."""
+    """Before anything runs."""
     call = ScriptedCall(1)
 
     with pytest.raises(ValueError, match="timeout"):
         executor.run({"a": call}, timeout)
     with pytest.raises(ValueError, match="timeout"):
         session.submit("a", call, timeout)
-    if timeout:
-        with pytest.raises(ValueError, match="timeout"):
-            session.next(timeout)
+    with pytest.raises(ValueError, match="timeout"):
+        session.next(timeout)
     assert call.started == 0
+
+
+@pytest.mark.parametrize("timeout", [0, 0.0, -1.0, -1.7e9])
+def test_r36_deadline_that_is_over_is_timed_out_for_each_call(timeout):
+    """``timeout=deadline - now`` needs no care: nothing runs, and nothing is reported to a breaker."""
+    breakers, call, told, late = _Asking(), ScriptedCall(1), Told(), Told()
+    with FanOutExecutor(breakers=breakers) as executor, executor.session() as session:
+        assert executor.run({"a": call, "b": call}, timeout, on_late=late) == {
+            "a": TimedOut(timeout),
+            "b": TimedOut(timeout),
+        }
+        session.submit("a", call, timeout, on_outcome=told, on_late=late)
+        session.submit("b", call, timeout)
+        assert session.next(timeout) == ("b", TimedOut(timeout))
+        assert session.next(timeout) is None
+        assert session.abandoned("a") == session.pending == 0
+
+    assert told.outcomes == [("a", TimedOut(timeout))]
+    assert (late.outcomes, breakers.asked, call.started) == ([], [], 0)
+    with pytest.raises(RuntimeError, match="closed"):
+        executor.run({"a": call}, timeout)
 
 
 def test_max_abandoned_is_checked_at_once():
@@ -607,14 +869,15 @@ class _Asking:
     def try_acquire(self):
         return self
 
-    def success(self):
-        self.reports.append("succeeded")
+    probe = False
 
-    def failure(self, error):
-        self.reports.append(error)
-
-    def release(self):
-        self.reports.append("released")
+    def report(self, outcome):
+        if isinstance(outcome, Value):
+            self.reports.append("succeeded")
+        elif isinstance(outcome, (Failed, TimedOut)):
+            self.reports.append(outcome.error if isinstance(outcome, Failed) else TimeoutError())
+        else:
+            self.reports.append("released")
 
 
 @pytest.fixture
@@ -729,7 +992,7 @@ def test_f8_the_breaker_of_a_key_is_named_by_its_text():
 def test_a_breaker_that_raises_costs_no_outcome(caplog):
     """A report that fails is logged; the outcome is told all the same."""
     breakers = _Asking()
-    breakers.success = ScriptedCall(ZeroDivisionError())
+    breakers.report = ScriptedCall(ZeroDivisionError())
     with FanOutExecutor(breakers=breakers) as executor:
         assert executor.run({"a": lambda: 1}, GUARD) == {"a": Value(1)}
 
@@ -1017,6 +1280,34 @@ def test_calls_that_are_brief_share_a_thread(executor):
     outcomes = executor.run(dict.fromkeys("abc", threading.current_thread), GUARD)
 
     assert len({outcome.value for outcome in outcomes.values()}) == 1
+
+
+def test_f10_calls_that_are_brief_wait_for_a_thread_like_others(clock):
+    """The idle thread of their key may be at work for another one by the time they would share it."""
+    with FanOutExecutor(clock=clock, max_workers=1) as executor:
+        make_brief(executor, "a")
+        assert executor.run({"b": lambda: 1, "a": lambda: 2}, GUARD) == {"b": Value(1), "a": Value(2)}
+        make_brief(executor, "ab")
+        assert executor.run({"a": lambda: 1, "b": lambda: 2, "c": int}, GUARD) == {
+            "a": Value(1),
+            "b": Value(2),
+            "c": Value(0),
+        }
+
+
+def test_f10_call_behind_one_that_is_brief_no_longer_waits_for_a_thread_like_others(clock, hung):
+    """There may be no more threads, and none is idle: its turn comes when one is."""
+    with FanOutExecutor(clock=clock, max_workers=2) as executor:
+        make_brief(executor, "ab")
+
+        def until_another_waits():
+            while not executor._crew()._waiting:
+                threading.Event().wait(0.001)
+
+        calls = {"a": hung, "b": hung.release, "c": until_another_waits}
+        outcomes = executor.run(calls, GUARD)
+
+    assert outcomes == {"a": Value("late"), "b": Value(None), "c": Value(None)}
 
 
 def test_a_call_that_is_brief_no_longer_delays_the_others_little(executor, hung):

@@ -167,6 +167,16 @@ def test_a_recovered_breaker_can_go():
     assert (len(registry), list(registry)[-1]) == (3, "new")
 
 
+def test_r20_options_of_breakers_are_answered_by_name():
+    """They belong into a configuration, and nothing else is one."""
+    with pytest.raises(TypeError, match=r"no option 'fail_max'.*BreakerRegistry\(BreakerConfig"):
+        BreakerRegistry(fail_max=3)
+    with pytest.raises(TypeError, match=r"must be a BreakerConfig, not 3"):
+        BreakerRegistry(3)
+    with pytest.raises(TypeError, match=r"must be a BreakerConfig, not {'fail_max': 3}"):
+        BreakerRegistry(configs={"eu": {"fail_max": 3}})
+
+
 def test_growing_past_the_bound_is_said_once(caplog):
     """When nothing may be forgotten it grows, and the log says why, once."""
     registry = BreakerRegistry(max_size=2)

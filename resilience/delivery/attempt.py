@@ -49,3 +49,11 @@ class Attempt:
     told: threading.Event | None = None
     settled: Settled | None = None
     left: bool = False
+
+    def send(self, timeout: float) -> None:
+        """Send it; what ``send`` calls in turn under the same breaker runs on this attempt's permit."""
+        send, payload = self.route.destination.send, self.parcel.payload
+        if self.permit is None:
+            send(payload, timeout)
+        else:
+            self.permit.run(send, payload, timeout)

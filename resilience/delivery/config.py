@@ -3,6 +3,7 @@
 import attrs
 
 from resilience._checks import number, truth, whole
+from resilience.errors import MAX_RETRY_AFTER
 
 __all__ = ["RelayConfig"]
 
@@ -21,6 +22,7 @@ class RelayConfig:
         retry_maximum: the longest pause after a failure (a destination may ask for a longer one).
         refused_for: a result that its destination keeps refusing (`Refused`) becomes a dead letter after so long, if
             others were taken in that time.
+        max_retry_after: the longest pause that a destination can ask for (`Throttled`).
         max_backlog: results that may wait for a destination before its backlog is full: `BacklogFull` is told, and
             ``Relay.has_room`` says no. They are sent ``max_in_flight`` at a time: what waits behind many of them may
             come too late. A result that was refused five times does not count: it may be the only one that waits,
@@ -42,6 +44,7 @@ class RelayConfig:
     retry_initial: float = attrs.field(default=0.05, validator=number(0, exclusive=True))
     retry_maximum: float = attrs.field(default=5.0, validator=number(0, exclusive=True))
     refused_for: float = attrs.field(default=600.0, validator=number(0))
+    max_retry_after: float = attrs.field(default=MAX_RETRY_AFTER, validator=number(0, exclusive=True))
     max_backlog: int = attrs.field(default=50, validator=whole(1))
     close_timeout: float = attrs.field(default=10.0, validator=number(0))
     write_first: bool = attrs.field(default=False, validator=truth)

@@ -34,7 +34,9 @@ class Health:
         self.slow = False
         self._config = config
         self._rng = rng
-        self._backoff = Backoff(initial=config.retry_initial, maximum=config.retry_maximum)
+        self._backoff = Backoff(
+            initial=config.retry_initial, maximum=config.retry_maximum, max_retry_after=config.max_retry_after
+        )
         self._struck: set[int] = set()  # results whose failure was news, since the last sign of life
         self._struck_at = -math.inf
         self._throttles = 0

@@ -34,7 +34,7 @@ class Sends:
     def start(self, attempt: Attempt, timeout: float, fails_after: float) -> None:
         """Start the send with ``timeout``; without an answer it counts as failed after ``fails_after`` seconds."""
         destination = attempt.route.destination
-        call = partial(destination.send, attempt.parcel.payload, timeout)
+        call = partial(attempt.send, timeout)
         arrived, late = partial(self._arrived, attempt), partial(self._late, attempt)
         try:
             self._session.submit(destination.name, call, fails_after, on_outcome=arrived, on_late=late)

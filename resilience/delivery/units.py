@@ -47,7 +47,7 @@ class Units:
     def send_here(self, attempt: Attempt) -> bool:
         """In this thread: the destination keeps to its timeout."""
         try:
-            attempt.route.destination.send(attempt.parcel.payload, attempt.parcel.timeout)
+            attempt.send(attempt.parcel.timeout)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the destination's answer
             settled = self._ledger.settle(attempt, error)
         except BaseException:  # somebody ends this thread; the result must live on

@@ -3,21 +3,22 @@
 import contextvars
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from resilience._checks import check_plain, is_async
 from resilience.breaker import Permit
 from resilience.events import ends_program
 from resilience.fan_out.rounds import Call
-from resilience.fan_out.workers import Worker, attempt
-from resilience.outcomes import Cancelled, Failed, Outcome, TimedOut, Value
+from resilience.fan_out.workers import Crew, Worker, attempt
+from resilience.outcomes import Cancelled, Outcome, Rejected
 
 if TYPE_CHECKING:
     from resilience.fan_out.session import Session
 
-__all__ = ["Batch", "SessionCall", "Sink", "guarded"]
+__all__ = ["Batch", "SessionCall", "Sink", "check_calls", "guarded", "hand_over"]
 
 log = logging.getLogger("resilience")
 
@@ -35,12 +36,23 @@ class SessionCall(Call):
     early: bool = False  # its breaker is asked for an early probe
     here: bool = False  # the thread that submits it runs it
     permit: Permit | None = attrs.field(default=None, init=False)
+    worker: Worker | None = attrs.field(default=None, init=False)
+    begun: bool = attrs.field(default=False, init=False)
+    _unclaimed: bool = attrs.field(default=True, init=False)
     context: contextvars.Context = attrs.field(factory=contextvars.copy_context, init=False)
 
+    def claim(self) -> bool:
+        """Whether it is the caller's from here, to run it or to take it back; in one step, for it is only one's."""
+        try:
+            del self._unclaimed
+        except AttributeError:
+            return False
+        return True
+
     def report(self, outcome: Outcome[Any]) -> None:
-        """Tell the breaker."""
+        """Tell the breaker. What has not begun, whatever its end, says nothing about the other side."""
         if self.permit is not None:
-            guarded(_report, self.permit, outcome)
+            guarded(self.permit.report, outcome if self.begun else Cancelled())
 
     def tell(self, outcome: Outcome[Any]) -> None:
         """Tell the breaker, then whoever submitted it."""
@@ -53,8 +65,15 @@ class Batch:
 
     def __init__(self, session: "Session") -> None:
         self.calls: deque[SessionCall] = deque()
+        self.key: Hashable = None
         self.begun = False
-        self._session = session
+        self.session = session
+
+    def add(self, call: SessionCall) -> None:
+        """Let ``call`` be done after the others; the batch is of the key of its first one."""
+        if not self.calls:
+            self.key = call.key
+        self.calls.append(call)
 
     def take(self) -> SessionCall | None:
         """Take the next call, which is the taker's then, in one step; None if there is none."""
@@ -65,27 +84,19 @@ class Batch:
 
     def perform(self, worker: Worker | None) -> bool:
         """Run the calls in ``worker``, or in this thread if None; a call whose end was told is not run any more."""
-        session = self._session
+        session = self.session
         self.begun = True
         while (call := self.take()) is not None:
+            if not call.claim():
+                continue  # it was taken back
             told = call.outcome is not None
+            call.worker, call.begun = worker, not told
             outcome = Cancelled() if told else attempt(call.context, call.call, session.clock)
             parked = session.settle(call, outcome, None if self.calls else worker)
             del call, outcome  # an error's traceback leads to this frame: it must not lead back to the error
             if parked:
                 return True
         return worker is not None and session.park(worker)
-
-
-def _report(permit: Permit, outcome: Outcome[Any]) -> None:
-    if isinstance(outcome, Value):
-        permit.success()
-    elif isinstance(outcome, Failed):
-        permit.failure(outcome.error)
-    elif isinstance(outcome, TimedOut):
-        permit.failure(TimeoutError(f"no outcome within {outcome.timeout:.3g} s"))
-    else:
-        permit.release()
 
 
 def guarded(callback: Callable[..., object], *facts: object) -> None:
@@ -96,3 +107,33 @@ def guarded(callback: Callable[..., object], *facts: object) -> None:
         if ends_program(error):
             raise
         log.exception("%r raised when told %r", callback, facts)
+
+
+def hand_over(crew: Crew, batch: Batch, worker: Worker) -> None:
+    """Give ``batch`` to ``worker``, and start it if it is a new one; without a thread its calls are rejected."""
+    worker.inbox.put(batch)
+    if worker.started:
+        return
+    worker.started = True
+    try:
+        worker.start()
+    except RuntimeError as error:
+        crew.discard(worker)
+        batch.session.give_up(batch, Rejected(f"no thread could be started for it: {error}"))
+
+
+def check_calls(calls: Mapping[Any, object], **sinks: object) -> None:
+    """Refuse functions that nobody would await.
+
+    Raises:
+        TypeError: for an ``async def``, among the calls or as one of the ``sinks``.
+    """
+    for key, call in calls.items():
+        if is_async(call):
+            raise TypeError(
+                f"the call of {key!r} must be an ordinary function, not the async def {call!r}: a fan-out on threads "
+                "awaits nothing; give a function that does the work, with asyncio.run() in it if it must be a coroutine"
+            )
+    for name, sink in sinks.items():
+        if sink is not None:
+            check_plain(name, sink)

@@ -11,6 +11,7 @@ Three rules, kept here for every driver:
 
 import heapq
 import itertools
+import math
 from collections.abc import Hashable
 from typing import Any, Generic, TypeVar
 
@@ -21,20 +22,24 @@ from resilience.outcomes import Cancelled, Outcome, Rejected, TimedOut
 
 __all__ = ["Call", "Places", "Round", "check_timeout"]
 
+# Every method may be cut short by an exception out of a signal handler: the accounts are right after each line, and
+# what is done twice counts once.
 _LONGEST = 1e6  # 11 days: locks cannot wait for much longer on every platform, nobody for a call
 _SLACK = 64  # told calls whose deadlines may linger in the heap before it is swept
 
 
 def check_timeout(timeout: float) -> None:
-    """Refuse a ``timeout`` that bounds nothing.
+    """Refuse a ``timeout`` that bounds nothing. One of 0 or less bounds everything: its deadline is over.
 
     Raises:
-        ValueError: not above 0, not finite, or longer than a lock can wait.
+        ValueError: not finite, or longer than a lock can wait.
         TypeError: not a number.
     """
     if type(timeout) is float and 0.0 < timeout <= _LONGEST:
         return
-    check_number("timeout", timeout, least=0, exclusive=True)
+    if isinstance(timeout, (int, float)) and not isinstance(timeout, bool) and -math.inf < timeout <= 0:
+        return
+    check_number("timeout", timeout, least=0)
     if timeout > _LONGEST:
         raise ValueError(f"timeout must be at most {_LONGEST:.0f} seconds, not {timeout!r}: no one waits for longer")
 
@@ -67,30 +72,29 @@ class Places:
     def __init__(self, max_abandoned: int) -> None:
         check_whole("max_abandoned", max_abandoned, least=1)
         self._max_abandoned = max_abandoned
-        self._abandoned: dict[Hashable, int] = {}
+        self._abandoned: dict[Hashable, set[Call]] = {}
 
     def abandoned(self, key: Hashable) -> int:
         """Return how many calls of ``key`` are past their deadline and still running."""
-        return self._abandoned.get(key, 0)
+        return len(self._abandoned.get(key, ()))
 
     def refusal(self, key: Hashable) -> Rejected | None:
         """Return why ``key`` may not start another call, or None if it may."""
-        count = self._abandoned.get(key, 0)
+        count = self.abandoned(key)
         if count < self._max_abandoned:
             return None
         return Rejected(f"{count} calls of {key!r} were abandoned and still run (max_abandoned={self._max_abandoned})")
 
-    def take(self, key: Hashable) -> None:
-        """A call of ``key`` is abandoned (for rounds)."""
-        self._abandoned[key] = self._abandoned.get(key, 0) + 1
+    def take(self, call: Call) -> None:
+        """``call`` is abandoned (for rounds)."""
+        self._abandoned.setdefault(call.key, set()).add(call)
 
-    def free(self, key: Hashable) -> None:
-        """An abandoned call of ``key`` has ended (for rounds)."""
-        left = self._abandoned[key] - 1
-        if left:
-            self._abandoned[key] = left
-        else:
-            del self._abandoned[key]
+    def free(self, call: Call) -> None:
+        """``call`` was abandoned and has ended (for rounds)."""
+        calls = self._abandoned.get(call.key, set())
+        calls.discard(call)
+        if not calls:
+            self._abandoned.pop(call.key, None)
 
 
 C = TypeVar("C", bound=Call)
@@ -126,19 +130,28 @@ class Round(Generic[C]):
         Returns:
             True if ``outcome`` is to be told; False if something else was told before, so that it is late.
         """
-        if self._pending.pop(call.number, None) is None:
-            self._places.free(call.key)
+        if call.number not in self._pending:
+            self._places.free(call)
             return False
         call.outcome = outcome
+        del self._pending[call.number]
         return True
+
+    def withdraw(self, call: C) -> bool:
+        """Forget ``call``, which was begun, or was about to be, and will not run; returns whether it was pending."""
+        others = {number: one for number, one in self._pending.items() if one is not call}
+        was_pending = len(others) < len(self._pending)
+        self._pending = others
+        self._places.free(call)
+        return was_pending
 
     def expire(self, now: float) -> list[C]:
         """Abandon every call whose deadline is ``now`` or past; each has ``TimedOut`` as outcome, earliest first."""
         expired = []
         while (deadline := self.next_deadline()) is not None and deadline <= now:
-            call = self._pending[heapq.heappop(self._deadlines)[1]]
-            self._abandon(call, TimedOut(call.timeout))
+            call = self._pending[self._deadlines[0][1]]
             expired.append(call)
+            self._abandon(call, TimedOut(call.timeout))
         return expired
 
     def cancel(self) -> list[C]:
@@ -155,6 +168,6 @@ class Round(Generic[C]):
         return self._deadlines[0][0] if self._deadlines else None
 
     def _abandon(self, call: C, outcome: Outcome[Any]) -> None:
-        del self._pending[call.number]
-        self._places.take(call.key)
+        self._places.take(call)
         call.outcome = outcome
+        del self._pending[call.number]

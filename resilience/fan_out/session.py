@@ -5,12 +5,13 @@ has threads or locks is made per process: after a fork a child starts with none.
 """
 
 from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 from os import getpid
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, TypeVar, final
 
-from resilience.fan_out.calls import Batch, SessionCall, Sink, guarded
+from resilience.fan_out.calls import Batch, SessionCall, Sink, check_calls, guarded, hand_over
 from resilience.fan_out.rounds import Round, check_timeout
 from resilience.fan_out.workers import Crew, Worker
 from resilience.outcomes import Cancelled, Failed, Outcome, Rejected, TimedOut, Value
@@ -18,6 +19,7 @@ from resilience.registry import BreakerRegistry
 
 __all__ = ["Session"]
 
+Orders = list[tuple[Batch, Worker | None]]
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 
@@ -59,21 +61,24 @@ class Session:
 
         Args:
             key: whose call it is; its breaker is the one named ``str(key)``.
-            call: runs in a copy of the caller's context variables.
-            timeout: seconds until it counts as timed out, above 0.
+            call: runs in a copy of the caller's context variables; a function that does its work when it is called.
+            timeout: seconds until it counts as timed out; with 0 or less that is at once, and it never runs.
             on_outcome: told ``(key, outcome)`` instead of `next`: in the worker's thread; a ``Rejected`` in this thread
                 before `submit` returns; a ``TimedOut`` in the thread that noticed. What it raises is logged.
             on_late: told in the worker's thread what comes after ``TimedOut`` or ``Cancelled`` was told, once
-                (``Cancelled`` if the call never started); the session's ``on_late`` if not given.
+                (``Cancelled`` if the call never started); the session's ``on_late`` if not given. Nothing comes after
+                the ``TimedOut`` of a call that was given no time.
             early: ask its breaker for an early probe (``CircuitBreaker.try_acquire``).
             here: run it in this thread instead, for a call that bounds itself: `submit` returns when it has ended, and
                 its end is told at its deadline all the same, by whoever looks.
 
         Raises:
             ValueError: ``timeout`` bounds nothing (TypeError: is no number).
+            TypeError: ``call``, ``on_outcome`` or ``on_late`` is an ``async def``: nobody would await it.
             RuntimeError: the session or its executor is closed.
         """
         check_timeout(timeout)
+        check_calls({key: call}, on_outcome=on_outcome, on_late=on_late)
         sink, ours = (self._enqueue, True) if on_outcome is None else (on_outcome, False)
         late = on_late or self._on_late
         self.launch((SessionCall(key, timeout, self.clock() + timeout, call, sink, late, ours, early, here),))
@@ -82,10 +87,9 @@ class Session:
         """Return the next ``(key, outcome)`` that no ``on_outcome`` takes, or None if ``timeout`` seconds bring none.
 
         Args:
-            timeout: seconds to wait at most; 0 looks without waiting. In a closed session nothing is waited for.
+            timeout: seconds to wait at most; 0 or less just looks. In a closed session nothing is waited for.
         """
-        if timeout != 0:
-            check_timeout(timeout)
+        check_timeout(timeout)
         told = self._next(self.clock() + timeout)
         if self._sleepers:
             self._told.put(None)  # this thread may have been the one that knew of the next deadline
@@ -101,11 +105,12 @@ class Session:
         now = self.clock()
         with crew.lock:
             expired = self._round.expire(now)
-            for call in expired:
-                crew.note_locked(call.key, call.timeout)
+            orders = self._lost_locked(crew, expired)
             upcoming = self._round.next_deadline()
         if not expired:
             return upcoming
+        for order in orders:
+            hand_over(crew, *order)
         for call in expired:
             call.tell(TimedOut(call.timeout))
         with crew.lock:
@@ -127,7 +132,10 @@ class Session:
         with crew.lock:
             self._closed = True
             cancelled = self._round.cancel()
+            orders = self._lost_locked(crew, cancelled)
             sleepers = self._sleepers
+        for order in orders:
+            hand_over(crew, *order)
         for call in cancelled:
             call.tell(Cancelled())
         for _ in range(sleepers):
@@ -146,22 +154,52 @@ class Session:
     def launch(self, calls: Sequence[SessionCall], shared: Batch | None = None) -> None:
         """Start calls, or tell why they do not run; those that will be brief go into ``shared``, if given."""
         crew = self._here()
+        orders: Orders = []
+        try:
+            self._launch(crew, calls, shared, orders)
+        except BaseException:
+            self.take_back(calls)
+            for batch, worker in orders:
+                if worker is not None:  # it was hired: it is to find that there is nothing to do, and be idle again
+                    hand_over(crew, batch, worker)
+            raise
+
+    def take_back(self, calls: Sequence[SessionCall]) -> None:
+        """See that those that have not begun never will, and tell of it; after an exception that came from outside.
+
+        One that this thread ran itself has come to nothing then, too.
+        """
+        crew = self._here()
+        for call in calls:
+            if isinstance(call.outcome, Rejected) or not (call.claim() or call.here):
+                continue
+            with crew.lock:
+                was_pending = self._round.withdraw(call)
+            if was_pending or call.outcome is None:
+                call.outcome = call.outcome or Cancelled()
+                call.tell(call.outcome)
+            elif isinstance(call.outcome, (TimedOut, Cancelled)) and call.on_late is not None:
+                guarded(call.on_late, call.key, Cancelled())
+
+    def _launch(self, crew: Crew, calls: Sequence[SessionCall], shared: Batch | None, orders: Orders) -> None:
         admitted = [call for call in calls if self._admit(call, crew)]
         with crew.lock:
             closed = self._closed or crew.closed
-            orders = [] if closed else self._begin_locked(crew, admitted, shared)
+            if not closed:
+                self._begin_locked(crew, admitted, shared, orders)
             nudge = self._sleepers and any(call.deadline < self._wake_at for call in admitted)
         if closed:
             for call in admitted:
+                call.claim()
                 call.report(Cancelled())
             raise RuntimeError("this session or its executor is closed and takes no more calls: open another one")
         if nudge:
             self._told.put(None)
         for batch, worker in orders:
-            if batch.calls[0].here:
+            if worker is None:
                 batch.perform(None)
             else:
-                self._hand_over(crew, batch, worker)
+                hand_over(crew, batch, worker)
 
     def rescue(self, shared: Batch) -> None:
         """Give the calls that wait behind one that is not brief after all a worker each."""
@@ -169,15 +207,28 @@ class Session:
             return
         crew = self._here()
         while (call := shared.take()) is not None:
-            with crew.lock:
-                worker = crew.hire_locked(call.key)
             batch = Batch(self)
-            batch.calls.append(call)
-            self._hand_over(crew, batch, worker)
+            batch.add(call)
+            with crew.lock:
+                worker = crew.assign_locked(batch)
+            if worker is not None:
+                hand_over(crew, batch, worker)
+
+    def give_up(self, batch: Batch, refusal: Rejected) -> None:
+        """Tell why the calls of ``batch`` do not run."""
+        while (call := batch.take()) is not None:
+            if not call.claim():
+                continue
+            with self._crew.lock:
+                in_time = self._round.end(call, refusal)
+            if in_time:
+                call.tell(refusal)
 
     def settle(self, call: SessionCall, outcome: Value[Any] | Failed | Cancelled, worker: Worker | None) -> bool:
         """Tell of a call that has ended, and park the ``worker`` it was the last job of; returns whether it was."""
         crew = self._crew
+        if crew.pid != getpid():
+            return False  # the call forked, and this is the child: it is the parent's to tell
         with crew.lock:
             in_time = self._round.end(call, outcome)
             crew.note_locked(call.key, outcome.duration)
@@ -227,8 +278,10 @@ class Session:
         guarded(call.on_outcome, call.key, refusal)
         return False
 
-    def _refusal(self, call: SessionCall, crew: Crew) -> Rejected | None:
+    def _refusal(self, call: SessionCall, crew: Crew) -> Rejected | TimedOut | None:
         """Why the call may not run; takes its permit if it may."""
+        if call.timeout <= 0:
+            return TimedOut(call.timeout)
         if self.clock() >= call.deadline:
             return Rejected(f"its {call.timeout:.3g} s were over before it could start")
         refusal = crew.places.refusal(call.key)
@@ -239,41 +292,32 @@ class Session:
         if isinstance(permit, Rejected):
             return permit
         call.permit = permit
+        if permit.probe:  # what the call calls in turn must not wait for the probe that it is itself
+            call.call = partial(permit.run, call.call)
         return None
 
-    def _begin_locked(
-        self, crew: Crew, calls: Sequence[SessionCall], shared: Batch | None
-    ) -> list[tuple[Batch, Worker | None]]:
-        orders = []
+    def _begin_locked(self, crew: Crew, calls: Sequence[SessionCall], shared: Batch | None, orders: Orders) -> None:
+        """Order which batch is handed over to which worker, or done here; others wait for a worker."""
         for call in calls:
             self._round.begin(call)
             if shared is not None and crew.is_brief_locked(call.key):
-                shared.calls.append(call)
+                shared.add(call)
                 continue
             batch = Batch(self)
-            batch.calls.append(call)
-            orders.append((batch, None if call.here else crew.hire_locked(call.key)))
-        if shared is not None and shared.calls:
-            orders.append((shared, crew.hire_locked(shared.calls[0].key)))
+            batch.add(call)
+            worker = None if call.here else crew.assign_locked(batch)
+            if call.here or worker is not None:
+                orders.append((batch, worker))
+        if shared is not None and shared.calls and (worker := crew.assign_locked(shared)) is not None:
+            orders.append((shared, worker))
+
+    def _lost_locked(self, crew: Crew, abandoned: Sequence[SessionCall]) -> list[tuple[Any, Worker]]:
+        """The workers of ``abandoned`` calls are stuck: what others wait for is done by new ones."""
+        orders = []
+        for call in abandoned:
+            crew.note_locked(call.key, call.timeout)
+            orders += crew.lose_locked(call.worker)
         return orders
-
-    def _hand_over(self, crew: Crew, batch: Batch, worker: Worker | None) -> None:
-        if worker is not None:
-            worker.inbox.put(batch)
-            return
-        worker = Worker(crew, batch.calls[0].key)
-        worker.inbox.put(batch)
-        try:
-            worker.start()
-        except RuntimeError as error:
-            self._give_up(crew, batch, Rejected(f"no thread could be started for it: {error}"))
-
-    def _give_up(self, crew: Crew, batch: Batch, refusal: Rejected) -> None:
-        while (call := batch.take()) is not None:
-            with crew.lock:
-                in_time = self._round.end(call, refusal)
-            if in_time:
-                call.tell(refusal)
 
     def _next(self, until: float) -> tuple[Any, Outcome[Any]] | None:
         while True:

@@ -7,11 +7,12 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, TypeVar, final
 
-from resilience.fan_out.calls import Batch, SessionCall
+from resilience._checks import check_whole
+from resilience.fan_out.calls import Batch, SessionCall, check_calls
 from resilience.fan_out.rounds import Places, check_timeout
 from resilience.fan_out.session import Session
 from resilience.fan_out.workers import Crew
-from resilience.outcomes import Outcome
+from resilience.outcomes import Outcome, TimedOut
 from resilience.registry import BreakerRegistry
 
 __all__ = ["FanOutExecutor"]
@@ -37,11 +38,15 @@ class FanOutExecutor:
         breakers: the breaker named ``str(key)`` is asked before each call and told what came of it: a value is a
             success; an error is a failure; so is a timeout, when it is told and not when the call ends; a cancelled
             call is neither.
+        max_workers: how many calls may run at once, at least 1, and so how many threads there are; None for as many as
+            there are calls. Further calls wait, first come, first served; one that still waits at its deadline is
+            ``TimedOut`` like any other, without having run, and its breaker hears nothing of that. An abandoned call
+            does not keep others waiting: it has its thread besides, which ``max_abandoned`` bounds.
         max_abandoned: how many abandoned calls of one key, at least 1, make its next calls ``Rejected`` until one ends.
         clock: monotonic seconds. `run` and `Session.next` wait in real seconds for it to move.
 
     Raises:
-        ValueError: ``max_abandoned`` below 1 (TypeError: no whole number).
+        ValueError: ``max_abandoned`` or ``max_workers`` below 1 (TypeError: no whole number).
     """
 
     def __init__(
@@ -49,13 +54,17 @@ class FanOutExecutor:
         *,
         breakers: BreakerRegistry | None = None,
         max_abandoned: int = 2,
+        max_workers: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        if max_workers is not None:
+            check_whole("max_workers", max_workers, least=1)
         self._breakers = breakers
         self._max_abandoned = max_abandoned
+        self._max_workers = max_workers
         self._clock = clock
         self._closed = False
-        self._crews = {getpid(): Crew(Places(max_abandoned), closed=False)}
+        self._crews = {getpid(): self._new_crew()}
 
     def run(
         self,
@@ -67,8 +76,9 @@ class FanOutExecutor:
         """Run all ``calls`` at once; return when all have ended, or at the deadline.
 
         Args:
-            calls: what to call, by key; each runs in a copy of the caller's context variables.
-            timeout: seconds until the deadline, above 0.
+            calls: what to call, by key; each runs in a copy of the caller's context variables. Functions that do
+                their work when they are called: what one returns that must be awaited is ``Failed``.
+            timeout: seconds until the deadline; with 0 or less that is over: every call is ``TimedOut``, and none runs.
             on_late: told ``(key, outcome)`` once, in another thread, of what a call brings after it timed out: it may
                 be real work. Without it that is dropped.
 
@@ -77,9 +87,18 @@ class FanOutExecutor:
 
         Raises:
             ValueError: ``timeout`` bounds nothing (TypeError: is no number).
+            TypeError: ``calls`` is no mapping, or has an ``async def`` in it, which nobody would await.
             RuntimeError: the executor is closed. Nothing is raised for what a call does.
         """
         check_timeout(timeout)
+        if not isinstance(calls, Mapping):
+            raise TypeError(
+                f"calls must be a mapping of keys to functions, not a {type(calls).__name__}: write "
+                "run({key: function, ...}, timeout), or run(dict(enumerate(functions)), timeout) if they have no names"
+            )
+        check_calls(calls, on_late=on_late)
+        if timeout <= 0 and not self._closed:
+            return dict.fromkeys(calls, TimedOut(timeout))
         deadline = self._clock() + timeout
         latch = _Latch(len(calls))
         started = [
@@ -95,11 +114,11 @@ class FanOutExecutor:
                     session.rescue(shared)
             if not latch.is_open:
                 session.expire()
+            session.rescue(shared)
         except BaseException:
+            session.take_back(started)
             session.close()
             raise
-        finally:
-            session.rescue(shared)
         return {call.key: call.outcome for call in started}  # type: ignore[misc] # each was told of
 
     def session(self, *, on_late: Callable[[Any, Outcome[Any]], None] | None = None) -> Session:
@@ -107,7 +126,9 @@ class FanOutExecutor:
 
         Raises:
             RuntimeError: the executor is closed.
+            TypeError: ``on_late`` is an ``async def``: nobody would await it.
         """
+        check_calls({}, on_late=on_late)
         if self._closed:
             raise RuntimeError("this executor is closed: make another one")
         return Session(self._crew, self._clock, self._breakers, on_late)
@@ -129,7 +150,10 @@ class FanOutExecutor:
         """This process's. One-step setdefault, for any lock may have been held by another thread at the fork."""
         pid = getpid()
         crew = self._crews.get(pid)
-        return crew or self._crews.setdefault(pid, Crew(Places(self._max_abandoned), closed=self._closed))
+        return crew or self._crews.setdefault(pid, self._new_crew())
+
+    def _new_crew(self) -> Crew:
+        return Crew(Places(self._max_abandoned), closed=self._closed, max_workers=self._max_workers)
 
 
 class _Latch:

@@ -8,12 +8,16 @@ All are daemonic: none keeps the process from exiting. Calls that are over soone
 import asyncio
 import concurrent.futures
 import contextvars
+import inspect
+import math
 import threading
+from collections import deque
 from collections.abc import Callable, Hashable
 from os import getpid
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
+from resilience._checks import DATA
 from resilience.fan_out.rounds import Places
 from resilience.outcomes import Cancelled, Failed, Value
 
@@ -28,6 +32,10 @@ MAX_IDLE = 256  # workers a crew keeps idle: keys that never come back must not 
 class Job(Protocol):
     """What a worker does; it must not raise."""
 
+    @property
+    def key(self) -> Hashable:
+        """Whose job it is."""
+
     def perform(self, worker: "Worker") -> bool:
         """Do it, and return whether ``worker`` was parked: one that was not ends."""
 
@@ -36,13 +44,22 @@ class Crew:
     """What an executor has per process: workers, the places of stuck ones, and the lock for all its accounts.
 
     Methods named ``..._locked`` are called with the lock held, the others without.
+
+    Args:
+        places: of abandoned calls.
+        closed: no worker is kept.
+        max_workers: how many there may be that are not stuck; with so many at work, jobs wait for one. A stuck one is
+            no longer counted: the places bound those, by key, so that no key can take the threads of all others.
     """
 
-    def __init__(self, places: Places, *, closed: bool) -> None:
+    def __init__(self, places: Places, *, closed: bool, max_workers: int | None = None) -> None:
         self.pid = getpid()
         self.lock = threading.Lock()
         self.places = places
         self.closed = closed
+        self._max_workers = math.inf if max_workers is None else max_workers
+        self._count = 0  # workers that are not stuck
+        self._waiting: deque[Job] = deque()
         self._idle: dict[Hashable, list[Worker]] = {}
         self._idle_count = 0
         self._streaks: dict[Hashable, int] = {}  # of brief calls, by key
@@ -51,6 +68,35 @@ class Crew:
         """Return an idle worker of ``key``, the one that worked last, or None."""
         idle = self._idle.get(key)
         return self._take(idle[-1], idle) if idle else None
+
+    def assign_locked(self, job: "Job") -> "Worker | None":
+        """Return a worker for ``job``, idle or not yet started; None if the job waits until one is free."""
+        worker = self.hire_locked(job.key)
+        if worker is not None:
+            return worker
+        if self._count < self._max_workers:
+            self._count += 1
+            return Worker(self, job.key)
+        idle = next(filter(None, self._idle.values()), None)
+        if idle is not None:
+            worker = self._take(idle[0], idle)
+            self._forget(worker.key)
+            worker.key = job.key
+            return worker
+        self._waiting.append(job)
+        return None
+
+    def lose_locked(self, worker: "Worker | None") -> "list[tuple[Job, Worker]]":
+        """``worker`` is stuck: it is not counted now. Returns jobs that need not wait any more, with new workers."""
+        if worker is not None and not worker.stuck:
+            worker.stuck = True
+            self._count -= 1
+        orders = []
+        while self._waiting and self._count < self._max_workers:
+            self._count += 1
+            job = self._waiting.popleft()
+            orders.append((job, Worker(self, job.key)))
+        return orders
 
     def is_brief_locked(self, key: Hashable) -> bool:
         """Whether ``key`` has an idle worker, and its last calls were all over sooner than a hand-off."""
@@ -63,8 +109,16 @@ class Crew:
     def park(self, worker: "Worker") -> bool:
         """Keep ``worker`` for its key's next job; False if it must end."""
         with self.lock:
-            if self.closed or self._idle_count >= MAX_IDLE:
-                self._forget(worker.key)
+            if worker.stuck and self._count < self._max_workers:
+                worker.stuck = False
+                self._count += 1
+            if self._waiting and not worker.stuck:
+                job = self._waiting.popleft()
+                worker.key = job.key
+                worker.inbox.put(job)
+                return True
+            if worker.stuck or self.closed or self._idle_count >= MAX_IDLE:
+                self._end(worker)
                 return False
             self._idle.setdefault(worker.key, []).append(worker)
             self._idle_count += 1
@@ -77,8 +131,13 @@ class Crew:
             if worker not in idle:
                 return False
             self._take(worker, idle)
-            self._forget(worker.key)
+            self._end(worker)
             return True
+
+    def discard(self, worker: "Worker") -> None:
+        """``worker`` could not be started."""
+        with self.lock:
+            self._end(worker)
 
     def close(self) -> None:
         """End the idle workers now and the others when they are done; waits for none."""
@@ -86,6 +145,7 @@ class Crew:
             self.closed = True
             workers = [worker for idle in self._idle.values() for worker in idle]
             self._idle.clear()
+            self._count -= self._idle_count
             self._idle_count = 0
         for worker in workers:
             worker.inbox.put(None)
@@ -94,8 +154,12 @@ class Crew:
         idle.remove(worker)
         self._idle_count -= 1
         if not idle:
-            del self._idle[worker.key]
+            self._idle.pop(worker.key, None)
         return worker
+
+    def _end(self, worker: "Worker") -> None:
+        self._count -= not worker.stuck
+        self._forget(worker.key)
 
     def _forget(self, key: Hashable) -> None:
         """A worker of ``key`` ends: keys that never come back leave nothing behind."""
@@ -104,10 +168,19 @@ class Crew:
 
 
 class Worker:
-    """A thread that does the jobs of one ``key``, one after another; ``inbox`` takes them, None ends it."""
+    """A thread that does the jobs of one ``key``, one after another; ``inbox`` takes them, None ends it.
+
+    Attributes:
+        key: whose jobs; another's if there may be no more workers, and this one was idle.
+        inbox: where jobs are put.
+        started: its thread was asked for.
+        stuck: its call was abandoned and has not ended; guarded by the crew's lock.
+    """
 
     def __init__(self, crew: Crew, key: Hashable) -> None:
         self.key = key
+        self.started = False
+        self.stuck = False
         self.inbox: SimpleQueue[Job | None] = SimpleQueue()
         self._crew = crew
 
@@ -143,4 +216,16 @@ def attempt(
         return Cancelled(clock() - began)
     except BaseException as error:  # noqa: BLE001 - SystemExit too is what the call came to; it ends no worker
         return Failed(error, clock() - began)
+    if type(value) not in DATA and hasattr(type(value), "__await__"):
+        return Failed(_awaitable(value), clock() - began)
     return Value(value, clock() - began)
+
+
+def _awaitable(value: object) -> TypeError:
+    """What a call came to that returned something to be awaited: nothing has been done."""
+    if inspect.iscoroutine(value):
+        value.close()  # or Python warns that it was never awaited
+    return TypeError(
+        f"the call returned an awaitable ({type(value).__name__}), and a fan-out on threads awaits nothing: give a "
+        "function that does the work, with asyncio.run() inside if it must be a coroutine"
+    )

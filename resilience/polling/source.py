@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 import attrs
 
 from resilience._checks import check_whole, number, plain, refuse_unrun, teaches_options, text, truth, whole
-from resilience.errors import Incomplete
+from resilience.errors import MAX_RETRY_AFTER, Incomplete
 from resilience.polling.tally import Tally
 
 __all__ = ["PollConfig", "PollRequest", "Source", "SourceView"]
@@ -119,7 +119,7 @@ class PollConfig:
     give_up_after: float = attrs.field(default=30.0, validator=number(0.0, exclusive=True))
     max_hold: float = attrs.field(default=5.0, validator=number(0.0, exclusive=True))
     max_abandoned: int = attrs.field(default=3, validator=whole(1))
-    max_retry_after: float = attrs.field(default=3600.0, validator=number(0.0, exclusive=True))
+    max_retry_after: float = attrs.field(default=MAX_RETRY_AFTER, validator=number(0.0, exclusive=True))
     max_lease: float | None = attrs.field(
         default=None, validator=attrs.validators.optional(number(0.0, exclusive=True))
     )

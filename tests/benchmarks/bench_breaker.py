@@ -6,7 +6,7 @@ import time
 
 import pybreaker
 
-from resilience.breaker import CircuitBreaker
+from resilience.breaker import BreakerConfig, CircuitBreaker
 from resilience.registry import BreakerRegistry
 
 from .table import Row
@@ -41,9 +41,15 @@ def contestants():
     breaker, opened, registry = CircuitBreaker("closed"), CircuitBreaker("open"), BreakerRegistry()
     opened.force_open()
     guarded = breaker(noop)
+    rated = CircuitBreaker("rated", BreakerConfig(fail_max=None, failure_rate=0.5))
 
     def permit():
         leave = breaker.try_acquire()
+        noop()
+        leave.success()
+
+    def counted():
+        leave = rated.try_acquire()
         noop()
         leave.success()
 
@@ -58,6 +64,7 @@ def contestants():
 
     return {
         "acquire + report": permit,
+        "acquire + report, by rate": counted,
         "with guard()": context,
         "decorated": guarded,
         "registry.get + acquire + report": named,
@@ -68,7 +75,7 @@ def contestants():
 def rows(*, quick=False):
     """What the design sets a limit for, and what belongs beside it."""
     theirs = pybreaker.CircuitBreaker()
-    limits = {"acquire + report": (0.5, 0.25)}
+    limits = {"acquire + report": (0.3, 0.2)}
     found = []
     gc.disable()
     try:
