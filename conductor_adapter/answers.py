@@ -1,6 +1,7 @@
 """Reading the answers of Conductor's API: tasks, tokens, texts and numbers, or what is there instead."""
 
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -277,7 +278,7 @@ def read_payload(answer: HttpAnswer) -> dict[str, Any]:
         ServerFailed: it is something else, or cannot be read.
     """
     try:
-        payload = read_object(answer.body, len(answer.body))
+        payload = read_object(answer.body, most=len(answer.body), members=math.inf)
     except ValueError:
         raise ServerFailed(f"expected a JSON object, got {excerpt(answer)}") from None
     if isinstance(payload, Unreadable):

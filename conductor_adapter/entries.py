@@ -6,6 +6,7 @@ value is then given to that reader in pieces of bounded size.
 """
 
 import json
+import math
 import re
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +23,7 @@ MAX_ANSWER_CONTAINERS = 4 * MAX_CONTAINERS
 SMALL = 512 * 1024  # bytes that Python's reader may have at once: 1 to 60 ms, whatever they hold
 MAX_STEPS = 100_000  # of an answer, in Python: a second at most; all but very odd ones need a few for each entry
 TEXTS = ("taskId", "workflowInstanceId", "taskType")
-MAX_MEMBERS = 500  # of an entry, in which they are looked for; a task has some fifty
+MAX_MEMBERS = 500  # of an entry; a task has some fifty
 MAX_TEXT_BYTES = 1000
 MAX_TO_GUESS = 100  # lists and objects of a piece; with more it is looked at closely
 _Always = Callable[..., "re.Match[bytes]"]  # these match anywhere, if only nothing
@@ -41,6 +42,10 @@ _items: _Always = re.compile(rb'(?>(?:[^",\[\]{}]*+(?>(?:(?:%s)[^",\[\]{}]*+)*),
 _text: _Always = re.compile(rb'(?>(?:[^"\\]++|\\.)*)', re.DOTALL).match  # type: ignore[assignment]
 _scalar: _Always = re.compile(rb'[^"\[\]{},\s]*').match  # type: ignore[assignment]
 _space: _Always = re.compile(rb"[ \t\n\r]*").match  # type: ignore[assignment]
+
+
+class TooManyMembersError(ValueError):
+    """An entry is large, and has more members than a task could have: what follows it is not worth the time."""
 
 
 @attrs.frozen
@@ -72,7 +77,7 @@ def read_entries(body: bytes) -> Iterator[Any]:
     at = scan.after_space(at + 1)
     more = body[at : at + 1] != b"]"
     while more:
-        value, end = scan.read(at) if body[at : at + 1] == b"{" else (NO_OBJECT, scan.end_of_value(at))
+        value, end = scan.read(at, MAX_MEMBERS) if body[at : at + 1] == b"{" else (NO_OBJECT, scan.end_of_value(at))
         yield value
         at = scan.after_space(end)
         more = body[at : at + 1] == b","
@@ -83,12 +88,13 @@ def read_entries(body: bytes) -> Iterator[Any]:
         raise ValueError("something follows the list")
 
 
-def read_object(body: bytes, most: int = MAX_ENTRY_BYTES) -> Any:  # noqa: ANN401 - JSON is anything
+def read_object(body: bytes, *, most: int = MAX_ENTRY_BYTES, members: float = MAX_MEMBERS) -> Any:  # noqa: ANN401 - JSON
     """The body's only value, which is an object; an `Unreadable` if it cannot be read.
 
     Args:
         body: what is to be read.
         most: bytes that it may have.
+        members: how many it may have, if it is large.
 
     Raises:
         ValueError: the body is not an object.
@@ -97,7 +103,7 @@ def read_object(body: bytes, most: int = MAX_ENTRY_BYTES) -> Any:  # noqa: ANN40
     at = scan.begin()
     if body[at : at + 1] != b"{":
         raise ValueError("it is not an object")
-    value, end = scan.read(at)
+    value, end = scan.read(at, members)
     if scan.after_space(end) != len(body):
         raise ValueError("something follows the object")
     return value
@@ -144,17 +150,19 @@ class _Scan:
                 return at
             at = _run(body, at, at + _WINDOW).end()
 
-    def read(self, at: int) -> tuple[Any, int]:
+    def read(self, at: int, members: float) -> tuple[Any, int]:
         """The value that begins there, an `Unreadable` if it cannot be read, and where it ends.
 
         Raises:
-            ValueError: its end cannot be found.
+            ValueError: its end cannot be found, or would take long: it is large, and has more ``members`` than that.
         """
         self._limit = at + self._most
         self._containers = min(MAX_CONTAINERS, self._all_containers)
         before = self._containers
         try:
-            return self._read(at)
+            return self._read(at, members)
+        except TooManyMembersError:
+            raise
         except RecursionError:
             problem = "it is nested too deeply"
         except ValueError as error:
@@ -177,7 +185,7 @@ class _Scan:
             raise ValueError(f"it has more than the {MAX_CONTAINERS} lists and objects that this worker reads")
         return json.loads(piece.decode("utf-8", "surrogatepass").join(around))
 
-    def _read(self, at: int) -> tuple[Any, int]:
+    def _read(self, at: int, members: float = math.inf) -> tuple[Any, int]:
         """The value that begins there, read in pieces if it is large, and where it ends."""
         begin = self._body[at : at + 1]
         if found := _value(self._body, at, at + _WINDOW):
@@ -185,11 +193,17 @@ class _Scan:
         if begin == b"[":
             return self._container(at, [], ("[", "]"))
         if begin == b"{":
-            return self._container(at, {}, ("{", "}"))
+            return self._container(at, {}, ("{", "}"), members)
         end = self._end_of_text(at) if begin == b'"' else self._end_of_scalar(at)
         return self._loads(at, end), end
 
-    def _container(self, at: int, whole: Any, around: tuple[str, str]) -> tuple[Any, int]:  # noqa: ANN401 - list or dict
+    def _container(
+        self,
+        at: int,
+        whole: Any,  # noqa: ANN401 - list or dict
+        around: tuple[str, str],
+        members: float = math.inf,
+    ) -> tuple[Any, int]:
         """The list or object that begins there: what small members follow each other are read at once."""
         body, close, named = self._body, around[1].encode(), isinstance(whole, dict)
         add = whole.update if named else whole.extend
@@ -202,6 +216,10 @@ class _Scan:
                 if not part:
                     raise ValueError("a value is missing between two commas")
                 add(part)
+                if len(whole) > members:
+                    raise TooManyMembersError(
+                        f"an object of more than {members} members is no task, and the rest is not read"
+                    )
             at, key = self.after_space(end), ""
             if named:
                 key, at = self._key(at)
@@ -255,8 +273,7 @@ class _Scan:
 
     def _end_of_members(self, at: int, fields: dict[str, str]) -> int | None:
         """Where the object that begins there ends, if it has no more members than a task; ``fields`` is filled in."""
-        members = MAX_MEMBERS if self._body[at : at + 1] == b"{" else 0
-        for _ in range(members):
+        for _ in range(MAX_MEMBERS):
             key, at = self._key(at + 1)
             end = self.end_of_value(at)
             if key in TEXTS and end - at <= MAX_TEXT_BYTES and self._body[at : at + 1] == b'"':

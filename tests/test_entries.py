@@ -247,6 +247,19 @@ def test_entry_that_is_too_large_costs_no_other(large, said, pieces):
     assert max(pieces) <= entries.SMALL
 
 
+def test_object_of_too_many_members_is_no_task(pieces):
+    """Where it is small nothing else suffers; where it is large the rest of the answer is not looked at."""
+    many = {f"key {number}": number for number in range(1_000)}
+    polled = read_poll(answer(odd("a"), odd("b", json.dumps(many)[1:-1] + ', "x": nope'), odd("c")), 3)
+    assert [task.task_id for task in polled.tasks] == ["a", "c"]
+    assert "Expecting value" in polled.problem
+
+    polled = read_poll(HttpAnswer(200, {}, b"[" + odd("a").encode() + b"," + keys(50_000) + b"]"), 3)
+    assert [task.task_id for task in polled.tasks] == ["a"]
+    assert polled.problem == "after 1 entries an object of more than 500 members is no task, and the rest is not read"
+    assert sum(pieces) < 100_000
+
+
 def test_text_full_of_brackets_is_no_list(pieces):
     """JSON inside of a text, as people do it, counts as the text that it is."""
     task = {**IDS, "inputData": {"json": json.dumps([{"a": []}] * 40_000), "b": [json.dumps([[]] * 500)] * 900}}

@@ -425,6 +425,33 @@ def test_whoever_is_interrupted_before_the_planner_was_told_has_told_it_all_the_
         assert item.ended
 
 
+def test_item_that_somebody_else_ended_meanwhile_is_told_of_once() -> None:
+    """Two threads may say that it is done."""
+    with Poller([Queue("x").source()], capacity=1, config=PATIENT) as poller:
+        (item,) = poller.take(GUARD)
+        tell = poller_tell(item)
+        item.done()
+        poller._step(tell, 0)
+        assert (poller.total().finished, poller.total().executing) == (1, 0)
+
+
+def test_give_back_that_was_interrupted_before_it_was_sent_is_not_touched() -> None:
+    """It is sent later."""
+
+    class Slow(list[HeldItem]):
+        def __setitem__(self, *_: Any) -> None:
+            raise Interrupt
+
+    settled: list[object] = []
+    returns = Returns(clock=ManualClock(), on_event=None, on_settled=lambda *facts: settled.append(facts))
+    poller = Poller([Queue().source()], capacity=1, config=PATIENT)
+    items = Slow([HeldItem(poller._planner._tracks["a"], "x", 0.0)])
+    with pytest.raises(Interrupt):
+        returns.send(items, lambda held: held.reason)
+
+    assert (len(items), settled) == (1, [])
+
+
 def poller_tell(item: Item[object]) -> Any:
     """What ``done`` tells."""
     return functools.partial(_ended, item, functools.partial(_finished, item.source))

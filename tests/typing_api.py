@@ -9,6 +9,7 @@
 import asyncio
 import random
 from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import timedelta
 from typing import Protocol, assert_type
 
 from conductor_adapter import (
@@ -137,6 +138,14 @@ def guarded_call() -> Invoice | None:
     return None
 
 
+def judged_and_rated() -> None:
+    BreakerConfig(fail_max=None, failure_rate=0.5, window=10.0, min_calls=20, max_retry_after=60.0)
+    BreakerConfig(counts=lambda what: isinstance(what, OSError))
+    BreakerConfig(counts=lambda: True)  # type: ignore[arg-type,misc]
+    CircuitBreaker("billing", fail_max=3)  # type: ignore[arg-type] # it belongs into the configuration
+    Throttled(timedelta(seconds=2))
+
+
 def decorated_calls(breaker: CircuitBreaker) -> None:
     assert_type(breaker(fetch)("7", fresh=True), Invoice)  # keeps its parameters
     breaker(fetch)(7)  # type: ignore[arg-type]
@@ -156,6 +165,9 @@ def two_steps(breakers: BreakerRegistry) -> None:
         assert_type(answer.retry_after, float | None)
         return
     assert_type(answer.failure(OSError("down"), retry_after=2.0), bool)
+    assert_type(answer.report(Value(1)), bool)
+    assert_type(answer.run(fetch, "7", fresh=True), Invoice)
+    answer.run(fetch, 7)  # type: ignore[arg-type]
     assert_type(breakers.get("billing").state, BreakerState)
     assert_type([name for name in breakers if name in breakers], list[str])
 
@@ -166,7 +178,7 @@ def two_steps(breakers: BreakerRegistry) -> None:
 def fan_out(calls: Mapping[str, Callable[[], float]]) -> dict[str, int]:
     def store(name: str, outcome: Outcome[int]) -> None: ...
 
-    with FanOutExecutor(breakers=BreakerRegistry(), max_abandoned=2) as executor:
+    with FanOutExecutor(breakers=BreakerRegistry(), max_abandoned=2, max_workers=8) as executor:
         outcomes = executor.run({"eu": lambda: 1, "us": lambda: 2}, timeout=0.5, on_late=store)
         assert_type(executor.run(calls, 0.5), dict[str, Outcome[float]])
     assert_type(outcomes, dict[str, Outcome[int]])
