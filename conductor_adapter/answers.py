@@ -133,7 +133,7 @@ class _Reading:
     """
 
     def __init__(self, most: int) -> None:
-        self._most = most
+        self._room = most
         self._tasks: dict[str, Task] = {}
         self._unreadable: dict[str, UnreadableTask] = {}
         self._bad = self._total = 0
@@ -142,8 +142,11 @@ class _Reading:
     def read(self, entries: Iterable[Any]) -> None:
         for entry in entries:
             self._total += 1
-            self._take(entry)
-            if len(self._tasks) + len(self._unreadable) >= self._most or self._bad >= MOST_NONSENSE:
+            if self._bad < READ_CLOSELY or _has_id(entry):
+                self._take(entry)
+            else:
+                self._bad += 1
+            if self._room <= 0 or self._bad >= MOST_NONSENSE:
                 self._end = f"more than {self._total} entries are too many, the rest is not read"
                 return
 
@@ -161,19 +164,27 @@ class _Reading:
         return PollAnswer(tuple(self._tasks.values()), "; ".join(problems) or None, tuple(self._unreadable.values()))
 
     def _take(self, entry: Any) -> None:  # noqa: ANN401 - JSON is anything
-        if self._bad >= READ_CLOSELY and not _has_id(entry):
-            self._bad += 1
+        try:
+            task = Task.from_wire(entry)
+        except ValueError as error:
+            self._put_aside(entry, error)
             return
-        read = _read_task(entry)
-        if isinstance(read, UnreadableTask):
+        if self._tasks.setdefault(task.task_id, task) is task:
+            self._room -= 1
+        else:
+            self._spoil(f"task {task.task_id:.80} comes more than once")
+
+    def _put_aside(self, entry: Any, error: ValueError) -> None:  # noqa: ANN401 - JSON is anything
+        read = _unreadable(entry, error)
+        if isinstance(read, str):
+            self._spoil(read)
+        else:
             self._unreadable.setdefault(read.task_id, read)
-            return
-        if isinstance(read, Task) and self._tasks.setdefault(read.task_id, read) is read:
-            return
+            self._room -= 1
+
+    def _spoil(self, problem: str) -> None:
         self._bad += 1
-        self._first = self._first or (
-            read if isinstance(read, str) else f"task {read.task_id:.80} comes more than once"
-        )
+        self._first = self._first or problem
 
 
 def _has_id(entry: object) -> bool:
@@ -181,15 +192,12 @@ def _has_id(entry: object) -> bool:
     return isinstance(fields, dict) and bool(fields.get("taskId"))
 
 
-def _read_task(entry: Any) -> Task | UnreadableTask | str:  # noqa: ANN401 - JSON is anything
-    """An entry as a task; one that cannot be run, if its ids can be sent back; else what is wrong with it."""
+def _unreadable(entry: Any, error: ValueError) -> UnreadableTask | str:  # noqa: ANN401 - JSON is anything
+    """What is no ``Task`` because of ``error``: one that its server can be told of; else what is wrong with it."""
     if isinstance(entry, Unreadable):
         problem, fields = entry.problem, entry.fields
     else:
-        try:
-            return Task.from_wire(entry)
-        except ValueError as error:
-            problem, fields = str(error), entry if isinstance(entry, dict) else {}
+        problem, fields = str(error), entry if isinstance(entry, dict) else {}
     task_id, workflow_id, task_type = [_text(fields, name) for name in TEXTS]
     if task_id and workflow_id:
         return UnreadableTask(task_id, workflow_id, problem, task_type)
@@ -216,7 +224,10 @@ def read_next_task(answer: HttpAnswer) -> Task | UnreadableTask | None:
         entry = _with_care(answer)
     if not entry and (entry is None or isinstance(entry, dict)):
         return None
-    read = _read_task(entry)
+    try:
+        return Task.from_wire(entry)
+    except ValueError as error:
+        read = _unreadable(entry, error)
     if isinstance(read, str):
         raise ServerFailed(f"expected the next task: {read}")
     return read

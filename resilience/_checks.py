@@ -18,7 +18,6 @@ __all__ = [
     "check_number",
     "check_plain",
     "check_whole",
-    "function",
     "is_async",
     "number",
     "plain",
@@ -84,11 +83,6 @@ def is_async(function: object) -> bool:
         code = getattr(getattr(type(function), "__call__", None), "__code__", None)  # noqa: B004 - not to call it
     flags = getattr(code, "co_flags", 0)
     return isinstance(flags, int) and bool(flags & _ASYNC)
-
-
-def function(_: object, attribute: "Attribute[Any]", value: object) -> None:
-    """An attrs validator that is ``check_function`` for the field it stands at."""
-    check_function(attribute.name, value)
 
 
 def check_plain(name: str, value: object, *, generator: bool = False) -> None:

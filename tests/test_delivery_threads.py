@@ -1,6 +1,7 @@
 """The relay on threads: what a unit sees, what reaches the destinations, what is told."""
 
 import asyncio
+import functools
 import os
 import random
 import threading
@@ -394,6 +395,36 @@ def test_d6_a_refusal_of_an_attempt_apart_is_known_to_its_unit():
 
     assert len(relay.dead_letters()) == 2
     assert len(store) == 0
+
+
+async def later(*_):
+    """Runs only when it is awaited."""
+
+
+def steps(*_):
+    """Runs only when it is iterated."""
+    yield
+
+
+@pytest.mark.parametrize("option", ["send", "exchange"])
+@pytest.mark.parametrize("function", [later, steps, functools.partial(later, 1)])
+def test_r25_functions_that_nobody_would_run_are_refused(option, function):
+    """Their results would be taken for sent."""
+    with pytest.raises(TypeError, match=f"{option} of destination 'eu' must be a plain function, not the"):
+        Destination("eu", **{"send": print, option: function})
+
+
+@pytest.mark.parametrize("breakers", [None, BreakerRegistry()])
+@pytest.mark.parametrize("apart", [True, False])
+def test_r25_an_awaitable_that_comes_back_is_a_failure_that_says_so(apart, breakers):
+    """The result is kept: nothing was sent."""
+    heard = Heard()
+    destination = Destination("eu", lambda *sent: later(sent), bounded=not apart)
+    with Relay([destination], config=QUICK, breakers=breakers, on_event=heard) as relay:
+        assert not relay.deliver("eu", "k", 1)
+        assert relay.pending() == 1
+        relay.close(0.0)
+    assert "send of destination 'eu' returned 'coroutine', which has not run" in str(heard[0].error)
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,51 @@ def attrs_of(task):
     return task.task_id, task.workflow_id, task.task_type
 
 
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        '{"x": [12345678901234567890, ,1]}',
+        '{"x": [ ,1234567890123456789012345]}',
+        '{"x": [1234567890, 1234567890, ,12345678901234567890]}',
+        '{"x": [12345678901234567890123456789,]}',
+        '{"x": {"a key of many letters": 1234567890 "b": 1}}',
+        '{"x": {"a key of many letters" 12345678901234}}',
+        '{"x": {"a key of many letters": 123456789, 1: 1234567890}}',
+        '{"x": ["a text of very many letters, ]}',
+        '{"x": [12345678901234567890123456}]}',
+    ],
+)
+def test_what_python_refuses_is_refused_in_pieces_too(damaged):
+    """A comma, colon, key, value or end that is missing, wherever a piece ends."""
+    try:
+        (read,) = read_entries(f"[{damaged}]".encode())
+    except ValueError:
+        return
+    assert isinstance(read, Unreadable)
+
+
+@pytest.mark.parametrize(
+    "body", ["[{}", "[{},", "[{}]]", "[{}] {}", "{}", "[", "", '[{}, "x', "[{} {}]", "[,]", "[{},]", "[{}, [1}"]
+)
+def test_what_is_no_list_raises(body):
+    """As far as it is a list its objects are read before that."""
+    with pytest.raises(ValueError, match=r"\w"):
+        assert list(read_entries(body.encode())) != [{}, Unreadable("it is not an object")]
+
+
+@pytest.mark.parametrize("body", ["{", "{}{}", "[]", "", "7", '{"x": ', '{"x": "y'])
+def test_what_is_no_object_raises(body):
+    """A single value is an object or nothing."""
+    with pytest.raises(ValueError, match=r"\w"):
+        read_object(body.encode())
+
+
+def test_byte_order_mark_is_passed_over():
+    """Python's reader does so too."""
+    assert list(read_entries(b"\xef\xbb\xbf [{}, {}]")) == [{}, {}]
+    assert list(read_entries(b" [ ] ")) == []
+
+
 def test_ids_inside_an_input_are_not_those_of_the_task():
     """Only the members of the entry itself count, wherever they stand."""
     extra = '"inputData": {"taskId": "other", "workflowInstanceId": "other", "x": ' + DIGITS + "}"

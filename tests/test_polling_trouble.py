@@ -1022,3 +1022,12 @@ def test_option_that_does_not_exist_is_answered_with_what_does(make: Callable[[]
     with pytest.raises(TypeError, match=told) as caught:
         make()
     assert "secret" not in str(caught.value)
+
+
+def test_poll_that_nobody_takes_any_more_is_no_loss() -> None:
+    """The poller was stopped, without waiting, between the decision and the sending."""
+    poller = Poller([SOURCE], capacity=1, config=PATIENT)
+    poller._polls.close()
+    poller._step(None, 0)
+
+    assert poller._planner.awaited == 0

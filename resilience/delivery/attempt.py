@@ -1,11 +1,12 @@
 """One send of one result, as the drivers keep it."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
+from resilience._checks import refuse_unrun
 from resilience.delivery.parcel import Parcel, Settled
 from resilience.delivery.routes import Route
 
@@ -51,9 +52,13 @@ class Attempt:
     left: bool = False
 
     def send(self, timeout: float) -> None:
-        """Send it; what ``send`` calls in turn under the same breaker runs on this attempt's permit."""
-        send, payload = self.route.destination.send, self.parcel.payload
-        if self.permit is None:
-            send(payload, timeout)
-        else:
-            self.permit.run(send, payload, timeout)
+        """Send it; what ``send`` calls in turn under the same breaker runs on this attempt's permit.
+
+        Raises:
+            TypeError: what ``send`` returned has yet to run, so nothing was sent.
+        """
+        send: Callable[..., object] = self.route.destination.send
+        payload, permit = self.parcel.payload, self.permit
+        returned = send(payload, timeout) if permit is None else permit.run(send, payload, timeout)
+        if returned is not None:
+            refuse_unrun(f"send of destination {self.route.destination.name!r}", returned)

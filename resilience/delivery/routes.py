@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from resilience._checks import number, text, truth
+from resilience._checks import check_plain, number, text, truth
 from resilience.delivery.config import RelayConfig
 from resilience.delivery.parcel import Parcel, Report
 from resilience.delivery.schedule import Lane
@@ -58,17 +58,15 @@ class Destination:
 
     Raises:
         ValueError: for an empty name, or a negative wait.
-        TypeError: for a name or an identity that is no text, a ``send`` or ``exchange`` that cannot be called, or a
-            ``bounded`` that is neither True nor False.
+        TypeError: for a name or an identity that is no text, a ``send`` or ``exchange`` that is not a plain function,
+            such as an ``async def``, or a ``bounded`` that is neither True nor False.
     """
 
     name: str
     send: Callable[[Any, float], None]
     identity: str = attrs.field(default="", validator=text)
     bounded: bool = attrs.field(default=False, validator=truth)
-    exchange: Exchange | None = attrs.field(
-        default=None, kw_only=True, validator=attrs.validators.optional(attrs.validators.is_callable())
-    )
+    exchange: Exchange | None = attrs.field(default=None, kw_only=True)
     exchange_wait: float = attrs.field(default=0.0, kw_only=True, validator=number(0.0))
 
     def __attrs_post_init__(self) -> None:
@@ -76,8 +74,9 @@ class Destination:
             raise TypeError(f"name of a destination must be a text, not {self.name!r}: convert it with str()")
         if not self.name:
             raise ValueError("name of a destination must not be '': give it one, its results and events carry it")
-        if not callable(self.send):
-            raise TypeError(f"send of destination {self.name!r} must be callable, not {self.send!r}: give a function")
+        for option, value in (("send", self.send), ("exchange", self.exchange)):
+            if value is not None or option == "send":
+                check_plain(f"{option} of destination {self.name!r}", value)
 
 
 @attrs.define(eq=False)

@@ -474,7 +474,7 @@ class Poller(Changing[V]):
     def _stop_half_way(self, gate: threading.Event | None) -> None:
         if gate is not None:
             gate.set()  # what has started waits there, and would not see that it is over
-        self.stop()
+        self.stop(0.0)  # what has not started goes back all the same, and whoever started it may wait in `stop`
 
     def _keep_time(self, gate: threading.Event | None = None) -> None:
         self._check_process()
