@@ -9,7 +9,7 @@ import attrs
 
 from .definitions import Plan, TaskDef
 from .model import Task, TaskState, Workflow
-from .payloads import Payloads
+from .payloads import PayloadStorage
 from .state import Store
 from .workflows import Rules, Run, TaskUpdate, advance, apply_update, assign, begin, terminate
 
@@ -62,7 +62,7 @@ class Engine:
         self, store: Store, notify: Callable[[str], None] = lambda _key: None, payload_threshold: int | None = None
     ) -> None:
         self.store = store
-        self.payloads = Payloads(store, payload_threshold)
+        self.payloads = PayloadStorage(store, payload_threshold)
         self._notify = notify
         self._rules = Rules(store.task_defs, new_id)
         self._wires: dict[tuple[int, str], str] = {}

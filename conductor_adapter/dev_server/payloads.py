@@ -14,7 +14,7 @@ from .model import Task, TaskState
 from .state import Store
 from .workflows import TaskUpdate
 
-__all__ = ["LARGEST", "PayloadRoutes", "Payloads", "size_over"]
+__all__ = ["LARGEST", "PayloadRoutes", "PayloadStorage", "size_over"]
 
 LARGEST = 10 * 1024 * 1024
 """Bytes: what is larger is not stored at all."""
@@ -23,7 +23,7 @@ _KINDS = {"WORKFLOW_INPUT", "WORKFLOW_OUTPUT", "TASK_INPUT", "TASK_OUTPUT"}
 _GONE = b'{"Error": "Data with this ID does not exist or has been deleted from the external storage."}'
 
 
-class Payloads:
+class PayloadStorage:
     """What is stored outside, and what a task shows instead. Not thread-safe: it belongs to one event loop.
 
     Args:
@@ -114,7 +114,7 @@ class Payloads:
 class PayloadRoutes:
     """Answers the calls that fetch and store payloads."""
 
-    def __init__(self, payloads: Payloads) -> None:
+    def __init__(self, payloads: PayloadStorage) -> None:
         self._payloads = payloads
 
     def routes(self) -> dict[str, Callable[..., Answer]]:
