@@ -407,18 +407,18 @@ class CircuitBreaker:
             pass
 
     def _tell_one(self) -> bool:
-        me: object = None
+        me, tell = None, None
         try:
             with self._lock:
-                if self._teller is not None or not self._news:
-                    return False
-                me = self._teller = object()
-                tell = self._news.popleft()
-            tell()
+                if self._teller is None and self._news:
+                    me = self._teller = object()
+                    tell = self._news.popleft()
+            if tell is not None:
+                tell()
         finally:
             if me is not None:
                 self._teller = None
-        return True
+        return me is not None
 
     def _after_fork(self) -> None:
         """In a child process: no other thread of the parent's is here to release its lock or to go on telling."""
