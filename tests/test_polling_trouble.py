@@ -186,9 +186,14 @@ def test_an_ordinary_error_of_a_listener_is_logged_in_every_thread(caplog: pytes
 
 def test_ctrl_c_ends_run() -> None:
     """Whoever waits in `run` in the main thread is interrupted as everywhere else."""
-    main = threading.main_thread().ident
-    threading.Timer(0.2, signal.pthread_kill, [main, signal.SIGINT]).start()
-    poller = Poller([Queue().source()], capacity=1, config=PATIENT)
+    main, polled = threading.main_thread().ident, threading.Event()
+
+    def interrupt() -> None:
+        assert polled.wait(GUARD)
+        signal.pthread_kill(main, signal.SIGINT)
+
+    poller = Poller([Source("a", lambda *_: polled.set())], capacity=1, config=PATIENT)
+    threading.Thread(target=interrupt).start()
     with pytest.raises(KeyboardInterrupt), poller:
         poller.run(lambda _: None)
 
