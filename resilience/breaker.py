@@ -26,6 +26,7 @@ from typing import Any, Never, NoReturn, ParamSpec, TypeVar
 import attrs
 import pybreaker
 
+from resilience._checks import check_plain
 from resilience.circuit import BreakerConfig, Circuit, Era
 from resilience.errors import BreakerOpenError, ResilienceError
 from resilience.events import BreakerChanged, BreakerState, notify
@@ -205,7 +206,7 @@ class CircuitBreaker:
         listeners: Iterable[pybreaker.CircuitBreakerListener] = (),
         **misplaced: Never,
     ) -> None:
-        _check_arguments(name, config, misplaced)
+        _check_arguments(name, config, on_event, misplaced)
         self.name = name
         self.config = config
         self._clock = clock
@@ -552,7 +553,7 @@ for _name, _instead in _PYBREAKERS.items():  # not __getattr__: it would make ev
     setattr(CircuitBreaker, _name, _NotHere(_name, _instead))
 
 
-def _check_arguments(name: object, config: object, misplaced: dict[str, Any]) -> None:
+def _check_arguments(name: object, config: object, on_event: object, misplaced: dict[str, Any]) -> None:
     for option, value in misplaced.items():
         if option in _POLICY:
             instead = _POLICY[option].format(value)
@@ -567,6 +568,8 @@ def _check_arguments(name: object, config: object, misplaced: dict[str, Any]) ->
         raise TypeError(
             f"config must be a BreakerConfig, not {config!r}: write CircuitBreaker({name!r}, BreakerConfig(fail_max=3))"
         )
+    if on_event is not None:
+        check_plain("on_event", on_event)
 
 
 _breakers: "weakref.WeakSet[CircuitBreaker]" = weakref.WeakSet()

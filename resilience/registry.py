@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Never
 
-from resilience._checks import check_whole
+from resilience._checks import check_plain, check_whole
 from resilience.breaker import BreakerConfig, CircuitBreaker
 from resilience.events import BreakerChanged
 
@@ -71,6 +71,8 @@ class BreakerRegistry:
         self._max_size = max_size
         self._clock = clock
         self._rng = rng
+        if on_event is not None:
+            check_plain("on_event", on_event)
         self._on_event = on_event
         self._breakers: dict[str, CircuitBreaker] = {}
         self._lock = threading.Lock()

@@ -280,16 +280,16 @@ def test_whoever_takes_a_result_of_no_workflow_has_no_update_v2() -> None:
     assert health.endpoints["update-v2"] is False
 
 
-def test_check_says_of_a_server_that_takes_no_results_that_it_takes_none(
+def test_check_fails_for_a_server_that_takes_no_results(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Whether it has update-v2 does not show then, and is not denied."""
     (health,) = ask_all([ServerSettings("eu", URL)], [], TakesNothing, GUARD, v2=True)
     assert health.endpoints["update-v2"] is None
-    assert health.hint == "takes no results now: update-v2: HTTP 503: busy"
+    assert health.problem == "takes no results now: update-v2: HTTP 503: busy"
 
     monkeypatch.setattr(check_module, "ask_all", lambda *_args, **_options: [health])
-    assert check_module.check([f"eu={URL}"], None, [], "auto", as_json=False) == 0
+    assert check_module.check([f"eu={URL}"], None, [], "auto", as_json=False) == 1
     assert "batch poll, perhaps update-v2, queue sizes  -  takes no results now: " in capsys.readouterr().out
 
 

@@ -83,6 +83,10 @@ SENTENCES: list[tuple[RunnerEvent, str]] = [
         "task t1 of type 'greet' failed for good: it gave no reason",
     ),
     (
+        BreakerChanged("eu", BreakerState.CLOSED, BreakerState.OPEN, 1, 37.3, calls="updates"),
+        "breaker of updates closed -> open, results are tried every few seconds",
+    ),
+    (
         BreakerChanged("eu", BreakerState.OPEN, BreakerState.CLOSED, 2, calls="updates"),
         "breaker of updates open -> closed",
     ),

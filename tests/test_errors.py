@@ -2,11 +2,26 @@
 
 import math
 import pickle
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
 
-from resilience import BreakerOpenError, Incomplete, Refused, ResilienceError, Throttled, Undeliverable
+from conductor_adapter import ServerSettings, WorkerRunner, worker
+from resilience import (
+    BreakerOpenError,
+    BreakerRegistry,
+    CircuitBreaker,
+    Destination,
+    Incomplete,
+    Poller,
+    Refused,
+    Relay,
+    ResilienceError,
+    Source,
+    Throttled,
+    Undeliverable,
+)
 
 
 @pytest.mark.parametrize(
@@ -53,3 +68,30 @@ def test_r32_pause_that_nobody_waits_for_is_said_to_be_cut() -> None:
 def test_open_breaker_tells_its_name_and_when_to_try_again() -> None:
     """The text alone is enough to know what to do."""
     assert str(BreakerOpenError("eu", 2.5)) == "circuit breaker 'eu' is open; try again in 2.5 s"
+
+
+@worker("work")
+def work() -> None:
+    """Does nothing."""
+
+
+async def hear_later(event: object) -> None:
+    """Hears nothing unless it is awaited."""
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda listener: CircuitBreaker("eu", on_event=listener),
+        lambda listener: BreakerRegistry(on_event=listener),
+        lambda listener: Relay([Destination("eu", print)], on_event=listener),
+        lambda listener: Poller([Source("eu", lambda *_: [])], capacity=1, on_event=listener),
+        lambda listener: WorkerRunner([work], [ServerSettings("eu", "http://eu/api")], on_event=listener),
+    ],
+)
+def test_r25_a_listener_that_nobody_would_await_is_refused(make: Callable[[object], object]) -> None:
+    """It would never hear of anything; nor would a thing that cannot be called."""
+    with pytest.raises(TypeError, match="on_event must be a plain function, not the async function"):
+        make(hear_later)
+    with pytest.raises(TypeError, match="on_event must be a function, not 3"):
+        make(3)

@@ -123,7 +123,8 @@ class _Asking:
         return Health(
             name=self._settings.name,
             url=self._settings.url,
-            hint="; ".join(filter(None, (self._settings.hint, refused))) or None,
+            problem=refused,
+            hint=self._settings.hint,
             version=self._told(self._server.version()),
             latency=latency,
             auth="none" if self._settings.auth is None else "ok",

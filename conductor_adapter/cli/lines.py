@@ -95,6 +95,8 @@ def _of_polls(event: RunnerEvent) -> Line | None:
 def _of_breaker(event: BreakerChanged, name: str, before: BreakerState, after: BreakerState) -> Line:
     """Trips and recoveries are one kind, the probes between them another: those repeat while a server is down."""
     wait = f", next probe in {event.retry_after:.1f} s" if event.retry_after is not None else ""
+    if wait and event.calls == "updates":
+        wait = ", results are tried every few seconds"  # rule D8
     trip = before is BreakerState.CLOSED
     kind = "breaker" if trip or after is BreakerState.CLOSED else "probe"
     because = f": {_text(event.error, name)}" if trip and event.error is not None else ""

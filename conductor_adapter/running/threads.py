@@ -37,7 +37,7 @@ from conductor_adapter.settings import ServerSettings, check_servers, servers_fr
 from conductor_adapter.tasks import Task, TaskResult, TaskStatus, task_named
 from conductor_adapter.transports import choose
 from conductor_adapter.worker import run_attempt
-from resilience._checks import check_number
+from resilience._checks import check_number, check_plain
 from resilience.delivery import Relay
 from resilience.errors import AnswerTooLarge, Refused
 from resilience.events import (
@@ -87,6 +87,8 @@ class WorkerRunner(Changing, Reporting):
         self.config = config or RunnerConfig()
         self._specs = [self._adjusted(spec) for spec in collect_workers(workers)]
         self._settings = check_servers(servers_from_env() if servers is None else servers)
+        if on_event is not None:
+            check_plain("on_event", on_event)
         self._on_event = on_event
         self._log = Log()
         self._counting = Counting()

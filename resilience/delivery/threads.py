@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, final
 
+from resilience._checks import check_plain
 from resilience.delivery.archive import Archive
 from resilience.delivery.attempt import Attempt, Chain
 from resilience.delivery.config import RelayConfig
@@ -90,6 +91,8 @@ class Relay:
             raise TypeError(f"config must be a RelayConfig, not {config!r} of type {type(config).__name__}")
         if breakers is not None and not isinstance(breakers, BreakerRegistry):
             raise TypeError(f"breakers must be a BreakerRegistry, not {breakers!r} of type {type(breakers).__name__}")
+        if on_event is not None:
+            check_plain("on_event", on_event)
         self._config = config
         self._clock = clock
         rng, given = rng or random.Random(), check_destinations(destinations)
