@@ -217,7 +217,7 @@ class Breaking(Versionless):
 
 def test_server_that_does_not_tell_its_version_is_still_ok() -> None:
     """A version is nice to know, and no reason to call a server broken."""
-    (health,) = ask_all([ServerSettings("eu", URL)], [], Versionless, GUARD, v2=True)
+    (health,) = ask_all([ServerSettings("eu", URL)], [], Versionless, GUARD)
 
     assert (health.problem, health.version) == (None, None)
 
