@@ -193,9 +193,15 @@ def test_ctrl_c_ends_run() -> None:
         signal.pthread_kill(main, signal.SIGINT)
 
     poller = Poller([Source("a", lambda *_: polled.set())], capacity=1, config=PATIENT)
-    threading.Thread(target=interrupt).start()
-    with pytest.raises(KeyboardInterrupt), poller:
-        poller.run(lambda _: None)
+    before = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a job in the background inherits that it is ignored
+    try:
+        threading.Thread(target=interrupt).start()
+        with pytest.raises(KeyboardInterrupt), poller:
+            poller.run(lambda _: None)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
     with pytest.raises(RuntimeError, match="was stopped"):
         poller.start(lambda _: None)

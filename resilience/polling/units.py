@@ -20,6 +20,9 @@ __all__ = ["Units"]
 
 log = logging.getLogger("resilience")
 
+_LOOK_AGAIN = 0.1  # seconds
+_PAUSE = threading.Event()  # is never set
+
 V = TypeVar("V")
 Tell = Callable[[PollPlanner, float], None]
 
@@ -128,6 +131,7 @@ class Units(Generic[V]):
                 return find()
             except BaseException:
                 log.exception("looking for the next item raised")
+                _PAUSE.wait(_LOOK_AGAIN)  # what raises every time must not keep a processor busy
                 find = self._first
 
     def _first(self) -> Item[V] | None:

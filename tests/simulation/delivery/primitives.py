@@ -2,6 +2,7 @@
 
 import queue
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -197,10 +198,26 @@ class Thread:
                 self._strand.joiners.remove(here)
 
 
+class Local:
+    """What each strand has of its own."""
+
+    def __init__(self) -> None:
+        object.__setattr__(self, "_of", weakref.WeakKeyDictionary())
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self._of[getcurrent()][name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def __setattr__(self, name: str, value: object) -> None:
+        self._of.setdefault(getcurrent(), {})[name] = value
+
+
 class Threading:
     """Stands in the place of the module ``threading``."""
 
-    Lock, Condition, Event, Thread = Lock, Condition, Event, Thread
+    Lock, Condition, Event, Thread, local = Lock, Condition, Event, Thread, Local
 
     def __getattr__(self, name: str) -> Any:
         return getattr(threading, name)
