@@ -9,8 +9,6 @@ from collections.abc import Callable, Collection
 from typing import Any
 from urllib.parse import quote, urlencode
 
-import attrs
-
 from conductor_adapter.tasks import Task, TaskResult, TaskStatus, encode
 from conductor_adapter.wire import (
     AuthRejected,
@@ -55,6 +53,7 @@ __all__ = [
 MAX_POLL_WAIT_MS = 5000  # a server answers 400 to a longer wait
 MAX_RETRY_AFTER = 300.0  # seconds; more would let one odd header switch a server off for a day
 AUTH_PAUSE = 30.0  # seconds a server rests for a task type after it refused our credentials
+_NOT_TAKEN = "the task's result was not taken: "
 REJECTED_PAUSE = 5.0  # seconds after a request that is wrong: it will be wrong next time too
 _LONGEST = 200  # letters of somebody else's words in an error message
 _QUOTED = 4 * _LONGEST
@@ -122,17 +121,28 @@ def build_token(key: str, secret: str) -> HttpCall:
 
 
 def too_large(result: TaskResult, problem: str) -> TaskResult:
-    """What a server is told instead of a final result that is too large for it: a retry would meet the same end."""
-    reason = f"the result ({result.status.value}) was not taken: {problem}"
-    return attrs.evolve(given_up(result, reason), status=TaskStatus.FAILED_WITH_TERMINAL_ERROR)
+    """What a server is told instead of a final result that is too large for it.
+
+    A completed one becomes a failure for good, as a retry would meet the same end; a failure keeps its reason.
+    """
+    if result.status is not TaskStatus.COMPLETED:
+        return _without_output(result, result.status, result.reason)
+    return _without_output(result, TaskStatus.FAILED_WITH_TERMINAL_ERROR, f"{_NOT_TAKEN}{problem}")
 
 
-def given_up(result: TaskResult, reason: str) -> TaskResult:
-    """What a server is told instead of a result that it kept refusing, so that the workflow need not wait for it."""
+def given_up(result: TaskResult, problem: str) -> TaskResult | None:
+    """What a server is told instead of a final result that it kept refusing; None if it was told already."""
+    if (result.reason or "").startswith(_NOT_TAKEN) or not result.is_final:
+        return None
+    status = TaskStatus.FAILED if result.status is TaskStatus.COMPLETED else result.status
+    return _without_output(result, status, f"{_NOT_TAKEN}{problem}")
+
+
+def _without_output(result: TaskResult, status: TaskStatus, reason: str | None) -> TaskResult:
     return TaskResult(
         task_id=result.task_id,
         workflow_id=result.workflow_id,
-        status=TaskStatus.FAILED,
+        status=status,
         reason=reason,
         worker_id=result.worker_id,
     )

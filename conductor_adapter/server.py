@@ -74,6 +74,7 @@ class ConductorServer:
         self._tokens: TokenKeeper[str] = TokenKeeper(token_ttl, clock)
         self._passes: TokenKeeper[Headers] = TokenKeeper(math.inf, clock)  # headers that the user's function makes
         self._ask_v2_from = -math.inf
+        self._taken = 0  # bytes of the largest result that it took
 
     def __repr__(self) -> str:
         return f"<ConductorServer {self.name!r} {self.settings.url}>"
@@ -114,10 +115,9 @@ class ConductorServer:
     def update(self, result: TaskResult) -> Operation[None]:
         """Report a result; repeating it is safe, the server ignores what it knows already."""
         what = f"update of task {result.task_id}"
-        answer = yield from self._authorized(protocol.build_update(result))
-        if answer.status == TOO_LARGE and result.is_final:
-            yield from self._report_too_large(what, result, answer)
-        self._check(what, answer, protocol.update_refusal)
+        call = protocol.build_update(result)
+        answer = yield from self._authorized(call)
+        yield from self._accept(what, result, call, answer)
         self._read(what, lambda got: answers.read_taken(got, result.task_id), answer)
 
     def update_v2(self, result: TaskResult) -> Operation[Task | UnreadableTask | None]:
@@ -133,26 +133,38 @@ class ConductorServer:
             yield from self.update(result)
             return None
         what = f"update-v2 of task {result.task_id}"
-        answer = yield from self._authorized(protocol.build_update(result, v2=True))
+        call = protocol.build_update(result, v2=True)
+        answer = yield from self._authorized(call)
         if _lacks_v2(answer):
             yield from self.update(result)  # only when this works was it the endpoint that was missing
             self._ask_v2_from = self._clock() + ASK_V2_AGAIN
             return None
-        if answer.status == TOO_LARGE and result.is_final:
-            yield from self._report_too_large(what, result, answer)
-        self._check(what, answer, protocol.update_refusal)
+        yield from self._accept(what, result, call, answer)
         task = self._read(what, answers.read_next_task, answer)
         return self._told(task) if isinstance(task, UnreadableTask) else task
 
-    def _report_too_large(self, what: str, result: TaskResult, answer: HttpAnswer) -> Operation[None]:
-        """Report a small result in the place of one that is too large: its workflow need not wait for a timeout.
+    def _accept(self, what: str, result: TaskResult, call: HttpCall, answer: HttpAnswer) -> Operation[None]:
+        """Make sure that a result was taken.
 
-        A server that does not take the small one either did not mean the size.
+        One that is too large is told to the server as a small one, so that its workflow need not wait for a timeout. A
+        server that took a larger one before, or asks for a pause, does not mean the size.
         """
+        size = len(call.body or b"")
+        if (
+            answer.status == TOO_LARGE
+            and result.is_final
+            and size > self._taken
+            and "retry-after" not in answer.headers
+        ):
+            yield from self._report_too_large(what, result, size, answer)
+        self._check(what, answer, protocol.update_refusal)
+        self._taken = max(self._taken, size)
+
+    def _report_too_large(self, what: str, result: TaskResult, size: int, answer: HttpAnswer) -> Operation[None]:
+        """Report a small result in the place of a large one; who does not take that either did not mean the size."""
         problem = self._text(what, protocol.excerpt(answer), answer)
-        small = protocol.too_large(result, problem)
-        call = protocol.build_update(small)
-        if len(call.body or b"") >= len(protocol.build_update(result).body or b""):
+        call = protocol.build_update(protocol.too_large(result, problem))
+        if len(call.body or b"") >= size:
             return
         answer = yield from self._authorized(call)
         self._check(what, answer, protocol.update_refusal)
@@ -185,7 +197,10 @@ class ConductorServer:
     def fetch(self, place: Place) -> Operation[dict[str, Any]]:
         """A payload from its place; runs over a transport to the place's origin."""
         answer = yield from self._at(place, "GET", None)
-        return self._read(f"payload at {place.origin}", answers.read_payload, answer)
+        try:
+            return answers.read_payload(answer)
+        except ServerFailed as error:
+            raise self._payload_failed(place, str(error)) from None
 
     def put(self, place: Place, payload: bytes) -> Operation[None]:
         """Bring a payload to its place; likewise."""
@@ -227,10 +242,14 @@ class ConductorServer:
         else:
             answer = yield call
         if answer.status not in range(200, 300):
-            problem = hide(protocol.one_line(protocol.excerpt(answer)), [query])
             redirects = ", which is not followed" if answer.status in range(300, 400) else ""
-            raise ServerFailed(f"server {self.name!r}: payload at {place.origin}: {self._shown(problem)}{redirects}")
+            raise self._payload_failed(place, protocol.excerpt(answer), redirects)
         return answer
+
+    def _payload_failed(self, place: Place, problem: str, more: str = "") -> ServerFailed:
+        """What went wrong at a place; its query may let anybody in, so it is not shown."""
+        shown = self._shown(hide(protocol.one_line(problem), [place.target.partition("?")[2]]))
+        return ServerFailed(f"server {self.name!r}: payload at {place.origin}: {shown}{more}")
 
     # Credentials.
 

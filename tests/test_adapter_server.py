@@ -202,9 +202,30 @@ def test_a_result_that_is_too_large_is_told_as_a_small_one_at_once(operation):
     assert script.sent[1][0] == "/tasks"
     assert (told["taskId"], told["status"], told["outputData"]) == ("t1", "FAILED_WITH_TERMINAL_ERROR", {})
     assert re.fullmatch(
-        r"the result \(COMPLETED\) was not taken: server 'eu': update(-v2)? of task t1: HTTP 413: <html>too large",
+        r"the task's result was not taken: server 'eu': update(-v2)? of task t1: HTTP 413: <html>too large",
         told["reasonForIncompletion"],
     )
+
+
+def test_a_failure_that_is_too_large_keeps_its_status_and_reason():
+    """The server may retry it, and people see why it failed; only its output and log are left out."""
+    large = attrs.evolve(RESULT, status=TaskStatus.FAILED, reason="database down", logs=((0.0, "x" * 5000),))
+    error, script = fails(open_server().update(large), says(413), says(200, b"t1"))
+    told = json.loads(script.calls[1].body)
+
+    assert type(error) is Undeliverable
+    assert (told["status"], told["reasonForIncompletion"], "logs" in told) == ("FAILED", "database down", False)
+
+
+def test_413_to_what_is_not_too_large_is_no_verdict():
+    """One of two proxies is sick, or the server asks for a pause in words of its own."""
+    server, large = open_server(), attrs.evolve(RESULT, output={"text": "x" * 5000})
+    error, script = fails(server.update(large), says(413, retry_after="5"))
+    assert (type(error), len(script.calls)) == (Throttled, 1)
+
+    run(server.update(attrs.evolve(large, output={"text": "x" * 6000})), says(200, b"t1"))
+    error, script = fails(server.update(large), says(413))
+    assert (type(error), len(script.calls)) == (Refused, 1)
 
 
 @pytest.mark.parametrize(

@@ -673,7 +673,7 @@ def test_d6_a_result_is_given_up_once_others_were_taken_for_as_long_as_it_was_re
 
     assert [end.key for end in came if end.settled.dead] == ["odd"]
     (given_up,) = (end for end in came if end.settled.dead)
-    assert 60.0 <= given_up.at < 67.0
+    assert 60.0 <= given_up.at < 75.0
     assert re.fullmatch(r"odd \(refused \d+ times in 6\d s, while others were taken\)", given_up.settled.dead)
     assert type(given_up.settled.events[-1]) is DeadLettered
     assert given_up.settled.events[-1].error is refused
@@ -736,6 +736,38 @@ def lateness_beside(count: int, end: tuple[Exception, float]) -> list[float]:
     late = [end.at - arrivals[end.key] for end in came if end.settled.taken]
     assert len(late) == len(arrivals)
     return late
+
+
+@pytest.mark.parametrize("chance", [0.3, 0.5])
+def test_d6_nothing_is_given_up_after_a_long_outage_by_bad_luck(chance):
+    """Minutes of refusals of everything prove nothing, and a server that is half well again refuses at random."""
+    eu, rng, refused = lane(), random.Random(5), Refused("database away")
+    waiting_ones = {0.01 * number: f"old {number}" for number in range(1, 100)}
+    play(eu, waiting_ones, lambda _: (refused, 0.01), 660.0)
+
+    new = {660.0 + at: key for at, key in others(0.1, 60.0).items()}
+    came = play(eu, new, lambda _: (refused if rng.random() < chance else None, 0.01), 720.0, now=660.0)
+
+    assert not [end for end in came if end.settled.dead]
+
+
+@pytest.mark.parametrize("hint", [0.0, 30.0])
+def test_d3_a_pause_that_is_asked_for_one_result_alone_is_its_own(hint):
+    """A gateway answers 403 or 409 to one result for ever: the others wait once at most."""
+    eu, tries = lane(), []
+
+    def send(key):
+        if key == "odd":
+            tries.append(key)
+        return Throttled(hint) if key == "odd" else None, 0.01
+
+    arrivals = {0.0: "odd", **others(0.1, 600.0)}
+    came = play(eu, arrivals, send, 700.0)
+
+    late = {end.key: end.at for end in came if end.settled.taken}
+    assert max(late[key] - at for at, key in arrivals.items() if key != "odd" and at > hint + 1.0) <= 1.0
+    assert len(tries) < 600
+    assert not [end for end in came if end.settled.dead]
 
 
 def test_d6_a_result_that_is_refused_alone_hurts_nobody():

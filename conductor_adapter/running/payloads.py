@@ -13,7 +13,6 @@ from conductor_adapter.settings import ServerSettings
 from conductor_adapter.tasks import Task, TaskResult
 from conductor_adapter.transports import Transport, drive
 from conductor_adapter.wire import TransportError, TransportErrorKind
-from resilience.errors import ResilienceError
 from resilience.fan_out import FanOutExecutor
 from resilience.outcomes import Failed, Value
 
@@ -73,7 +72,7 @@ class Payloads:
         try:
             place = self._place("", "WRITE", "TASK_OUTPUT")
             self._move(place, self._server.put(place, output))
-        except ResilienceError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the result is more than its place
             text = "%s: the output of task %s (%d bytes) is sent in the update, for it could not be stored: %s"
             log.warning(text, self._server.name, result.task_id, len(output), error)
             return result

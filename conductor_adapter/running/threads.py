@@ -295,8 +295,8 @@ class WorkerRunner(Changing, Reporting):
     def _tell_given_up(self, event: DeadLettered) -> None:
         """A server that kept refusing a result is sent a small one in its place: its workflow need not wait."""
         result: TaskResult = event.payload  # type: ignore[assignment] # payloads of a relay of results
-        small = given_up(result, f"the result ({result.status.value}) was not taken: {event.reason}")
-        if result.is_final and (small.status is not result.status or result.output):  # or it was the small one itself
+        small = given_up(result, event.reason)
+        if small is not None:
             self._relay.hand_over(event.destination, event.key, small)
 
     def _note_delivery(self, event: DeliveryEvent) -> None:

@@ -134,6 +134,11 @@ class Ledger:
         with self.lock:
             return sum(route.lane.pending for route in self.routes.values() if name in (None, route.destination.name))
 
+    def has_room(self, route: Route) -> bool:
+        """Whether the backlog of a destination is not full."""
+        with self.lock:
+            return route.lane.has_room
+
     def bar(self, attempt: Attempt, pause: float | None) -> None:
         """The attempt did not run, or says nothing: look again after ``pause`` seconds (None: soon)."""
         report(attempt.permit, Report.NEUTRAL, None)

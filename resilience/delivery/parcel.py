@@ -66,8 +66,8 @@ class Parcel:
         throttles: how many ended in ``Throttled``.
         refusals: how many ended in ``Refused``.
         alone: how many of those came after another result had been taken since the one before.
-        refused_at: clock time of the first refusal.
-        refused_last: clock time of the last one.
+        refused_at: clock time of the first of those.
+        refused_last: clock time of the last refusal or request for a pause.
         final: it is the last word of its key, and must arrive; else it is never written down.
         row: what was written down.
         passed: another process has taken its row over, while an attempt was running.

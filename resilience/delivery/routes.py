@@ -4,6 +4,7 @@ import itertools
 import logging
 import random
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -154,7 +155,7 @@ class Announcer:
     def __init__(self, listener: Listener | None) -> None:
         self._listener = listener
         self._lock = threading.Lock()
-        self._events: list[Event] = []
+        self._events: deque[Event] = deque()
         self._telling = False
         self._failing: set[str] = set()
 
@@ -170,11 +171,10 @@ class Announcer:
                 if self._telling or not self._events:
                     return
                 self._telling = True
-                events, self._events = self._events, []
+                event = self._events.popleft()
             try:
-                for event in events:
-                    self._log(event)
-                    notify(self._listener, event)
+                self._log(event)
+                notify(self._listener, event)
             finally:
                 with self._lock:
                     self._telling = False

@@ -91,6 +91,11 @@ class Lane:
         return ()
 
     @property
+    def has_room(self) -> bool:
+        """Whether its backlog is not full; results that were refused often do not count."""
+        return self.pending - len(self._stuck) < self._config.max_backlog
+
+    @property
     def idle(self) -> bool:
         """Whether there is no result, not even one that a unit is sending."""
         return not self._size
@@ -274,6 +279,13 @@ class Lane:
         return Settled(kept=True, events=(self._failed_once_more(parcel, error),))
 
     def _throttle(self, parcel: Parcel, error: Throttled, now: float) -> Settled:
+        alone = self._taken_at > parcel.refused_last
+        parcel.refused_last = now
+        if alone:  # others were taken since this one was asked to wait: the pause is meant for it alone
+            settled = self._put_off(parcel, error, now)
+            parcel.due = max(parcel.due, now + min(error.retry_after, self._config.max_retry_after))
+            return settled
+        self._tried_last = True  # another result goes first after the pause, and shows whom it is meant for
         parcel.throttles += 1
         parcel.due = now
         self.health.throttled(error.retry_after, now)
@@ -292,8 +304,10 @@ class Lane:
     def _is_refused_for_good(self, parcel: Parcel, now: float) -> bool:
         """Whether a result that is refused once more will not be taken: others were, for long enough (rule D6)."""
         parcel.refusals += 1
-        parcel.alone += self._taken_at > parcel.refused_last
-        parcel.refused_at, parcel.refused_last = min(parcel.refused_at, now), now
+        if self._taken_at > parcel.refused_last:
+            parcel.alone += 1
+            parcel.refused_at = min(parcel.refused_at, now)  # before that the fault may have been the destination's
+        parcel.refused_last = now
         if parcel.refusals == _STUCK:
             self._stuck.add(parcel.number)
         return now - parcel.refused_at >= self._config.refused_for and parcel.alone >= _ALONE

@@ -188,7 +188,7 @@ class Relay:
         Raises:
             ValueError: for an unknown destination.
         """
-        return self.pending(destination) < self._config.max_backlog
+        return self._ledger.has_room(self._route(destination))
 
     def view(self) -> dict[str, DestinationView]:
         """What became of the results so far, by destination."""

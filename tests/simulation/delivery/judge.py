@@ -25,6 +25,7 @@ class Life:
     delivered: Counter[str] = attrs.field(factory=Counter)  # tasks that an answer brought, by id
     started: Counter[str] = attrs.field(factory=Counter)
     returned: Counter[str] = attrs.field(factory=Counter)  # give-backs that were sent
+    lost: Counter[str] = attrs.field(factory=Counter)  # tasks of which it was said that their lease was lost
     lines: dict[tuple[str, str], list[int]] = attrs.field(factory=lambda: defaultdict(list))  # results on their way
     sending: set[tuple[str, str]] = attrs.field(factory=set)
     running: Counter[str] = attrs.field(factory=Counter)
@@ -209,7 +210,7 @@ class Judge:
                 continue
             for task, count in life.delivered.items():
                 done = life.started[task] + life.returned[task]
-                if done != count:
+                if not count - life.lost[task] <= done <= count:  # what was lost before it started is dropped
                     self._machine.find(f"{life.name}: {task} came {count} times, and {done} times something was done")
             if life.executing:
                 self._machine.find(f"{life.name}: {life.executing} tasks still run")

@@ -9,6 +9,7 @@ from conductor_adapter import (
     RunnerConfig,
     ServerSettings,
     Task,
+    TaskLeaseLost,
     TaskResult,
     WorkerRunner,
     task_context,
@@ -200,5 +201,7 @@ class Worker:
             raise Killed
         if isinstance(event, DeadLettered):
             self._judge.dead_letter(life.hosts[event.destination], str(event.key))
+        elif isinstance(event, TaskLeaseLost):
+            life.lost[event.task_id] += 1
         elif isinstance(event, HandlerFailed):
             self._machine.find(f"{process.name}: a unit failed: {event.error!r}")
