@@ -28,7 +28,7 @@ MAX_TEXT_BYTES = 1000
 MAX_TO_GUESS = 100  # lists and objects of a piece; with more it is looked at closely
 _Always = Callable[..., "re.Match[bytes]"]  # these match anywhere, if only nothing
 _WINDOW = 64 * 1024  # bytes for one match, which keeps the interpreter lock
-_LEVELS = 8  # of nesting that one match can take
+_LEVELS = 16  # of nesting that one match can take
 
 # Atomic groups, not possessive repeats of groups: Python 3.11.0 to 3.11.4 match too much with those (gh-106052).
 _STRING = rb'"[^"\\]*+(?>(?:\\.[^"\\]*+)*)"'
@@ -44,8 +44,8 @@ _scalar: _Always = re.compile(rb'[^"\[\]{},\s]*').match  # type: ignore[assignme
 _space: _Always = re.compile(rb"[ \t\n\r]*").match  # type: ignore[assignment]
 
 
-class TooManyMembersError(ValueError):
-    """An entry is large, and has more members than a task could have: what follows it is not worth the time."""
+class EndOfReadingError(ValueError):
+    """What follows is not read: it would not be worth the time, or this worker reads no more of one answer."""
 
 
 @attrs.frozen
@@ -161,7 +161,7 @@ class _Scan:
         before = self._containers
         try:
             return self._read(at, members)
-        except TooManyMembersError:
+        except EndOfReadingError:
             raise
         except RecursionError:
             problem = "it is nested too deeply"
@@ -181,6 +181,11 @@ class _Scan:
             raise ValueError(f"it is larger than the {self._most} bytes that this worker reads")
         piece = self._body[at:end]
         self._containers -= _containers(piece)
+        if self._containers < 0 and self._all_containers < MAX_CONTAINERS:  # its neighbours have used them up
+            raise EndOfReadingError(
+                f"it and those before it have more than the {MAX_ANSWER_CONTAINERS} lists and objects that this worker"
+                " reads of one answer"
+            )
         if self._containers < 0:
             raise ValueError(f"it has more than the {MAX_CONTAINERS} lists and objects that this worker reads")
         return json.loads(piece.decode("utf-8", "surrogatepass").join(around))
@@ -217,7 +222,7 @@ class _Scan:
                     raise ValueError("a value is missing between two commas")
                 add(part)
                 if len(whole) > members:
-                    raise TooManyMembersError(
+                    raise EndOfReadingError(
                         f"an object of more than {members} members is no task, and the rest is not read"
                     )
             at, key = self.after_space(end), ""

@@ -1,5 +1,6 @@
 """Reading the answers of polls entry by entry: the same as Python's reader says, in pieces, and whatever is damaged."""
 
+import functools
 import json
 import tracemalloc
 
@@ -328,3 +329,27 @@ def test_answer_that_is_far_too_large_is_no_count():
     """Other answers are short; what is not is refused unread."""
     with pytest.raises(ServerFailed, match="expected at most 4194304 bytes, got 5242880"):
         answers.read_count(HttpAnswer(200, {}, b" " * 5 * MIB))
+
+
+def test_task_is_not_failed_for_what_its_neighbours_hold(monkeypatch):
+    """Where an answer as a whole holds too much its rest is a problem of the answer, and no verdict on a task."""
+    monkeypatch.setattr(entries, "MAX_CONTAINERS", 100)
+    monkeypatch.setattr(entries, "MAX_ANSWER_CONTAINERS", 250)
+    monkeypatch.setattr(answers, "SMALL", 10)
+    body = [{"taskId": f"t{n}", "workflowInstanceId": "w", "inputData": {"p": [[1]] * 80}} for n in range(5)]
+
+    answer = read_poll(HttpAnswer(200, {}, json.dumps(body).encode()), 5)
+
+    assert [task.task_id for task in answer.tasks] == ["t0", "t1", "t2"]
+    assert answer.unreadable == ()
+    assert "those before it have more than the 250 lists and objects" in answer.problem
+
+
+def test_ordinary_nesting_costs_no_task():
+    """Ten levels in thousands of documents are no reason to leave a task unread."""
+    document = functools.reduce(lambda inner, level: {"n": level, "child": inner}, range(10), {"v": "x"})
+    body = [{"taskId": f"t{n}", "workflowInstanceId": "w", "inputData": {"docs": [document] * 1200}} for n in range(10)]
+
+    answer = read_poll(HttpAnswer(200, {}, json.dumps(body).encode()), 10)
+
+    assert (len(answer.tasks), answer.problem) == (10, None)
