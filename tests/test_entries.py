@@ -345,6 +345,7 @@ def test_task_is_not_failed_for_what_its_neighbours_hold(monkeypatch):
     assert "those before it have more than the 250 lists and objects" in answer.problem
 
 
+@pytest.mark.usefixtures("pieces")
 def test_ordinary_nesting_costs_no_task():
     """Ten levels in thousands of documents are no reason to leave a task unread."""
     document = functools.reduce(lambda inner, level: {"n": level, "child": inner}, range(10), {"v": "x"})
