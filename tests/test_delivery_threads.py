@@ -2,12 +2,14 @@
 
 import asyncio
 import functools
+import itertools
 import os
 import random
 import threading
 from collections import defaultdict
 
 import pytest
+from interrupting import throwing
 
 from resilience.breaker import BreakerConfig
 from resilience.delivery import Destination, MemoryStore, Relay, RelayConfig
@@ -824,3 +826,19 @@ def test_wrong_destinations_are_named(make, error, named):
     """A relay without destinations, two of one name, or one that cannot be sent to."""
     with pytest.raises(error, match=named):
         make()
+
+
+@pytest.mark.no_cover
+@pytest.mark.xfail(
+    strict=True, raises=AssertionError, reason="what is cut short after its admission is not put back yet"
+)
+def test_r29_relay_survives_an_exception_at_any_line():
+    """Out of a signal handler, in the thread that delivers: the key and its destination go on."""
+    for at in itertools.count(1):
+        taken = []
+        relay = Relay([bounded("eu", lambda payload, _, taken=taken: taken.append(payload))], config=QUICK)
+        if not throwing(functools.partial(relay.deliver, "eu", "k", 1), at):
+            break
+        relay.deliver("eu", "k", 2)
+        assert relay.close(0.2) == 0
+        assert taken[-1] == 2
