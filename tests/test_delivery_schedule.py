@@ -794,10 +794,12 @@ def test_d5_results_that_are_refused_often_do_not_make_a_backlog_full():
         assert eu.settle(parcel, Refused("odd"), now).kept
 
     assert eu.backlog() == (BacklogDrained("eu"),)
+    assert eu.has_room
     others = [waiting(eu, f"other {number}", now) for number in range(3)]
     assert eu.backlog() == ()
     waiting(eu, "one more", now)
     assert eu.backlog() == (BacklogFull("eu", 8),)
+    assert not eu.has_room
     assert others
 
 

@@ -829,9 +829,7 @@ def test_wrong_destinations_are_named(make, error, named):
 
 
 @pytest.mark.no_cover
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="what is cut short after its admission is not put back yet"
-)
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="what is cut short after its admission is not kept yet")
 def test_r29_relay_survives_an_exception_at_any_line():
     """Out of a signal handler, in the thread that delivers: the key and its destination go on."""
     for at in itertools.count(1):

@@ -156,7 +156,9 @@ class WorkerRunner(Changing, Reporting):
             grace: seconds it may take; None for the configured ones.
 
         May be called again: whoever does so while it stops waits for the end, and gets the report again. From within a
-        task function or a listener, which stopping would have to wait for, it only begins to stop.
+        task function or a listener, which stopping would have to wait for, it only begins to stop. A signal handler of
+        your own should set an event, and your program stop then: the handler may have interrupted code that holds a
+        lock which stopping needs. `run_workers` and the command do so.
 
         Returns:
             What was left undone; before the end what is left now, be it that ``grace`` is over or that nobody waits.
