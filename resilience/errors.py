@@ -2,6 +2,7 @@
 
 import math
 import os
+import sys
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
@@ -126,8 +127,9 @@ class Throttled(ResilienceError):  # noqa: N818 - the design's name: it is a req
                 f"retry_after must be seconds or a timedelta, not {retry_after!r} of type "
                 f"{type(retry_after).__name__}: convert it first"
             )
+        seconds = float(max(-sys.float_info.max, min(seconds, sys.float_info.max))) if type(seconds) is int else seconds
         if MAX_RETRY_AFTER < seconds < math.inf:
-            message = f"{message} (of {seconds:.0f} s, which is cut to {MAX_RETRY_AFTER:.0f} s)"
+            message = f"{message} (of {seconds:.6g} s, which is cut to {MAX_RETRY_AFTER:.0f} s)"
         super().__init__(message)
         self.retry_after = seconds
 

@@ -201,7 +201,7 @@ from conductor_adapter import worker
 
 @worker("greet", threads=2)
 def greet() -> str:
-    return "x" * 2_000_000
+    return "x"
 """
 
 
@@ -211,6 +211,7 @@ def test_run_exits_with_1_when_a_result_was_refused_for_good(
     """Its task is named in the last line, and the outbox has it."""
     target.write_text(REFUSED_WORKER)
     pair[0].start_tasks("greet", 1, retryCount=0)
+    pair[0].faults.set(error=404, body='{"message":"No such task found by id: t"}', only="updates")
     options = ("--server", f"eu={pair[0].url}", "--outbox", tmp_path / "o.db")
 
     done = command("run", target, *options, "--duration", "4")
