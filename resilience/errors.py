@@ -129,7 +129,7 @@ class Throttled(ResilienceError):  # noqa: N818 - the design's name: it is a req
             )
         seconds = float(max(-sys.float_info.max, min(seconds, sys.float_info.max))) if type(seconds) is int else seconds
         if MAX_RETRY_AFTER < seconds < math.inf:
-            message = f"{message} (of {seconds:.6g} s, which is cut to {MAX_RETRY_AFTER:.0f} s)"
+            message = f"{message} (of {seconds:.10g} s, which is cut to {MAX_RETRY_AFTER:.0f} s)"
         super().__init__(message)
         self.retry_after = seconds
 
