@@ -16,7 +16,7 @@ from resilience.delivery import Destination, MemoryStore, Relay, RelayConfig
 from resilience.delivery.attempt import Attempt
 from resilience.delivery.routes import Announcer
 from resilience.delivery.threads import _after_fork
-from resilience.errors import Throttled, Undeliverable
+from resilience.errors import Refused, Throttled, Undeliverable
 from resilience.events import (
     BacklogDrained,
     BacklogFull,
@@ -840,3 +840,36 @@ def test_r29_relay_survives_an_exception_at_any_line():
         relay.deliver("eu", "k", 2)
         assert relay.close(0.2) == 0
         assert taken[-1] == 2
+
+
+def test_d8_a_breaker_that_was_forced_open_keeps_the_results():
+    """Somebody wanted that; they are sent once it is reset. One that is open because of failures holds nothing back."""
+    clock, send = ManualClock(), ScriptedCall(None)
+    breakers = BreakerRegistry(clock=clock)
+    relay = Relay([bounded("eu", send)], breakers=breakers, clock=clock, config=QUICK)
+    relay._start_driver = relay._units._drive = lambda: None
+    breakers.get("eu").force_open()
+    relay.hand_over("eu", "k", 1)
+    ((route, parcel),) = relay._ledger.due()
+    relay._relay(route, parcel)
+    assert (send.started, relay._ledger.due()) == (0, [])
+
+    breakers.get("eu").reset()
+    clock.advance(10.0)
+    ((route, parcel),) = relay._ledger.due()
+    relay._relay(route, parcel)
+    until_idle(relay)
+    assert send.ended == 1
+    relay.close(0.0)
+
+
+def test_a_result_that_is_refused_alone_is_in_the_log_once(caplog):
+    """However often it is sent again."""
+    send = ScriptedCall(*[Refused("odd", counts=False)] * 3, None)
+    with Relay([bounded("eu", send)], config=QUICK) as relay:
+        assert not relay.deliver("eu", "k", 1)
+        until_idle(relay)
+
+    assert [record.getMessage() for record in caplog.records] == [
+        "eu refuses a result: Refused('odd'); it is kept and sent again"
+    ]
