@@ -53,6 +53,7 @@ from resilience import (
     DeadLetter,
     DeadLettered,
     DeliveryFailed,
+    DeliveryRefused,
     DeliveryResumed,
     Destination,
     DestinationView,
@@ -349,6 +350,7 @@ def tell(event: Event) -> str:
     assert_type(
         event,
         DeliveryFailed
+        | DeliveryRefused
         | DeliveryResumed
         | DeadLettered
         | BacklogFull
