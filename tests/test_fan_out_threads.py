@@ -220,6 +220,33 @@ def test_f3_a_late_error_is_handed_over_too(session, clock):
     assert late.wait() == [("a", Failed(error))]
 
 
+@pytest.mark.parametrize("end", [TimedOut, Cancelled])
+def test_f3_what_comes_while_a_timeout_is_told_is_told_after_it(end, clock, session, hung):
+    """Whoever is told hears of the end first, however close the answer is behind it."""
+    told = []
+
+    def ended(key, outcome):
+        if key == "a":
+            hung.release()
+            while session.abandoned("b"):
+                threading.Event().wait(0.001)
+        told.append((key, outcome))
+
+    late = Told()
+    gate = ScriptedCall(Held(None, GUARD))
+    session.submit("a", gate, 1.0, on_outcome=ended)
+    session.submit("b", hung, 1.0, on_outcome=ended, on_late=lambda *fact: (told.append(fact), late(*fact)))
+    if end is TimedOut:
+        clock.advance(1.0)
+        session.expire()
+    else:
+        session.close()
+
+    late.wait()
+    gate.release()
+    assert [(key, type(outcome)) for key, outcome in told] == [("a", end), ("b", end), ("b", Value)]
+
+
 def test_f3_nobody_waits_for_what_is_late_without_a_callback(session, clock, hung):
     """Without on_late the outcome is dropped, and the worker is free again."""
     session.submit("a", hung, 1.0)

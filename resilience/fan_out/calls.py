@@ -38,6 +38,8 @@ class SessionCall(Call):
     permit: Permit | None = attrs.field(default=None, init=False)
     worker: Worker | None = attrs.field(default=None, init=False)
     begun: bool = attrs.field(default=False, init=False)
+    telling: bool = attrs.field(default=False, init=False)  # its end is being told: what it brings waits for that
+    late: Outcome[Any] | None = attrs.field(default=None, init=False)  # what it brought meanwhile
     _unclaimed: bool = attrs.field(default=True, init=False)
     context: contextvars.Context = attrs.field(factory=contextvars.copy_context, init=False)
 
@@ -58,6 +60,11 @@ class SessionCall(Call):
         """Tell the breaker, then whoever submitted it."""
         self.report(outcome)
         guarded(self.on_outcome, self.key, outcome)
+
+    def tell_late(self, outcome: Outcome[Any]) -> None:
+        """Tell what came of it after its end was told."""
+        if self.on_late is not None:
+            guarded(self.on_late, self.key, outcome)
 
 
 class Batch:

@@ -65,7 +65,7 @@ class Session:
             timeout: seconds until it counts as timed out; with 0 or less that is at once, and it never runs.
             on_outcome: told ``(key, outcome)`` instead of `next`: in the worker's thread; a ``Rejected`` in this thread
                 before `submit` returns; a ``TimedOut`` in the thread that noticed. What it raises is logged.
-            on_late: told in the worker's thread what comes after ``TimedOut`` or ``Cancelled`` was told, once
+            on_late: told what comes after ``TimedOut`` or ``Cancelled`` was told, once, mostly in the worker's thread
                 (``Cancelled`` if the call never started); the session's ``on_late`` if not given. Nothing comes after
                 the ``TimedOut`` of a call that was given no time.
             early: ask its breaker for an early probe (``CircuitBreaker.try_acquire``).
@@ -109,10 +109,7 @@ class Session:
             upcoming = self._round.next_deadline()
         if not expired:
             return upcoming
-        for order in orders:
-            hand_over(crew, *order)
-        for call in expired:
-            call.tell(TimedOut(call.timeout))
+        self._tell_abandoned(crew, [(call, TimedOut(call.timeout)) for call in expired], orders)
         with crew.lock:
             return self._round.next_deadline()
 
@@ -134,10 +131,7 @@ class Session:
             cancelled = self._round.cancel()
             orders = self._lost_locked(crew, cancelled)
             sleepers = self._sleepers
-        for order in orders:
-            hand_over(crew, *order)
-        for call in cancelled:
-            call.tell(Cancelled())
+        self._tell_abandoned(crew, [(call, Cancelled()) for call in cancelled], orders)
         for _ in range(sleepers):
             self._told.put(None)
 
@@ -178,8 +172,8 @@ class Session:
             if was_pending or call.outcome is None:
                 call.outcome = call.outcome or Cancelled()
                 call.tell(call.outcome)
-            elif isinstance(call.outcome, (TimedOut, Cancelled)) and call.on_late is not None:
-                guarded(call.on_late, call.key, Cancelled())
+            elif isinstance(call.outcome, (TimedOut, Cancelled)):
+                call.tell_late(Cancelled())
 
     def _launch(self, crew: Crew, calls: Sequence[SessionCall], shared: Batch | None, orders: Orders) -> None:
         admitted = [call for call in calls if self._admit(call, crew)]
@@ -232,6 +226,8 @@ class Session:
         with crew.lock:
             in_time = self._round.end(call, outcome)
             crew.note_locked(call.key, outcome.duration)
+            if call.telling:
+                call.late = outcome
         if in_time:
             call.report(outcome)
         if in_time and call.ours:
@@ -239,9 +235,10 @@ class Session:
             parked = worker is not None and crew.park(worker)
             call.on_outcome(call.key, outcome)
             return parked
-        sink = call.on_outcome if in_time else call.on_late
-        if sink is not None:
-            guarded(sink, call.key, outcome)
+        if in_time:
+            guarded(call.on_outcome, call.key, outcome)
+        elif call.late is None:
+            call.tell_late(outcome)
         return worker is not None and crew.park(worker)
 
     def park(self, worker: Worker) -> bool:
@@ -317,7 +314,25 @@ class Session:
         for call in abandoned:
             crew.note_locked(call.key, call.timeout)
             orders += crew.lose_locked(call.worker)
+            call.telling = True
         return orders
+
+    def _tell_abandoned(
+        self, crew: Crew, abandoned: Sequence[tuple[SessionCall, Outcome[Any]]], orders: Sequence[tuple[Batch, Worker]]
+    ) -> None:
+        """Tell of ``abandoned`` calls, and then of what workers brought for them meanwhile: that is late."""
+        try:
+            for order in orders:
+                hand_over(crew, *order)
+            for call, outcome in abandoned:
+                call.tell(outcome)
+        finally:
+            with crew.lock:
+                for call, _ in abandoned:
+                    call.telling = False
+            for call, _ in abandoned:
+                if call.late is not None:
+                    call.tell_late(call.late)
 
     def _next(self, until: float) -> tuple[Any, Outcome[Any]] | None:
         while True:
