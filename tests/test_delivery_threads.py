@@ -546,6 +546,30 @@ def test_d7_what_is_left_is_reported_loudly_and_once(caplog):
     assert "results left undelivered: eu 2" in caplog.text
 
 
+def test_d7_the_listener_has_heard_of_everything_when_close_returns():
+    """Also a slow one, of what the relay's own thread was about to tell as everything was settled."""
+    heard = []
+
+    def listen(event):
+        threading.Event().wait(0.05)
+        heard.append(type(event))
+
+    with Relay([bounded("eu", ScriptedCall(BOOM, None))], config=QUICK, on_event=listen) as relay:
+        assert not relay.deliver("eu", "k", 1)
+
+    assert heard == [DeliveryFailed, DeliveryResumed]
+
+
+def test_d7_a_listener_may_close_the_relay():
+    """It is not waited for by itself."""
+    closed = []
+    relay = Relay([bounded("eu", ScriptedCall(BOOM))], config=QUICK, on_event=lambda _: closed.append(relay.close(0.0)))
+    relay.deliver("eu", "k", 1)
+
+    assert closed
+    assert set(closed) == {1}
+
+
 def test_d7_closing_gives_waiting_results_a_try_whatever_their_pause():
     """Neither a long pause nor an open breaker keeps a result from its last try."""
     registry = breakers(reset_timeout=1000.0, max_reset_timeout=1000.0)

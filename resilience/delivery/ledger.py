@@ -224,6 +224,10 @@ class Ledger:
                     return
                 self.changed.wait(min(seconds, _LONGEST_SLEEP))
 
+    def finish_telling(self) -> None:
+        """Let the listener hear of everything, while there is time."""
+        self.announcer.finish(min(self.end - self._clock(), _LONGEST_SLEEP))
+
     def view(self) -> dict[str, DestinationView]:
         """What is known of every destination."""
         with self.lock:

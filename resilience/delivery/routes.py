@@ -155,8 +155,9 @@ class Announcer:
     def __init__(self, listener: Listener | None) -> None:
         self._listener = listener
         self._lock = threading.Lock()
+        self._told = threading.Condition(self._lock)
         self._events: deque[Event] = deque()
-        self._telling = False
+        self._teller: int | None = None  # the thread
         self._failing: set[str] = set()
 
     def add(self, events: Iterable[Event]) -> None:
@@ -168,16 +169,24 @@ class Announcer:
         """Tell what was noted, unless another thread is at it: then that one does. To be called with no lock held."""
         while True:
             with self._lock:
-                if self._telling or not self._events:
+                if self._teller is not None or not self._events:
                     return
-                self._telling = True
+                self._teller = threading.get_ident()
                 event = self._events.popleft()
             try:
                 self._log(event)
                 notify(self._listener, event)
             finally:
                 with self._lock:
-                    self._telling = False
+                    self._teller = None
+                    self._told.notify_all()
+
+    def finish(self, timeout: float) -> None:
+        """Tell all, or wait until another thread has, at most ``timeout`` seconds; not from within the listener."""
+        self.tell()
+        with self._lock:
+            if self._teller != threading.get_ident():
+                self._told.wait_for(lambda: self._teller is None and not self._events, max(0.0, timeout))
 
     def _log(self, event: Event) -> None:
         """A failing destination is in the log once, not once per attempt."""
