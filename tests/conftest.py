@@ -2,7 +2,9 @@
 
 import functools
 import itertools
+import logging
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +15,13 @@ from test_root import ROOT, strange
 from resilience import Poller
 
 _homes = itertools.count()
+
+
+def pytest_configure() -> None:
+    """Commands that tests start hear every signal, also if this process was told to ignore some, as by nohup."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)  # this process goes on ignoring it
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +36,18 @@ def _root_stays_clean() -> Iterator[None]:
     before = set(os.listdir(ROOT))  # noqa: PTH208 - for every test
     yield
     assert not strange(set(os.listdir(ROOT)) - before)  # noqa: PTH208 - likewise
+
+
+@pytest.fixture(autouse=True)
+def _loggers_stay() -> Iterator[None]:
+    """A command that runs in this process sets up loggers as if they were its own."""
+    loggers = [logging.getLogger(name) for name in (None, "resilience", "conductor_adapter")]
+    before = [(list(logger.handlers), logger.level, logger.propagate) for logger in loggers]
+    yield
+    for logger, (handlers, level, propagate) in zip(loggers, before, strict=True):
+        logger.handlers[:] = handlers
+        logger.setLevel(level)
+        logger.propagate = propagate
 
 
 @pytest.fixture(autouse=True)
