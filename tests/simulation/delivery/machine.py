@@ -44,6 +44,7 @@ class Strand(greenlet):
         except BaseException:  # noqa: BLE001 - a thread that ends so is a finding
             self.process.machine.find(f"thread {self.name!r} died: {traceback.format_exc()}")
         self.ended = True
+        del self._target
         for joiner in tuple(self.joiners):
             self.process.machine.wake(joiner)
 
@@ -146,6 +147,12 @@ class Machine:
             for at, order, what, number in self._timers
         ]
         heapq.heapify(self._timers)
+
+    def forget(self) -> None:
+        """Let go of everything: what ran here is not to live on because it is still expected."""
+        self._timers.clear()
+        self._urgent.clear()
+        self.ready.clear()
 
     # -- for strands -------------------------------------------------------------------------------------------------
 

@@ -70,6 +70,7 @@ class Play:
             for worker in self.workers:
                 machine.kill(worker.process)
             machine.run(machine.now, lambda: True)
+            machine.forget()
         return Verdict(machine.found, rest, machine.steps, self.judge.executions)
 
     def _happens(self, event: Event) -> None:
