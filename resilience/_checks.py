@@ -71,18 +71,24 @@ def check_function(name: str, value: object) -> None:
         raise TypeError(f"{name} must be a function, not {value!r}: hand it over without calling it")
 
 
+_RUN = (list, tuple, dict, str, bytes, int, float, bool)
 _ASYNC = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 
 def is_async(function: object) -> bool:
     """Whether a call of ``function`` only makes something that must be awaited. Cheap: it is asked for every call."""
+    return bool(_flags(function) & _ASYNC)
+
+
+def _flags(function: object) -> int:
+    """The flags of the code that a call runs; 0 if it is not Python's."""
+    while isinstance(function, functools.partial):
+        function = function.func
     code = getattr(function, "__code__", None)
-    if isinstance(function, functools.partial):
-        return is_async(function.func)
-    if code is None:  # an object, whose class may define it async
+    if code is None:  # an object, whose class may define it
         code = getattr(getattr(type(function), "__call__", None), "__code__", None)  # noqa: B004 - not to call it
     flags = getattr(code, "co_flags", 0)
-    return isinstance(flags, int) and bool(flags & _ASYNC)
+    return flags if isinstance(flags, int) else 0
 
 
 def check_plain(name: str, value: object, *, generator: bool = False) -> None:
@@ -93,6 +99,8 @@ def check_plain(name: str, value: object, *, generator: bool = False) -> None:
         value: what was given.
         generator: whether it may be a generator function.
     """
+    if (flags := _flags(value)) and not flags & (_ASYNC | inspect.CO_GENERATOR):
+        return  # as most are: it is asked for every call
     check_function(name, value)
     inner: Any = value
     while isinstance(inner, functools.partial):
@@ -123,6 +131,8 @@ def refuse_unrun(name: str, value: object, *, generator: bool = False) -> None:
     Raises:
         TypeError: it is one.
     """
+    if value is None or type(value) in _RUN:
+        return  # as most are
     if not (inspect.isawaitable(value) or inspect.isasyncgen(value) or (inspect.isgenerator(value) and not generator)):
         return
     if inspect.iscoroutine(value):

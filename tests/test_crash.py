@@ -1,6 +1,6 @@
-"""``kill -9`` at two hundred random instants: what the worker had handed over reaches its server all the same.
+"""``kill -9`` at random instants: what the worker had handed over reaches its server all the same.
 
-``CRASHES=2000`` asks for more. A line of the delivery path is as likely as any other; a quarter die by the clock.
+As many as ``CRASHES=2000`` says. A line of the delivery path is as likely as any other; a quarter die by the clock.
 """
 
 import json
@@ -20,7 +20,7 @@ from fault_kit import until
 from conductor_adapter.dev_server import DevServerProcess
 from conductor_adapter.running.outbox import open_outbox
 
-CRASHES = int(os.environ.get("CRASHES", "200"))
+CRASHES = int(os.environ.get("CRASHES", "25"))
 TASKS = 8  # for each life
 LONGEST = 0.4  # seconds of a life
 SICK = (
@@ -95,6 +95,7 @@ def drain(server, nursery, orders, notes):
 
 
 @pytest.mark.no_cover
+@pytest.mark.many
 def test_d2_what_was_handed_over_survives_kill_9_at_any_line_of_the_delivery_path(tmp_path):
     """Every result that the outbox answered for reaches its server; no attempt is executed twice, and none for nothing.
 
@@ -119,7 +120,7 @@ def test_d2_what_was_handed_over_survives_kill_9_at_any_line_of_the_delivery_pat
     assert not twice, f"executed more than once within one attempt: {twice}"
     assert not set(lost) & set(books.handed_over)
     outbox = [path for path in books.died if Path(path).parent.name == "outbox"]
-    assert len(outbox) >= 3, f"kills hardly ever fell into the outbox: {sorted(books.died)}"
+    assert len(outbox) >= CRASHES / 70, f"kills hardly ever fell into the outbox: {sorted(books.died)}"
     assert len(lost) <= 3 * CRASHES, "more were lost than threads were killed"
     assert Counter(runs).total() == TASKS * CRASHES
     assert orders.line == NEVER

@@ -1,4 +1,4 @@
-"""Ten thousand random schedules of faults, the same ones every time, and as many more as ``SCHEDULES=50000`` says.
+"""Random schedules of faults, the same ones every time: as many as ``SCHEDULES=50000`` says.
 
 The real runner, its threads and what it keeps run in virtual time while servers hang, die, forget, answer late, twice
 or not at all, clocks jump, and the worker's process is killed between any two steps and started again. They find broken
@@ -17,9 +17,9 @@ from simulation.delivery.shrink import shrink
 
 from conductor_adapter.wire import HttpAnswer
 
-pytestmark = pytest.mark.no_cover
-NUMBER = int(os.environ.get("SCHEDULES", "10000"))
-CHUNK = 500
+pytestmark = [pytest.mark.no_cover, pytest.mark.many]
+NUMBER = int(os.environ.get("SCHEDULES", "300"))
+CHUNK = 100
 CHUNKS = [range(first, min(first + CHUNK, NUMBER)) for first in range(0, NUMBER, CHUNK)]
 ENOUGH = 1000  # schedules within which a defect is found
 LATE = 120.0  # virtual seconds

@@ -43,7 +43,7 @@ def test_a_server_that_stops_while_clients_connect_leaves_no_socket_open(monkeyp
 
     for _ in range(40):
         _stop_while_clients_connect()
-        gc.collect()
+    gc.collect()
 
     assert not left
 

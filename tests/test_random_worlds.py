@@ -1,4 +1,4 @@
-"""Thousands of worlds drawn at random, the same ones every time, and as many more as ``WORLDS=20000`` says.
+"""Worlds drawn at random, the same ones every time: as many as ``WORLDS=20000`` says.
 
 Each runs under a watch that fails when a promise is broken in any step; some run under the referee, who knows every
 rule. They find broken promises, not lines without a test: coverage is not measured while they run.
@@ -16,9 +16,9 @@ from simulation.random_worlds import random_world, seeded_world
 from simulation.survey import Outcome, outcome, part
 from simulation.watch import Watch
 
-pytestmark = pytest.mark.no_cover
-NUMBER = int(os.environ.get("WORLDS", "1849"))
-CHUNK = 100
+pytestmark = [pytest.mark.no_cover, pytest.mark.many]
+NUMBER = int(os.environ.get("WORLDS", "150"))
+CHUNK = 50
 CHUNKS = [range(first, min(first + CHUNK, NUMBER)) for first in range(0, NUMBER, CHUNK)]
 REFEREED = range(NUMBER, NUMBER + 60)
 MOST_SOURCES = 6  # the referee's account takes its time
@@ -43,6 +43,7 @@ def test_random_worlds_keep_their_promises(seeds: range) -> None:
         check(outcome(seed))
 
 
+@pytest.mark.long
 def test_random_worlds_are_near_an_omniscient_scheduler() -> None:
     """Nine worlds of ten do 81 % of what somebody could who knows everything, and all but one in a hundred 43 %."""
     shares = [came.share for came in map(outcome, range(NUMBER)) if came.share is not None]

@@ -20,7 +20,7 @@ from conductor_adapter import (
     worker,
 )
 from conductor_adapter.running.log import LEASE_LOST, Log
-from resilience import BreakerChanged, BreakerConfig, BreakerState, HandlerFailed
+from resilience import AnswerTooLarge, BreakerChanged, BreakerConfig, BreakerState, HandlerFailed, PollFailed
 
 DOWN = OSError("down")
 
@@ -70,6 +70,18 @@ def test_lost_leases_are_logged_ever_more_rarely_too(caplog: pytest.LogCaptureFi
         f"eu: task t0 of type 'ship' {LEASE_LOST}: down",
         "eu: 2 tasks of type 'ship' have outlived their response timeout, the last is t1: down",
         "eu: 4 tasks of type 'ship' have outlived their response timeout, the last is t3: down",
+    ]
+
+
+def test_answers_that_are_too_large_are_logged_ever_more_rarely(caplog: pytest.LogCaptureFixture) -> None:
+    """Each of them costs tasks; the first says so at once."""
+    log = Log()
+    for _ in range(3):
+        log.too_large(PollFailed("eu", AnswerTooLarge("67 MB")))
+
+    assert lines(caplog) == [
+        ("WARNING", "eu: an answer was too large: 67 MB"),
+        ("WARNING", "eu: 2 answers were too large, the last: 67 MB"),
     ]
 
 
