@@ -1,6 +1,7 @@
 """What is decided about deliveries: health of a destination, its lane, and the rows in memory."""
 
 import heapq
+import itertools
 import math
 import random
 import re
@@ -692,6 +693,17 @@ def test_d6_nothing_is_given_up_while_everything_is_refused(counts, well):
 
     assert sorted(end.key for end in came if end.settled.taken) == ["mine", "mine too"]
     assert eu.idle
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 20])
+def test_d8_a_destination_that_is_gone_is_tried_every_few_seconds(count):
+    """However few results wait for it: a minute later there is one attempt in 2.5 to 5 s, and never none."""
+    eu = lane()
+    arrivals = {number / 1000: f"k{number}" for number in range(count)}
+    ends = [end.at for end in play(eu, arrivals, lambda _: (BOOM, 0.01), 180.0) if end.at >= 60.0]
+
+    assert 120 / 5.5 <= len(ends) <= 120 / 2.5
+    assert all(later - earlier <= 5.1 for earlier, later in itertools.pairwise(ends))
 
 
 @pytest.mark.parametrize("count", [1, 5, 10, 20])

@@ -39,6 +39,7 @@ class Health:
         )
         self._struck: set[int] = set()  # results whose failure was news, since the last sign of life
         self._struck_at = -math.inf
+        self._strikes = 0  # since then, of all of them
         self._throttles = 0
         self._retry_at = -math.inf
         self._barred_until = -math.inf
@@ -79,6 +80,7 @@ class Health:
         self.slow = took > self._config.slow_after
         self._measure(min(took, self._config.slow_after))
         self._struck.clear()
+        self._strikes = 0
         self._retry_at = self._barred_until = -math.inf
         if not self.failing or now < self._paused_until():
             return False
@@ -89,8 +91,9 @@ class Health:
     def failed(self, number: int, started: float, now: float) -> None:
         """An attempt to send result ``number`` failed.
 
-        Begun before the last failure was seen, it is part of the same stall. And it is the number of *different*
-        results failed that makes the pauses grow: one that always fails is no reason to keep the others waiting.
+        Begun before the last failure was seen, it is part of the same stall. The pauses grow with the number of
+        *different* results that failed, and then with each time that all of them did: one that always fails is no
+        reason to keep the others waiting, and a destination that is gone is left in peace.
         """
         self.failing = True
         self._failed_at = now
@@ -98,7 +101,10 @@ class Health:
             return
         self._struck.add(number)
         self._struck_at = now
-        self._retry_at = now + self.pause(len(self._struck))
+        self._strikes += 1
+        different = len(self._struck)
+        rounds = self._strikes // different if different > 1 else 1  # one alone has its own pauses
+        self._retry_at = now + self.pause(different + rounds - 1)
 
     def known_culprit(self, number: int) -> bool:
         """Whether result ``number`` failed before and is the only one that did."""
