@@ -92,6 +92,8 @@ def check(queues: list[Queue], done: Done, each: int) -> None:
     """Everything was done, and nothing more often than it was handed out."""
     for queue in queues:
         until(
-            lambda queue=queue: done.of(queue.name) == each, lambda queue=queue: f"{queue.name}: {done.of(queue.name)}"
+            lambda queue=queue: done.of(queue.name) == each,
+            lambda queue=queue: f"{queue.name}: {done.of(queue.name)}",
+            3 * GUARD,
         )
         assert not [value for value, times in queue.handed_out.items() if done.times[value] > times]

@@ -220,6 +220,21 @@ def test_f3_a_late_error_is_handed_over_too(session, clock):
     assert late.wait() == [("a", Failed(error))]
 
 
+def test_a_call_that_was_told_of_is_not_told_of_again_by_an_interruption(session):
+    """A signal handler raises in this thread just as it is told of the call that it ran itself."""
+    told = []
+
+    def interrupted(key, outcome):
+        told.append((key, outcome))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        session.submit("a", lambda: 1, 1.0, on_outcome=interrupted, on_late=interrupted, here=True)
+
+    assert told == [("a", Value(1))]
+    assert session.pending == 0
+
+
 @pytest.mark.parametrize("end", [TimedOut, Cancelled])
 def test_f3_what_comes_while_a_timeout_is_told_is_told_after_it(end, clock, session, hung):
     """Whoever is told hears of the end first, however close the answer is behind it."""

@@ -230,12 +230,12 @@ def test_d6_the_few_words_are_not_replaced_by_others(loopback: type[Loopback]) -
 
 
 def test_memory_does_not_grow_with_tasks(loopback: type[Loopback]) -> None:
-    """After fifty thousand tasks a worker keeps no more objects than after five thousand."""
+    """After fifteen thousand tasks a worker keeps no more objects than after three thousand."""
     spec = WorkerSpec(task_type="t", function=lambda n: {"n": n}, threads=10)
     servers = [ServerSettings(name, f"http://{name}/api") for name in ("eu", "us")]
     sizes = []
     with WorkerRunner([spec], servers, config=RunnerConfig()):
-        for limit in (5_000, 50_000):
+        for limit in (3_000, 15_000):
             loopback.limit = limit
             until(lambda limit=limit: loopback.updates == limit, lambda: f"{loopback.updates} results", 3 * GUARD)
             gc.collect()

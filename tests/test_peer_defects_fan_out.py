@@ -38,7 +38,7 @@ def test_as_many_hung_keys_as_one_likes_poison_no_other_key() -> None:
     try:
         with FanOutExecutor() as executor:
             for round_ in range(3):
-                outcomes = executor.run({**calls, "healthy": lambda round_=round_: round_}, 0.2)
+                outcomes = executor.run({**calls, "healthy": lambda round_=round_: round_}, 0.5)
                 assert outcomes["healthy"] == Value(round_)
     finally:
         release.set()

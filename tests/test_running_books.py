@@ -45,14 +45,14 @@ def test_books_of_a_server_are_those_of_all_its_pollers() -> None:
         waiting=1, unwritten=0, delivered=2, dead=3, written=4, inherited=5, passed=6, left=0, undelivered=0
     )
 
-    books = books_of(tallies, results, re_executed=7, lost_lease=8)
+    books = books_of(tallies, results, re_executed=7, lost_lease=8, repeated=9)
 
     renamed = {"received": "polled", "executing": "unfinished"}
     assert {renamed.get(name, name): 2 * 10**place for place, name in enumerate(names)} == {
-        name: count for name, count in attrs.asdict(books).items() if count > 8 or name == "polled"
+        name: count for name, count in attrs.asdict(books).items() if count > 9 or name == "polled"
     }
     told = (books.waiting, books.updated, books.dead, books.outboxed, books.inherited, books.passed)
-    assert (*told, books.re_executed, books.lost_lease) == (1, 2, 3, 4, 5, 6, 7, 8)
+    assert (*told, books.re_executed, books.lost_lease, books.repeated) == (1, 2, 3, 4, 5, 6, 7, 8, 9)
 
 
 def test_lost_leases_and_repeated_attempts_are_counted_by_server() -> None:
@@ -96,6 +96,7 @@ def test_lost_leases_and_repeated_attempts_are_counted_by_server() -> None:
                 outboxed=14,
                 inherited=15,
                 passed=16,
+                repeated=18,
             ),
             0,
             (
@@ -103,7 +104,8 @@ def test_lost_leases_and_repeated_attempts_are_counted_by_server() -> None:
                 "17 dropped with a lost lease, 6 not started, "
                 "7 still running; 11 results delivered, 12 waiting, 13 refused for good, 14 by way of the outbox, "
                 "15 of a former process, 16 left to another process; "
-                "8 came late, 9 had been tried before, 10 lost the lease"
+                "8 came late, 9 had been tried before, 10 lost the lease, "
+                "18 reported once more after a heartbeat"
             ),
         ),
     ],

@@ -198,9 +198,11 @@ def test_a_result_is_not_left_to_a_heartbeat_that_is_handled_beside_it(
         run = server.start_task("long", responseTimeoutSeconds=60)
         monkeypatch.setattr("resilience.leases.FIRST_AT", 0.001)
         relay = RelayConfig(inline_timeout=GUARD if answered else 0.1, send_timeout=GUARD)
-        with WorkerRunner([long], servers=[server.settings], config=RunnerConfig(relay=relay)):
+        with WorkerRunner([long], servers=[server.settings], config=RunnerConfig(relay=relay)) as runner:
             assert server.wait(run, timeout=GUARD).status == "COMPLETED"
             gate.set()
             until(lambda: len(order) == (2 if answered else 3), lambda: order)
+            books = runner.books()[server.name]
 
+    assert (books.finished, books.repeated) == (1, 0 if answered else 1)
     assert order == (["answer", "result"] if answered else ["result", "answer", "result"])

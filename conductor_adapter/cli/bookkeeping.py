@@ -37,6 +37,7 @@ def books_sentence(books: Books, failed: int = 0) -> str:
         (books.late, "came late"),
         (books.re_executed, "had been tried before"),
         (books.lost_lease, "lost the lease"),
+        (books.repeated, "reported once more after a heartbeat"),
     ]
     tasks = f"{polled}: {_parts(places)}" if books.polled else polled
     return "; ".join(part for part in (tasks, _parts(results), _parts(notes)) if part)

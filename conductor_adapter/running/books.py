@@ -28,6 +28,7 @@ class Books:
         re_executed: tasks that started and were not the first attempt of their server.
         lost_lease: times that a task's lease was lost: its server may have given it to somebody else.
         updated: results that the server took.
+        repeated: results that were sent once more, because a heartbeat in flight beside them could have undone them.
         waiting: results that wait for the server, or are being sent.
         outboxed: results that were put into the outbox, because they could not be delivered at once.
         dead: results that the server refused for good.
@@ -48,6 +49,7 @@ class Books:
     re_executed: int = 0
     lost_lease: int = 0
     updated: int = 0
+    repeated: int = 0
     waiting: int = 0
     outboxed: int = 0
     dead: int = 0
@@ -66,7 +68,9 @@ class Books:
         return Books(**{name: mine[name] + theirs[name] for name in mine})
 
 
-def books_of(tallies: Iterable[Tally], results: DestinationView, *, re_executed: int, lost_lease: int) -> Books:
+def books_of(
+    tallies: Iterable[Tally], results: DestinationView, *, re_executed: int, lost_lease: int, repeated: int
+) -> Books:
     """The books of one server: its ``tallies`` in every poller, and what became of the results."""
     found = Books(
         updated=results.delivered,
@@ -76,6 +80,7 @@ def books_of(tallies: Iterable[Tally], results: DestinationView, *, re_executed:
         inherited=results.inherited,
         passed=results.passed,
         re_executed=re_executed,
+        repeated=repeated,
         lost_lease=lost_lease,
     )
     for tally in tallies:

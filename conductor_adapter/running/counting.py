@@ -1,4 +1,4 @@
-"""Counting what only events and tasks tell: leases that were lost, and attempts that were not the first."""
+"""Counting what only events and tasks tell: lost leases, attempts that were not the first, results sent once more."""
 
 import threading
 from collections import Counter
@@ -15,6 +15,7 @@ class Counting:
         self._lock = threading.Lock()
         self._lost: Counter[str] = Counter()
         self._again: Counter[str] = Counter()
+        self._repeated: Counter[str] = Counter()
 
     def starts(self, server: str, task: Task) -> None:
         """Count a task that starts, if it is not its server's first attempt."""
@@ -26,6 +27,16 @@ class Counting:
         """Count a lease that is lost."""
         with self._lock:
             self._lost[server] += 1
+
+    def repeats(self, server: str) -> None:
+        """Count a result that is sent once more."""
+        with self._lock:
+            self._repeated[server] += 1
+
+    def repeated(self, server: str) -> int:
+        """Results for ``server`` that were sent once more."""
+        with self._lock:
+            return self._repeated[server]
 
     def re_executed(self, server: str) -> int:
         """Tasks of ``server`` that started and were not its first attempt."""

@@ -65,7 +65,8 @@ class Reporting:
 
     def _books(self, name: str, views: list[SourceView], results: DestinationView) -> Books:
         again, lost = self._counting.re_executed(name), self._counting.lost_lease(name)
-        return books_of(views, results, re_executed=again, lost_lease=lost)
+        repeated = self._counting.repeated(name)
+        return books_of(views, results, re_executed=again, lost_lease=lost, repeated=repeated)
 
     def _view(self, name: str, views: list[SourceView]) -> ServerView:
         return ServerView(

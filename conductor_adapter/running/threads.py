@@ -233,7 +233,7 @@ class WorkerRunner(Changing, Reporting):
             result, error = self._attempt(spec, item)
             result = self._payloads[item.source].put_away(result)
             if result.is_final:  # a heartbeat that is handled beside it could undo it
-                again = partial(self._relay.hand_over, item.source, item.value.task_id, result)
+                again = partial(self._repeat, item.source, item.value.task_id, result)
                 item.end_lease(self.config.relay.inline_timeout, again)
             self._relay.deliver(item.source, item.value.task_id, result, chain=item, final=result.is_final)
         except BaseException as raised:
@@ -243,6 +243,10 @@ class WorkerRunner(Changing, Reporting):
             failed = TaskFailed(item.source, spec.task_type, item.value.task_id, result.status, result.reason, error)
             self._log.task_failed(failed)
             self._tell(failed)
+
+    def _repeat(self, server: str, task_id: str, result: TaskResult) -> None:
+        self._counting.repeats(server)
+        self._relay.hand_over(server, task_id, result)
 
     def _attempt(self, spec: WorkerSpec, item: Item[Task]) -> tuple[TaskResult, BaseException | None]:
         try:
