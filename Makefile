@@ -3,10 +3,13 @@ PYTHON ?= python3
 VENV ?= .venv
 # 0: no gate
 COV_MIN ?= 100
-# most tests wait for something: two processes halve the time, also on two cores; empty: one
-PARALLEL ?= -n 2
+# most tests wait for something: three processes are not too many for two cores; empty: one
+PARALLEL ?= -n 3
 # more arguments for pytest, e.g. ARGS="-k breaker -x"
 ARGS ?=
+
+# else each of the hundreds of commands that the tests start would compile all modules anew
+unexport PYTHONDONTWRITEBYTECODE
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
