@@ -54,7 +54,7 @@ coverage: $(INSTALLED)
 test-real: $(INSTALLED)
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || \
 	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends postgresql; }
-	$(BIN)/python -m pytest -m real tests/contract tests/real $(ARGS)
+	$(BIN)/python -m pytest -m real tests/contract tests/faults/real $(ARGS)
 
 # Faults as long as they are in life, and all random worlds, schedules and kills, of which `make test` has a part.
 test-long: export SCHEDULES ?= 10000
@@ -65,11 +65,11 @@ test-long: $(INSTALLED)
 
 # What the poller's rules achieve in virtual time, as a table with its targets; ARGS="--seed N" replays a random world.
 scenarios: $(INSTALLED)
-	$(BIN)/python tests/poller_figures.py $(ARGS)
+	$(BIN)/python tests/worlds/poller_figures.py $(ARGS)
 
 # Delivery in virtual time through 10,000 random schedules of faults; ARGS="--seed N" runs one, ARGS="--number N" more.
 schedules: $(INSTALLED)
-	$(BIN)/python tests/delivery_schedules.py $(ARGS)
+	$(BIN)/python tests/worlds/delivery_figures.py $(ARGS)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 from postgres import PostgresServer
+from repository import ROOT, strange
 from servers import RealServer, RealServers
-from test_root import ROOT, strange
 
 from resilience import Poller
 

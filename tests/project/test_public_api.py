@@ -5,7 +5,7 @@ import re
 from types import ModuleType
 
 import pytest
-from test_docs import PAGES, blocks_of
+from repository import PAGES, blocks_of
 
 import conductor_adapter
 import conductor_adapter.dev_server

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
-from test_docs import ROOT, blocks_of
+from repository import ROOT, blocks_of
 
 PAGE = (ROOT / "docs" / "tutorial.md").read_text()
 CONSOLE = re.findall(r"^```console\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)

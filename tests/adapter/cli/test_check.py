@@ -14,8 +14,8 @@ import attrs
 import certifi
 import pytest
 import trustme
+from commands import COMMAND, GUARD, URL, command, refused
 from http_peers import Peer
-from test_cli_run import COMMAND, GUARD, URL, command, refused
 
 from conductor_adapter import Credentials, DevServer, ServerSettings
 from conductor_adapter.cli import check as check_module

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from mutation.__main__ import ACCEPTED, PLAN, fits, judged, main, told
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("module", PLAN)

@@ -15,7 +15,7 @@ HEADER = "| scenario | plain reading | rules (target) | ours | ideal |\n|---|---
 
 def main(arguments: list[str] | None = None) -> int:
     """Print the table, or what one or many random worlds come to; 1 if something is not as it must be."""
-    parser = argparse.ArgumentParser(prog="python tests/poller_figures.py", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python tests/worlds/poller_figures.py", description=__doc__)
     parser.add_argument("--seed", type=int, metavar="N", help="replay random world N, under the watch and the referee")
     parser.add_argument("--worlds", type=int, metavar="N", help="run so many random worlds")
     options = parser.parse_args(arguments)

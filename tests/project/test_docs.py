@@ -1,26 +1,13 @@
 """The documentation's examples are executed: every fenced Python block whose first line is ``# runnable``."""
 
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from repository import PAGES, ROOT, blocks_of
 
-ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-BLOCK = re.compile(r"^```(?:\{code-block\} )?python\n(?P<code>.*?)^```", re.DOTALL | re.MULTILINE)
-MARK = "# runnable"
 TIMEOUT = 60.0  # seconds; a hang guard
-
-
-def blocks_of(text: str) -> list[tuple[int, str]]:
-    """Line and code of every runnable block."""
-    return [
-        (text.count("\n", 0, block.start("code")) + 1, block["code"])
-        for block in BLOCK.finditer(text)
-        if block["code"].startswith(MARK)
-    ]
 
 
 EXAMPLES = [

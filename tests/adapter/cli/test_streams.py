@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from test_cli_run import COMMAND, GUARD, WORKER
+from commands import COMMAND, GUARD, WORKER
 
 from conductor_adapter import DevServer
 from conductor_adapter.cli import app, streams

@@ -9,7 +9,7 @@ from simulation.delivery.shrink import shrink
 
 def main(arguments: list[str] | None = None) -> int:
     """Print what came of one schedule or of many; 1 if something is not as it must be."""
-    parser = argparse.ArgumentParser(prog="python tests/delivery_schedules.py", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python tests/worlds/delivery_figures.py", description=__doc__)
     parser.add_argument("--seed", type=int, metavar="N", help="run schedule N")
     parser.add_argument("--schedule", metavar="JSON", help="run this schedule, as it was printed")
     parser.add_argument("--number", type=int, default=10_000, metavar="N", help="run so many (10000)")
@@ -52,7 +52,7 @@ def report(schedule: Schedule) -> int:
     """Print the smallest schedule that fails in the same way."""
     small = shrink(schedule, lambda candidate: play(candidate).found)
     tell(f"the smallest that fails so: {play(small).found}")
-    tell(f"  python tests/delivery_schedules.py --schedule '{small.to_text()}'")
+    tell(f"  python tests/worlds/delivery_figures.py --schedule '{small.to_text()}'")
     return 1
 
 

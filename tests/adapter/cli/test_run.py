@@ -1,7 +1,6 @@
 """The command line as a user has it: the installed console command in processes of its own."""
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -12,37 +11,13 @@ from pathlib import Path
 
 import attrs
 import pytest
+from commands import COMMAND, GUARD, URL, WORKER, command, refused
 
 from conductor_adapter import Books, Credentials, DevServer, StopReport
 from conductor_adapter.cli.limits import descriptor_hint
 from conductor_adapter.cli.printing import Printer
 from conductor_adapter.cli.run import Ended, RunOptions, first_look, say_end
 from resilience import DeadLettered
-
-COMMAND = Path(sys.executable).with_name("conductor-adapter")
-GUARD = 60.0  # seconds until a wrong test fails instead of hanging
-URL = "http://127.0.0.1:9/api"  # nobody is there, and nobody needs to be
-WORKER = """
-from conductor_adapter import worker
-
-@worker("greet", threads=2)
-def greet(name: str = "you") -> str:
-    return f"hello {name}"
-"""
-
-
-def command(*arguments: object, folder: Path | None = None, **environ: str) -> "subprocess.CompletedProcess[str]":
-    """Run the command to its end, without any Conductor variable of this process's environment."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("CONDUCTOR_")}
-    return subprocess.run(  # noqa: S603 - our own command
-        [COMMAND, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=GUARD,
-        check=False,
-        cwd=folder,
-        env={**clean, "COLUMNS": "200", **environ},
-    )
 
 
 @pytest.fixture
@@ -58,15 +33,6 @@ def pair() -> Iterator[tuple[DevServer, DevServer]]:
     """Two embedded servers."""
     with DevServer(name="eu") as eu, DevServer(name="us") as us:
         yield eu, us
-
-
-def refused(done: "subprocess.CompletedProcess[str]") -> str:
-    """The one line on standard error, after checking that it is all there is."""
-    assert done.returncode == 2, done
-    assert done.stdout == ""
-    assert done.stderr.count("\n") == 1, done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stderr
 
 
 def test_run_works_on_all_servers_and_ends_after_its_duration(pair: tuple[DevServer, DevServer], target: Path) -> None:

@@ -1,4 +1,4 @@
-"""CircuitBreaker, rule by rule; tests/test_breaker_model.py has the same rules in any order."""
+"""CircuitBreaker, rule by rule; tests/resilience/test_breaker_model.py has the same rules in any order."""
 
 import asyncio
 import concurrent.futures

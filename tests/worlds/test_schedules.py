@@ -3,7 +3,7 @@
 The real runner, its threads and what it keeps run in virtual time while servers hang, die, forget, answer late, twice
 or not at all, clocks jump, and the worker's process is killed between any two steps and started again. They find broken
 promises, not lines without a test: coverage is not measured while they run.
-``python tests/delivery_schedules.py --seed N`` replays schedule N and makes it small.
+``python tests/worlds/delivery_figures.py --seed N`` replays schedule N and makes it small.
 """
 
 import os
@@ -43,7 +43,7 @@ def found(schedule: Schedule) -> str:
 def fails(schedule: Schedule) -> str:
     """What to say of a schedule that fails: the smallest one that does."""
     small = shrink(schedule, found)
-    return f"{found(small)}\n  python tests/delivery_schedules.py --schedule '{small.to_text()}'"
+    return f"{found(small)}\n  python tests/worlds/delivery_figures.py --schedule '{small.to_text()}'"
 
 
 @pytest.mark.parametrize("seeds", CHUNKS, ids=name_of)

@@ -1,37 +1,11 @@
 """The repository's root: what belongs there, and nothing that a test or a trial left."""
 
 import subprocess
-from fnmatch import fnmatch
-from pathlib import Path
 
 import pytest
+from repository import ROOT, strange
 
 from conductor_adapter import RunnerConfig
-
-ROOT = Path(__file__).parent.parent
-BELONGS = {
-    ".ci",
-    ".git",
-    ".github",
-    ".gitignore",
-    "CHANGELOG.md",
-    "CONTRIBUTING.md",
-    "LICENSE",
-    "Makefile",
-    "README.md",
-    "conductor_adapter",
-    "docs",
-    "pyproject.toml",
-    "resilience",
-    "tests",
-}
-IGNORE_FILE = ROOT / ".gitignore"  # not there where only the tests were copied to
-IGNORED = [line.rstrip("/") for line in (IGNORE_FILE.read_text().split() if IGNORE_FILE.exists() else ())]
-
-
-def strange(names: set[str]) -> set[str]:
-    """Those that do not belong into the root and are not ignored either."""
-    return {name for name in names - BELONGS if not any(fnmatch(name, pattern) for pattern in IGNORED)}
 
 
 def tracked() -> set[str]:

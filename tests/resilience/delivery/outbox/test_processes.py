@@ -16,7 +16,7 @@ from resilience import Outbox, Row
 GUARD = 60.0
 CLAIM_FOR = 3.0  # seconds; shorter ones could run out on a busy machine
 EU = {"eu": "http://eu"}
-PROGRAM = Path(__file__).with_name("outbox_worker.py")
+PROGRAM = Path(__file__).parents[3] / "support" / "outbox_worker.py"
 
 
 class Worker:

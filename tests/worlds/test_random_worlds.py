@@ -2,7 +2,7 @@
 
 Each runs under a watch that fails when a promise is broken in any step; some run under the referee, who knows every
 rule. They find broken promises, not lines without a test: coverage is not measured while they run.
-``python tests/poller_figures.py --seed N`` replays world N.
+``python tests/worlds/poller_figures.py --seed N`` replays world N.
 """
 
 import os
@@ -31,7 +31,7 @@ def name_of(seeds: range) -> str:
 
 def check(came: Outcome) -> None:
     """Nothing was broken, and nothing went back again and again."""
-    replay = f"world {came.seed} (python tests/poller_figures.py --seed {came.seed})"
+    replay = f"world {came.seed} (python tests/worlds/poller_figures.py --seed {came.seed})"
     assert not came.broken, f"{replay}: {came.broken}"
     assert came.returns <= 2, f"{replay}: one task was given back {came.returns} times"
 

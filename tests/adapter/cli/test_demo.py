@@ -12,10 +12,10 @@ from pathlib import Path
 
 import attrs
 import pytest
+from commands import COMMAND, GUARD, URL, command, refused
 from hearing import Heard
 from hypothesis import given
 from hypothesis import strategies as st
-from test_cli_run import COMMAND, GUARD, URL, command, refused
 
 from conductor_adapter import DevServer, WorkerSpec, execute
 from conductor_adapter.cli.demo.counting import Counts

@@ -150,7 +150,7 @@ class WorkerProcess:
         (folder / "program.py").write_text(textwrap.dedent(PROGRAM))
         urls = [f"{server.name}={server.url}" for server in case.servers]
         self._names = [server.name for server in case.servers]
-        arguments = [str(Path(__file__).parent), task_type, str(self.log), transport, *urls]
+        arguments = [str(Path(__file__).parents[1] / "support"), task_type, str(self.log), transport, *urls]
         self.process = subprocess.Popen(  # noqa: S603 - ours
             [sys.executable, str(folder / "program.py"), *arguments],
             stdout=subprocess.PIPE,

@@ -12,7 +12,7 @@ from conductor_adapter import RunnerConfig
 from conductor_adapter.cli.app import app
 from resilience import BreakerConfig, PollConfig, RelayConfig
 
-REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
+REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 TOP = typer.main.get_command(app).commands  # type: ignore[attr-defined] # a group
 COMMANDS = {
     " ".join(filter(None, (name, part))): command

@@ -8,9 +8,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from commands import COMMAND, command
+from commands import refused as refusal_of
 from fault_kit import until
-from test_cli_run import COMMAND, command
-from test_cli_run import refused as refusal_of
 
 from conductor_adapter import DevServer, TaskResult, TaskStatus
 from conductor_adapter.cli import outbox as outbox_module

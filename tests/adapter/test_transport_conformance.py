@@ -913,7 +913,7 @@ def test_a_name_that_is_found_slowly_is_found(apart, name):
     """A slow name server costs time, nothing else."""
     program = f"""
         {textwrap.indent(textwrap.dedent(NAMESPACE), " " * 8)}
-        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        sys.path.insert(0, {str(Path(__file__).parents[1] / "support")!r})
         from http_peers import Peer
         replace("/etc/resolv.conf", "nameserver 127.0.0.1")
         threading.Thread(target=name_server, args=(0.1,), daemon=True).start()
@@ -929,7 +929,7 @@ def test_a_server_whose_name_moves_is_followed(apart, name, old):
     """After an error at once, else when the connection has lived for long enough; no cache of names keeps it."""
     program = f"""
         {textwrap.indent(textwrap.dedent(NAMESPACE), " " * 8)}
-        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        sys.path.insert(0, {str(Path(__file__).parents[1] / "support")!r})
         from conductor_adapter.settings import ServerSettings
         from conductor_adapter.transports import base, choose
         from conductor_adapter.wire import HttpCall, TransportError
@@ -983,7 +983,7 @@ def test_only_the_chosen_certificates_are_trusted(apart, name, authority, bundle
     program = f"""
         {textwrap.indent(textwrap.dedent(NAMESPACE), " " * 8)}
         import ssl
-        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        sys.path.insert(0, {str(Path(__file__).parents[1] / "support")!r})
         from http_peers import Peer
         replace({machine!r}, open({bundle!r}).read())
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
