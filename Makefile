@@ -45,6 +45,7 @@ test: $(INSTALLED)
 	$(BIN)/python -m pytest $(PARALLEL) --dist loadfile $(ARGS)
 
 # The same under coverage, without what only repeats lines in another order.
+coverage: export PART ?= 1
 coverage: $(INSTALLED)
 	$(BIN)/python -m pytest $(PARALLEL) --dist loadfile -m "not real and not long and not no_cover" \
 	  --cov --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=$(COV_MIN) $(ARGS)
@@ -60,6 +61,7 @@ test-real: $(INSTALLED)
 test-long: export SCHEDULES ?= 10000
 test-long: export WORLDS ?= 1849
 test-long: export CRASHES ?= 200
+test-long: export PART ?= 1
 test-long: $(INSTALLED)
 	$(BIN)/python -m pytest $(PARALLEL) --dist load -m "long or many" $(ARGS)
 

@@ -9,6 +9,7 @@ import pytest
 from divisions import divisions, shares, weighted
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from sizes import part
 
 from resilience.allocation import CapacityAllocator, _urgency
 
@@ -31,14 +32,14 @@ def long_run(division, rounds: int = 300) -> Fraction:
     return worst
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=part(100))
 @given(divisions())
 def test_constant_rounds_stay_within_one_unit(division):
     """After every round everyone is less than one unit from its exact share, and each round is exact by itself."""
     assert long_run(division) < 1
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=part(100))
 @given(st.lists(st.integers(1, 24), min_size=3, max_size=12), st.integers(1, 30), st.data())
 def test_constant_rounds_stay_within_one_unit_when_caps_are_tight(weights, capacity, data):
     """Caps of just the share rounded up leave no room for catching up, and still nobody drifts by a unit."""
@@ -91,14 +92,14 @@ def pd2(part, total, index):
 rates = st.integers(2, 12).flatmap(lambda total: st.tuples(st.integers(1, total - 1), st.just(total)))
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=part(400))
 @given(rates, rates, st.integers(0, 24), st.booleans())
 def test_units_that_are_left_over_go_out_in_the_order_of_pd2(first, second, slot, ahead):
     """Earliest deadline, then those with a b-bit, then the latest group deadline (Anderson and Srinivasan 2004)."""
     scale, found, wanted = math.lcm(first[1], second[1]), [], []
-    for part, total in (first, second):
-        index, rate = part * slot // total + 1 + ahead, part * (scale // total)
-        deadline, has_b, group = pd2(part, total, index)
+    for share, total in (first, second):
+        index, rate = share * slot // total + 1 + ahead, share * (scale // total)
+        deadline, has_b, group = pd2(share, total, index)
         assume(deadline > slot + 1)  # who is at its last slot is owed a whole unit, and is served anyway
         credit = rate * (slot + 1) - (index - 1) * scale
         assume(credit > 0)
@@ -136,7 +137,7 @@ def test_who_is_owed_most_comes_first_among_those_owed_a_whole_unit():
     assert allocator.allocate(1, {"c": 0, "d": 0}) == {"a": 0, "b": 1, "c": 0, "d": 0}
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=part(100))
 @given(weighted, st.data())
 def test_changing_rounds_stay_close(weights, data):
     """With capacity and caps that change every round all is exact, and credits stay within the stated two units."""

@@ -6,6 +6,7 @@ from divisions import QUANTUM, names
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from sizes import part
 
 from resilience.allocation import CapacityAllocator
 
@@ -120,5 +121,5 @@ class Piecewise(RuleBasedStateMachine):
             assert abs(self.credits[name] - self.par(name, self.present)) < self.bound
 
 
-Piecewise.TestCase.settings = settings(deadline=None, max_examples=60, stateful_step_count=40)
+Piecewise.TestCase.settings = settings(deadline=None, max_examples=part(60), stateful_step_count=40)
 TestPiecewise = Piecewise.TestCase

@@ -6,6 +6,7 @@ import pytest
 from divisions import QUANTUM, names
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sizes import part
 
 from resilience.allocation import CapacityAllocator
 
@@ -24,7 +25,7 @@ def test_first_and_charge_divide_one_two_five():
     assert allocator.credit("a") == allocator.credit("b") == allocator.credit("c") == 0
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=part(100))
 @given(st.dictionaries(names, st.integers(1, 12) | st.sampled_from([100, 10**9]), min_size=1, max_size=8))
 def test_every_prefix_of_constant_unit_by_unit_division_is_within_one_unit(weights):
     """Whatever the weights, also a heavy one beside many light ones, nobody is ever a unit off."""

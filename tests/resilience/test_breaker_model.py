@@ -7,6 +7,7 @@ import attrs
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
+from sizes import part
 
 from resilience.breaker import BreakerConfig, BreakerState, CircuitBreaker, Permit
 from resilience.errors import BreakerOpenError, Throttled
@@ -303,5 +304,5 @@ class BreakerMachine(RuleBasedStateMachine):
         assert [(e.before.value, e.after.value) for e in self.events] == self.expected_events
 
 
-BreakerMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+BreakerMachine.TestCase.settings = settings(max_examples=part(200), stateful_step_count=40, deadline=None)
 TestBreakerModel = BreakerMachine.TestCase

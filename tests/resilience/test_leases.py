@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from sizes import part
 
 from resilience.leases import LONGEST_CALL, LONGEST_TRY, MAX_CALLS, MAX_UNANSWERED, SLACK, Extension, Lease, Leases
 
@@ -519,4 +520,4 @@ class Machine(RuleBasedStateMachine):
 
 
 TestMachine = Machine.TestCase
-TestMachine.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestMachine.settings = settings(max_examples=part(100), stateful_step_count=40, deadline=None)

@@ -34,6 +34,7 @@ def test_scenario_of_chains_reaches_its_target(name: str) -> None:
     assert row.reached, row
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("chains")
 @pytest.mark.parametrize("name", MADE)
 def test_scenario_reaches_its_target_with_chains(name: str) -> None:

@@ -62,6 +62,7 @@ def test_demo_loses_nothing_and_accounts_for_every_task() -> None:
     )
 
 
+@pytest.mark.slow
 def test_demo_works_without_curl(tmp_path: Path) -> None:
     """Neither curl nor anything else that is optional is needed beside the extras of the demo."""
     program = tmp_path / "plain.py"
@@ -76,6 +77,7 @@ def test_demo_works_without_curl(tmp_path: Path) -> None:
     assert "no task was lost" in done.stdout
 
 
+@pytest.mark.slow
 def test_demo_draws_a_live_table_on_a_terminal() -> None:
     """On a terminal the servers stand in a table with their breakers, and the end is readable below it."""
     leader, follower = pty.openpty()
@@ -89,6 +91,7 @@ def test_demo_draws_a_live_table_on_a_terminal() -> None:
     assert "no task was lost" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "after"),
     [
@@ -118,6 +121,7 @@ def test_interrupted_demo_leaves_no_server_behind(number: signal.Signals, after:
     _wait_until_gone(servers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", ["us hangs", "ap is killed"])
 def test_killed_demo_leaves_no_server_behind(after: str) -> None:
     """A server that is stopped when the demo is killed goes on, finds itself alone, and ends."""
@@ -132,6 +136,7 @@ def test_killed_demo_leaves_no_server_behind(after: str) -> None:
     _wait_until_gone(servers)
 
 
+@pytest.mark.slow
 def test_demo_works_on_real_servers_and_breaks_nothing_there() -> None:
     """With --real the given servers get work of their own, at the start and then steadily, and no fault."""
     with DevServer() as one, DevServer() as two:

@@ -213,6 +213,7 @@ def test_list_of_an_empty_outbox_says_so(tmp_path):
     assert command("outbox", "list", "--outbox", tmp_path / "o.db").stdout == f"{tmp_path / 'o.db'}: empty\n"
 
 
+@pytest.mark.slow
 def test_d2_a_killed_worker_sends_its_results_at_the_next_start(tmp_path):
     """Results wait as their server refuses updates; kill -9; the next worker delivers them and runs nothing again."""
     (tmp_path / "workers.py").write_text(WORKER)

@@ -7,6 +7,7 @@ import pytest
 from dev_server_calls import TimedApi
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sizes import part
 
 from conductor_adapter.dev_server.definitions import Plan, TaskDef
 from conductor_adapter.dev_server.expressions import fill
@@ -259,7 +260,7 @@ class Life:
             assert live == {"waiting": ["SCHEDULED"], "out": ["IN_PROGRESS"]}.get(known.state, [])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=part(60), deadline=None)
 @given(steps=st.lists(operations, max_size=25))
 def test_a_whole_life_of_tasks_matches_a_model(steps, tmp_path_factory):
     """Polls, reports, time-outs, retries and reopening the file: the API and a small model always agree."""

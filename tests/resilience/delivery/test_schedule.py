@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from sizes import part
 
 from resilience.delivery.config import RelayConfig
 from resilience.delivery.health import Health
@@ -1151,5 +1152,5 @@ class DeliveryMachine(RuleBasedStateMachine):
             assert in_lane.idle
 
 
-DeliveryMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+DeliveryMachine.TestCase.settings = settings(max_examples=part(150), stateful_step_count=40, deadline=None)
 TestDeliveries = DeliveryMachine.TestCase

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from sizes import part
 
 from resilience.fan_out.rounds import Call, Places, Round, check_timeout
 from resilience.outcomes import Cancelled, Rejected, TimedOut, Value
@@ -211,7 +212,7 @@ class RoundMachine(RuleBasedStateMachine):
 
 
 TestRound = RoundMachine.TestCase
-TestRound.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestRound.settings = settings(max_examples=part(60), stateful_step_count=40, deadline=None)
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=300))

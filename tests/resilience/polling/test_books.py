@@ -14,6 +14,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from sizes import part
 
 from resilience.polling import PollConfig, PollPlanner, PollRequest, Source, Tally
 from resilience.polling.holding import Held
@@ -366,7 +367,7 @@ class BooksLife(RuleBasedStateMachine):
 
 
 TestBooksLife: Callable[..., Any] = BooksLife.TestCase
-TestBooksLife.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)  # type: ignore[attr-defined]
+TestBooksLife.settings = settings(max_examples=part(150), stateful_step_count=40, deadline=None)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("place", ["finished", "given_back", "giving_back", "kept", "dropped", "held", "executing"])

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from referee import Referee
 from simulation import NEVER, Simulated, Simulation
+from sizes import part
 
 from resilience.polling import Explanation, PollConfig, PollRequest, Source, Why
 from resilience.registry import BreakerRegistry
@@ -306,7 +307,7 @@ class PollerLife(RuleBasedStateMachine):
 
 
 TestPollerLife: Callable[..., Any] = PollerLife.TestCase
-TestPollerLife.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)  # type: ignore[attr-defined]
+TestPollerLife.settings = settings(max_examples=part(150), stateful_step_count=40, deadline=None)  # type: ignore[attr-defined]
 
 
 @st.composite
@@ -344,7 +345,7 @@ def worlds(draw: st.DrawFn) -> Simulation:
     return world
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=part(30), deadline=None)
 @given(world=worlds())
 def test_random_worlds_keep_every_rule(world: Simulation) -> None:
     """Time runs, faults come and go, items wait, go back and come again: the referee finds nothing wrong."""
@@ -354,7 +355,7 @@ def test_random_worlds_keep_every_rule(world: Simulation) -> None:
     event(f"somebody waited for {round(world.planner.worst_wait, 1)} of its bound")
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=part(12), deadline=None)
 @given(
     weights=st.lists(st.integers(1, 9), min_size=2, max_size=5),
     capacity=st.integers(1, 4),

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sizes import part
 
 from resilience.errors import AnswerTooLarge
 from resilience.events import ItemsArrived, ItemsArrivedLate, PollFailed, PollOverdue, PollTimedOut, SurplusArrived
@@ -341,7 +342,7 @@ def test_p3_slow_source_uses_what_capped_prompt_ones_leave() -> None:
 # -- P4: shares ------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=part(150), deadline=None)
 @given(
     weights=st.lists(st.integers(1, 9), min_size=1, max_size=6),
     caps=st.lists(st.none() | st.integers(1, 5), min_size=6, max_size=6),
@@ -972,7 +973,7 @@ def test_p9_nothing_to_do_is_no_time() -> None:
 # -- P11: nobody starves ---------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=part(60), deadline=None)
 @given(weights=st.lists(st.integers(1, 12), min_size=2, max_size=6))
 def test_p11_wait_is_bounded_at_capacity_one(weights: list[int]) -> None:
     """At most ceil(sum of weights / weight) starts of others, and one more for each that is due at the same moment."""

@@ -7,6 +7,7 @@ import attrs
 import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from sizes import part
 
 from resilience import Outbox, Row
 
@@ -250,5 +251,5 @@ class OutboxMachine(RuleBasedStateMachine):
             assert len(self.results) == sum(stock.waiting + stock.dead for stock in process.outbox.stock())
 
 
-OutboxMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+OutboxMachine.TestCase.settings = settings(max_examples=part(100), stateful_step_count=50, deadline=None)
 TestOutbox = OutboxMachine.TestCase
