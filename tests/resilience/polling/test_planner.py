@@ -695,6 +695,20 @@ def test_p11_due_probes_go_out_when_a_task_ends_though_more_run_than_may() -> No
     assert desk.plan() == {}
 
 
+def test_p7_what_did_not_start_after_all_goes_back_if_its_source_was_removed_meanwhile() -> None:
+    """Whoever was to start it was interrupted, and there is no source any more that it could wait for."""
+    desk = Desk("a")
+    desk.answer(desk.plan()["a"], 1)
+    started = desk.planner.start(1)
+    desk.planner.remove("a")
+
+    desk.planner.put_back(started, [], [], desk.now)
+
+    assert [(held.track.name, held.value) for held in desk.planner.overheld(desk.now)] == [("a", started[0].value)]
+    assert (desk.planner.executing, desk.planner.held) == (0, 0)
+    assert desk.planner.total().balanced
+
+
 def test_p7_removed_source_is_forgotten_when_its_last_poll_is_back() -> None:
     """Its polls are waited for until they are overdue, and what they bring or say is no news."""
     desk = Desk("a", "b")
