@@ -45,7 +45,6 @@ test: $(INSTALLED)
 	$(BIN)/python -m pytest $(PARALLEL) --dist loadfile $(ARGS)
 
 # The same under coverage, without what only repeats lines in another order.
-coverage: export PART ?= 1
 coverage: $(INSTALLED)
 	$(BIN)/python -m pytest $(PARALLEL) --dist loadfile -m "not real and not long and not no_cover" \
 	  --cov --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=$(COV_MIN) $(ARGS)

@@ -11,10 +11,22 @@ import pytest
 from postgres import PostgresServer
 from repository import ROOT, strange
 from servers import RealServer, RealServers
+from sizes import part
 
 from resilience import Poller
 
 _homes = itertools.count()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes a part of its examples here takes them all in `make test-long`."""
+    for item in items:
+        function = getattr(item, "obj", None)
+        if getattr(getattr(item, "module", None), "part", None) is part and (
+            item.name == "runTest" or getattr(function, "is_hypothesis_test", False)
+        ):
+            item.add_marker("many")
 
 
 def pytest_configure() -> None:

@@ -1,4 +1,4 @@
-"""How much of what is random runs: a part in `make test`, all of it under `make coverage` and `make test-long`."""
+"""How much of what is random runs: a part in `make test`, all of it in `make test-long`."""
 
 import os
 
