@@ -1,28 +1,360 @@
-"""Many calls, one deadline, on threads: what cannot be stopped is left running, and nobody waits for it."""
+"""Many calls, one deadline, on threads: what cannot be stopped is left running, and nobody waits for it.
 
+``calls`` decides. One lock per executor and process guards all accounts; no call, callback, breaker or clock is used
+under it. Whatever has threads or locks is made per process: after a fork a child starts with none.
+"""
+
+import asyncio
+import concurrent.futures
+import contextvars
+import inspect
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from os import getpid
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import Any, TypeVar, final
+from typing import Any, Self, TypeVar, final
 
-from resilience._checks import check_whole
-from resilience.fan_out.calls import Batch, SessionCall, check_calls
-from resilience.fan_out.rounds import Places, check_timeout
-from resilience.fan_out.session import Session
-from resilience.fan_out.workers import Crew
-from resilience.outcomes import Outcome, TimedOut
+import attrs
+
+from resilience._checks import DATA, check_whole
+from resilience.fan_out.calls import AbandonedCalls, Call, CallBook, Sink, Told, check_calls, check_timeout
+from resilience.fan_out.pool import KeyedThreads, PoolThread
+from resilience.outcomes import Cancelled, Failed, Outcome, Rejected, TimedOut, Value
 from resilience.registry import BreakerRegistry
 
-__all__ = ["FanOutExecutor"]
+__all__ = ["FanOutExecutor", "Session"]
 
+Orders = list[tuple["SessionCall", PoolThread]]
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 
-# Seconds for which calls that used to be brief may wait for each other: the interpreter's own switch interval, and
-# longer than a tick of the system, since a finer timer would cost as much as the hand-offs that are saved.
-_BRIEF_AT_MOST = 0.005
+
+@attrs.define(eq=False)
+class SessionCall(Call):
+    """A call as the job of a thread.
+
+    Attributes:
+        session: whose it is.
+        ours: ``on_outcome`` is, and so returns at once and does not raise.
+        here: the thread that submits it runs it.
+        thread: that which runs it; None until then, or if it runs here.
+    """
+
+    session: "Session | None" = None
+    ours: bool = False
+    here: bool = False
+    thread: PoolThread | None = attrs.field(default=None, init=False)
+
+    def perform(self, thread: PoolThread | None) -> bool:
+        """Run in ``thread``, or in this one if None; what was told of, or taken back, is not run any more."""
+        session: Session = self.session  # type: ignore[assignment] # it was submitted to one
+        if not self.claim():
+            return thread is not None and session.park(thread)
+        told = self.outcome is not None
+        self.thread, self.begun = thread, not told
+        return session.settle(self, Cancelled() if told else _attempt(self.context, self.call, session.clock), thread)
+
+
+@final
+class Session:
+    """The fan-out without the barrier: outcomes as they come. Made by `FanOutExecutor.session`.
+
+    Every submitted call is told of exactly once, by its ``on_outcome`` or by `next`. Deadlines are noticed by whoever
+    is in `next` or calls `expire`: no thread watches them. A context manager that closes it. Thread-safe.
+    """
+
+    def __init__(
+        self,
+        enlist: Callable[[], "_Enlisted"],
+        clock: Callable[[], float],
+        breakers: BreakerRegistry | None,
+        on_late: Sink | None,
+    ) -> None:
+        self.clock = clock
+        self._enlist = enlist
+        self._breakers = breakers
+        self._on_late = on_late
+        self._closed = False
+        self._start_afresh(enlist())
+
+    def submit(  # noqa: PLR0913 - options of one call, by keyword
+        self,
+        key: K,
+        call: Callable[[], T],
+        timeout: float,
+        *,
+        on_outcome: Callable[[K, Outcome[T]], None] | None = None,
+        on_late: Callable[[K, Outcome[T]], None] | None = None,
+        early: bool = False,
+        here: bool = False,
+    ) -> None:
+        """Start ``call`` on a thread of ``key``; several calls of one key may run at once, each on its own thread.
+
+        Args:
+            key: whose call it is; its breaker is the one named ``str(key)``.
+            call: runs in a copy of the caller's context variables; a function that does its work when it is called.
+            timeout: seconds until it counts as timed out; with 0 or less that is at once, and it never runs.
+            on_outcome: told ``(key, outcome)`` instead of `next`: in the worker's thread; a ``Rejected`` in this thread
+                before `submit` returns; a ``TimedOut`` in the thread that noticed. What it raises is logged.
+            on_late: told what comes after ``TimedOut`` or ``Cancelled`` was told, once, mostly in the worker's thread
+                (``Cancelled`` if the call never started); the session's ``on_late`` if not given. Nothing comes after
+                the ``TimedOut`` of a call that was given no time.
+            early: ask its breaker for an early probe (``CircuitBreaker.try_acquire``).
+            here: run it in this thread instead, for a call that bounds itself: `submit` returns when it has ended, and
+                its end is told at its deadline all the same, by whoever looks.
+
+        Raises:
+            ValueError: ``timeout`` bounds nothing (TypeError: is no number).
+            TypeError: ``call``, ``on_outcome`` or ``on_late`` is an ``async def``: nobody would await it.
+            RuntimeError: the session or its executor is closed.
+        """
+        check_timeout(timeout)
+        check_calls({key: call}, on_outcome=on_outcome, on_late=on_late)
+        made = SessionCall(
+            key,
+            call,
+            timeout,
+            self.clock() + timeout,
+            self._enqueue if on_outcome is None else on_outcome,
+            on_late or self._on_late,
+            early,
+            session=self,
+            ours=on_outcome is None,
+            here=here,
+        )
+        self.launch((made,))
+
+    def next(self, timeout: float) -> tuple[Any, Outcome[Any]] | None:
+        """Return the next ``(key, outcome)`` that no ``on_outcome`` takes, or None if ``timeout`` seconds bring none.
+
+        Args:
+            timeout: seconds to wait at most; 0 or less just looks. In a closed session nothing is waited for.
+        """
+        check_timeout(timeout)
+        told = self._next(self.clock() + timeout)
+        if self._sleepers:
+            self._told.put(None)  # this thread may have been the one that knew of the next deadline
+        return told
+
+    def expire(self) -> float | None:
+        """Tell of every call that is past its deadline now.
+
+        Returns:
+            The clock time of the next deadline, None if no call is pending.
+        """
+        threads = self._here()
+        now = self.clock()
+        with threads.lock:
+            expired = self._book.expire(now)
+            orders = self._lose(threads, expired)
+            upcoming = self._book.next_deadline()
+        if not expired:
+            return upcoming
+        self._tell_abandoned(threads, [(call, TimedOut(call.timeout)) for call in expired], orders)
+        with threads.lock:
+            return self._book.next_deadline()
+
+    @property
+    def pending(self) -> int:
+        """How many calls have no outcome yet."""
+        self._here()
+        return self._book.pending
+
+    def abandoned(self, key: Hashable) -> int:
+        """Return how many calls of ``key`` run on although their end was told, in all sessions of the executor."""
+        self._here()
+        return self._abandoned.count(key)
+
+    def close(self) -> None:
+        """Take no more calls, and tell ``Cancelled`` of what is pending; what it brings comes late. Waits for none."""
+        threads = self._here()
+        with threads.lock:
+            self._closed = True
+            cancelled = self._book.cancel()
+            orders = self._lose(threads, cancelled)
+            sleepers = self._sleepers
+        self._tell_abandoned(threads, [(call, Cancelled()) for call in cancelled], orders)
+        for _ in range(sleepers):
+            self._told.put(None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- for the executor and the threads ----------------------------------------------------------------------------
+
+    def launch(self, calls: Sequence[SessionCall]) -> None:
+        """Start ``calls``, or tell why they do not run."""
+        threads = self._here()
+        orders: Orders = []
+        try:
+            self._launch(threads, calls, orders)
+        except BaseException:
+            self.take_back(calls)
+            for call, thread in orders:  # it was ordered: it is to find that there is nothing to do, and be idle again
+                self._hand_over(threads, call, thread)
+            raise
+
+    def take_back(self, calls: Sequence[SessionCall]) -> None:
+        """See that those that have not begun never will, and tell of it; after an exception that came from outside.
+
+        One that this thread ran itself has come to nothing then, too.
+        """
+        threads = self._here()
+        for call in calls:
+            if isinstance(call.outcome, Rejected) or not (call.claim() or call.here):
+                continue
+            with threads.lock:
+                was_pending = self._book.withdraw(call)
+            if was_pending or call.outcome is None:
+                call.outcome = call.outcome or Cancelled()
+                call.tell(call.outcome)
+            elif isinstance(call.outcome, (TimedOut, Cancelled)):
+                call.tell_late(Cancelled())
+
+    def settle(self, call: SessionCall, outcome: Value[Any] | Failed | Cancelled, thread: PoolThread | None) -> bool:
+        """Tell of a call that has ended, and park the ``thread`` it was the job of; returns whether it was."""
+        threads = self._threads
+        if threads.pid != getpid():
+            return False  # the call forked, and this is the child: it is the parent's to tell
+        with threads.lock:
+            told = self._book.end(call, outcome)
+        if told is Told.IN_TIME and call.ours:
+            # Parked before anybody hears of it: whoever does and submits again finds this thread.
+            call.report(outcome)
+            parked = thread is not None and threads.park(thread)
+            call.on_outcome(call.key, outcome)
+            return parked
+        if told is Told.IN_TIME:
+            call.tell(outcome)
+        elif told is Told.LATE:
+            call.tell_late(outcome)
+        return thread is not None and threads.park(thread)
+
+    def park(self, thread: PoolThread) -> bool:
+        """Keep an idle thread; False if it must end."""
+        return self._threads.park(thread)
+
+    # -- private -----------------------------------------------------------------------------------------------------
+
+    def _here(self) -> KeyedThreads:
+        """This process's threads; after a fork the session starts afresh with new ones, whose lock nobody else holds."""
+        if self._threads.pid == getpid():
+            return self._threads
+        enlisted = self._enlist()
+        with enlisted.threads.lock:
+            if self._threads is not enlisted.threads:
+                self._start_afresh(enlisted)
+        return enlisted.threads
+
+    def _start_afresh(self, enlisted: "_Enlisted") -> None:
+        self._abandoned = enlisted.abandoned
+        self._book: CallBook[SessionCall] = CallBook(enlisted.abandoned, self._breakers)
+        self._told: SimpleQueue[tuple[Any, Outcome[Any]] | None] = SimpleQueue()  # None: look again
+        self._sleepers = 0
+        self._wake_at = 0.0  # of the sleeper that looked last
+        self._threads = enlisted.threads
+
+    def _enqueue(self, key: Hashable, outcome: Outcome[Any]) -> None:
+        self._told.put((key, outcome))
+
+    def _launch(self, threads: KeyedThreads, calls: Sequence[SessionCall], orders: Orders) -> None:
+        admitted = [call for call in calls if self._admit(call)]
+        with threads.lock:
+            closed = self._closed or threads.closed
+            for call in () if closed else admitted:
+                self._book.begin(call)
+                if not call.here:
+                    threads.assign(call, orders)  # type: ignore[arg-type] # all jobs are calls
+            nudge = self._sleepers and any(call.deadline < self._wake_at for call in admitted)
+        if closed:
+            for call in admitted:
+                call.claim()
+                call.report(Cancelled())
+            raise RuntimeError("this session or its executor is closed and takes no more calls: open another one")
+        if nudge:
+            self._told.put(None)
+        for order in orders:
+            self._hand_over(threads, *order)
+        for call in admitted:
+            if call.here:
+                call.perform(None)
+
+    def _admit(self, call: SessionCall) -> bool:
+        refusal = self._book.admit(call, self.clock())
+        if refusal is None:
+            return True
+        call.outcome = refusal
+        call.tell(refusal)
+        return False
+
+    def _hand_over(self, threads: KeyedThreads, call: SessionCall, thread: PoolThread) -> None:
+        """Give ``call`` to ``thread``; without one it is rejected, unless it was told of or taken back meanwhile."""
+        try:
+            threads.hand_over(call, thread)
+        except RuntimeError as error:
+            if not call.claim():
+                return
+            refusal = Rejected(f"no thread could be started for it: {error}")
+            session: Session = call.session  # type: ignore[assignment] # one that waited may be another's
+            with threads.lock:
+                told = session._book.end(call, refusal)
+            if told is Told.IN_TIME:
+                call.tell(refusal)
+
+    def _lose(self, threads: KeyedThreads, abandoned: Sequence[SessionCall]) -> Orders:
+        """The threads of ``abandoned`` calls are stuck: what others wait for is done by new ones."""
+        orders: Orders = []
+        for call in abandoned:
+            threads.lose(call.thread, orders)  # type: ignore[arg-type] # all jobs are calls
+        return orders
+
+    def _tell_abandoned(
+        self, threads: KeyedThreads, abandoned: Sequence[tuple[SessionCall, Outcome[Any]]], orders: Orders
+    ) -> None:
+        """Tell of ``abandoned`` calls, and then of what threads brought for them meanwhile: that is late."""
+        try:
+            for order in orders:
+                self._hand_over(threads, *order)
+            for call, outcome in abandoned:
+                call.tell(outcome)
+        finally:
+            with threads.lock:
+                late = self._book.were_told(call for call, _ in abandoned)
+            for call in late:
+                call.tell_late(call.late)  # type: ignore[arg-type] # it is among them because it has some
+
+    def _next(self, until: float) -> tuple[Any, Outcome[Any]] | None:
+        while True:
+            self.expire()
+            now = self.clock()
+            try:
+                told = self._sleep(now, until)
+            except Empty:
+                if self._closed or now >= until:
+                    return None
+            else:
+                if told is not None:
+                    return told
+
+    def _sleep(self, now: float, until: float) -> tuple[Any, Outcome[Any]] | None:
+        """Wait for something told, the next deadline, or ``until``; None if there is reason to look again."""
+        threads, told = self._threads, self._told
+        with threads.lock:
+            deadline = self._book.next_deadline()
+            self._wake_at = until if deadline is None else min(until, deadline)
+            wait = 0.0 if self._closed else max(0.0, self._wake_at - now)
+            self._sleepers += 1
+        try:
+            return told.get(timeout=wait)
+        finally:
+            with threads.lock:
+                self._sleepers -= 1
 
 
 @final
@@ -64,7 +396,7 @@ class FanOutExecutor:
         self._max_workers = max_workers
         self._clock = clock
         self._closed = False
-        self._crews = {getpid(): self._new_crew()}
+        self._enlisted = {getpid(): self._enlist_anew()}
 
     def run(
         self,
@@ -100,21 +432,17 @@ class FanOutExecutor:
         if timeout <= 0 and not self._closed:
             return dict.fromkeys(calls, TimedOut(timeout))
         deadline = self._clock() + timeout
-        latch = _Latch(len(calls))
+        latch, session = _Latch(len(calls)), self.session()
         started = [
-            SessionCall(key, timeout, deadline, call, latch.count, on_late, ours=True) for key, call in calls.items()
+            SessionCall(key, call, timeout, deadline, latch.count, on_late, session=session, ours=True)
+            for key, call in calls.items()
         ]
-        session = self.session()
-        shared = Batch(session)
         try:
-            session.launch(started, shared)
+            session.launch(started)
             while not latch.is_open and (left := deadline - self._clock()) > 0:
-                latch.wait(min(left, _BRIEF_AT_MOST) if shared.calls else left)
-                if left > _BRIEF_AT_MOST:
-                    session.rescue(shared)
+                latch.wait(left)
             if not latch.is_open:
                 session.expire()
-            session.rescue(shared)
         except BaseException:
             session.take_back(started)
             session.close()
@@ -131,14 +459,14 @@ class FanOutExecutor:
         check_calls({}, on_late=on_late)
         if self._closed:
             raise RuntimeError("this executor is closed: make another one")
-        return Session(self._crew, self._clock, self._breakers, on_late)
+        return Session(self._enlist, self._clock, self._breakers, on_late)
 
     def close(self) -> None:
         """Take no more calls and end idle threads; calls that run are left to their sessions. Waits for none."""
         self._closed = True
-        self._crew().close()
+        self._enlist().threads.close()
 
-    def __enter__(self) -> "FanOutExecutor":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -146,14 +474,22 @@ class FanOutExecutor:
     ) -> None:
         self.close()
 
-    def _crew(self) -> Crew:
+    def _enlist(self) -> "_Enlisted":
         """This process's. One-step setdefault, for any lock may have been held by another thread at the fork."""
         pid = getpid()
-        crew = self._crews.get(pid)
-        return crew or self._crews.setdefault(pid, self._new_crew())
+        return self._enlisted.get(pid) or self._enlisted.setdefault(pid, self._enlist_anew())
 
-    def _new_crew(self) -> Crew:
-        return Crew(Places(self._max_abandoned), closed=self._closed, max_workers=self._max_workers)
+    def _enlist_anew(self) -> "_Enlisted":
+        threads = KeyedThreads(closed=self._closed, most=self._max_workers)
+        return _Enlisted(threads, AbandonedCalls(self._max_abandoned))
+
+
+@attrs.frozen
+class _Enlisted:
+    """What an executor has in one process."""
+
+    threads: KeyedThreads
+    abandoned: AbandonedCalls
 
 
 class _Latch:
@@ -175,3 +511,29 @@ class _Latch:
             self._opened.get(timeout=seconds)
         except Empty:
             return
+
+
+def _attempt(
+    context: contextvars.Context, call: Callable[[], Any], clock: Callable[[], float]
+) -> Value[Any] | Failed | Cancelled:
+    """Call, and return what came of it; takes no job, for an error keeps this frame alive, and a job its error."""
+    began = clock()
+    try:
+        value = context.run(call)
+    except (asyncio.CancelledError, concurrent.futures.CancelledError):
+        return Cancelled(clock() - began)
+    except BaseException as error:  # noqa: BLE001 - SystemExit too is what the call came to; it ends no thread
+        return Failed(error, clock() - began)
+    if type(value) not in DATA and hasattr(type(value), "__await__"):
+        return Failed(_awaitable(value), clock() - began)
+    return Value(value, clock() - began)
+
+
+def _awaitable(value: object) -> TypeError:
+    """What a call came to that returned something to be awaited: nothing has been done."""
+    if inspect.iscoroutine(value):
+        value.close()  # or Python warns that it was never awaited
+    return TypeError(
+        f"the call returned an awaitable ({type(value).__name__}), and a fan-out on threads awaits nothing: give a "
+        "function that does the work, with asyncio.run() inside if it must be a coroutine"
+    )

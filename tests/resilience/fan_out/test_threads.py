@@ -11,14 +11,14 @@ import sys
 import textwrap
 import threading
 import weakref
+from types import SimpleNamespace
 
 import pytest
 
 from resilience.breaker import BreakerConfig
 from resilience.events import BreakerState
-from resilience.fan_out import FanOutExecutor, workers
-from resilience.fan_out.rounds import Places
-from resilience.fan_out.workers import BRIEF, STEADY, Crew, Worker
+from resilience.fan_out import FanOutExecutor, pool
+from resilience.fan_out.pool import KeyedThreads, PoolThread
 from resilience.outcomes import Cancelled, Failed, Rejected, TimedOut, Value
 from resilience.registry import BreakerRegistry
 from resilience.testing import Held, ManualClock, ScriptedCall
@@ -417,13 +417,13 @@ def test_f8_b10_values_are_judged_by_what_counts(clock):
 
 def started_threads(monkeypatch):
     """The workers whose threads are started from here on."""
-    started, start = [], Worker.start
+    started, start = [], PoolThread.start
 
     def counting(worker):
         started.append(worker)
         start(worker)
 
-    monkeypatch.setattr(Worker, "start", counting)
+    monkeypatch.setattr(PoolThread, "start", counting)
     return started
 
 
@@ -522,7 +522,7 @@ def test_f10_stuck_worker_is_counted_again_where_there_is_a_place_for_it(executo
         session.close()
         hung.release()
         late.wait()
-    assert executor_of_one._crew().hire_locked("hung") or late.threads[0].is_alive()
+    assert executor_of_one.run({"hung": threading.current_thread}, GUARD)["hung"].value is late.threads[0]
     assert len(started) == 1
 
 
@@ -553,7 +553,7 @@ def test_f10_call_that_no_thread_could_be_had_for_takes_no_place(executor_of_one
         raise RuntimeError("can't start new thread")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Worker, "start", start)
+        patch.setattr(PoolThread, "start", start)
         assert isinstance(executor_of_one.run({"a": int}, GUARD)["a"], Rejected)
     assert executor_of_one.run({"a": int}, GUARD) == {"a": Value(0)}
 
@@ -574,7 +574,7 @@ def test_f10_closed_executor_still_runs_what_waits(hung):
 
 def test_f10_idle_threads_that_end_make_room(monkeypatch):
     """Those that had nothing to do for a while, too."""
-    monkeypatch.setattr(workers, "IDLE_SECONDS", 0.01)
+    monkeypatch.setattr(pool, "IDLE_SECONDS", 0.01)
     with FanOutExecutor(max_workers=1) as executor:
         for _ in range(3):
             executor.run({"a": threading.current_thread}, GUARD)["a"].value.join(GUARD)
@@ -715,7 +715,7 @@ def test_a_call_that_was_told_of_before_it_began_does_not_run(session, clock, mo
     """Nobody waits for it any more; its late outcome says that it never started, and its place is free."""
     late, call, starting = Told(), ScriptedCall(1), []
     with monkeypatch.context() as patch:
-        patch.setattr(Worker, "start", lambda *args: starting.extend(args))
+        patch.setattr(PoolThread, "start", lambda *args: starting.extend(args))
         session.submit("a", call, 1.0, on_late=late)
     clock.advance(1.0)
     session.expire()
@@ -747,7 +747,7 @@ def test_a_call_no_thread_can_be_had_for_is_rejected(session, monkeypatch):
         raise RuntimeError("can't start new thread")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Worker, "start", start)
+        patch.setattr(PoolThread, "start", start)
         session.submit("a", lambda: 1, 1.0)
 
     key, outcome = session.next(GUARD)
@@ -767,7 +767,7 @@ def test_a_call_no_thread_can_be_had_for_may_have_timed_out_meanwhile(session, c
         raise RuntimeError("can't start new thread")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Worker, "start", start)
+        patch.setattr(PoolThread, "start", start)
         session.submit("a", lambda: 1, 1.0)
 
     assert session.next(0) == ("a", TimedOut(1.0))
@@ -1055,7 +1055,7 @@ def test_f9_no_thread_is_made_before_the_first_call():
 def test_f9_workers_persist_per_key(breakers):
     """One daemon thread, named after its key, serves all calls of a key that follow each other."""
     with FanOutExecutor(breakers=breakers) as executor:
-        rounds = [executor.run(dict.fromkeys("ab", threading.current_thread), GUARD) for _ in range(STEADY - 1)]
+        rounds = [executor.run(dict.fromkeys("ab", threading.current_thread), GUARD) for _ in range(20)]
 
     assert len({outcomes["a"].value for outcomes in rounds}) == 1
     assert all(outcomes["a"].value.daemon for outcomes in rounds)
@@ -1074,14 +1074,14 @@ def test_f9_the_outcomes_of_next_find_their_worker_idle(session):
 
 def test_f9_a_worker_is_idle_before_its_outcome_is_told(session, monkeypatch):
     """Not afterwards, when whoever was told may have submitted again."""
-    parking, may_park, park = threading.Event(), threading.Event(), Crew.park
+    parking, may_park, park = threading.Event(), threading.Event(), KeyedThreads.park
 
-    def slowly(crew, worker):
+    def slowly(threads, thread):
         parking.set()
         assert may_park.wait(GUARD)
-        return park(crew, worker)
+        return park(threads, thread)
 
-    monkeypatch.setattr(Crew, "park", slowly)
+    monkeypatch.setattr(KeyedThreads, "park", slowly)
     session.submit("a", lambda: 1, 1.0)
     assert parking.wait(GUARD)
 
@@ -1124,47 +1124,33 @@ def test_closing_an_executor_ends_its_threads(hung):
 
 def test_idle_workers_end_by_themselves(monkeypatch):
     """A key that does not come back leaves no thread and no account behind."""
-    monkeypatch.setattr(workers, "IDLE_SECONDS", 0.01)
+    monkeypatch.setattr(pool, "IDLE_SECONDS", 0.01)
     with FanOutExecutor() as executor:
         thread = executor.run({"a": threading.current_thread}, GUARD)["a"].value
         thread.join(GUARD)
 
         assert not thread.is_alive()
-        assert executor._crew()._idle == {}
-        assert executor._crew()._streaks == {}
+        assert executor._enlist().threads._idle == {}
         assert executor.run({"a": lambda: 1}, GUARD) == {"a": Value(1)}
 
 
 def test_a_worker_that_is_hired_as_its_idle_time_ends_stays():
     """Whoever hired it finds it at work: the job on its way is waited for."""
-    crew = Crew(Places(1), closed=False)
-    worker = Worker(crew, "a")
-    crew.park(worker)
-    crew.hire_locked("a")
+    threads, orders = KeyedThreads(closed=False), []
+    thread = PoolThread(threads, "a")
+    threads.park(thread)
+    threads.assign(SimpleNamespace(key="a"), orders)
 
-    assert not crew.dismiss(worker)
-
-
-def test_what_is_known_of_a_key_stays_while_it_has_a_worker():
-    """A second worker that ends takes nothing away from the first one."""
-    crew = Crew(Places(1), closed=False)
-    first, second = Worker(crew, "a"), Worker(crew, "a")
-    for _ in range(STEADY):
-        crew.note_locked("a", 0.0)
-    crew.park(first)
-    crew.park(second)
-
-    assert crew.dismiss(second)
-    assert crew.is_brief_locked("a")
-    assert crew.hire_locked("a") is first
+    assert [ordered for _, ordered in orders] == [thread]
+    assert not threads.dismiss(thread)
 
 
 def test_a_worker_waits_for_the_job_on_its_way(monkeypatch):
     """Its inbox ran dry just as it was hired: it performs the job all the same."""
-    monkeypatch.setattr(workers, "IDLE_SECONDS", 0.001)
+    monkeypatch.setattr(pool, "IDLE_SECONDS", 0.001)
     asked, performed = threading.Event(), threading.Event()
 
-    class Hired(Crew):
+    class Hired(KeyedThreads):
         def dismiss(self, _):
             asked.set()
             return False
@@ -1174,7 +1160,7 @@ def test_a_worker_waits_for_the_job_on_its_way(monkeypatch):
             performed.set()
             return False
 
-    worker = Worker(Hired(Places(1), closed=False), "a")
+    worker = PoolThread(Hired(closed=False), "a")
     worker.start()
     assert asked.wait(GUARD)
     worker.inbox.put(Ending())
@@ -1184,7 +1170,7 @@ def test_a_worker_waits_for_the_job_on_its_way(monkeypatch):
 
 def test_idle_threads_are_bounded(monkeypatch):
     """However many keys there are, only so many threads are kept for later."""
-    monkeypatch.setattr(workers, "MAX_IDLE", 2)
+    monkeypatch.setattr(pool, "MAX_IDLE", 2)
     with FanOutExecutor() as executor:
         meeting = threading.Barrier(8, timeout=GUARD)
         threads = [
@@ -1193,13 +1179,12 @@ def test_idle_threads_are_bounded(monkeypatch):
                 dict.fromkeys(range(8), lambda: (meeting.wait(), threading.current_thread())), GUARD
             ).values()
         ]
-        kept = [worker.key for idle in executor._crew()._idle.values() for worker in idle]
+        kept = [worker.key for idle in executor._enlist().threads._idle.values() for worker in idle]
         assert len(kept) == 2
         for key, thread in enumerate(threads):
             if key not in kept:
                 thread.join(GUARD)
                 assert not thread.is_alive()
-        assert len(executor._crew()._streaks) == 2
 
 
 def test_f9_after_a_fork_the_child_starts_afresh():
@@ -1213,7 +1198,7 @@ def test_f9_after_a_fork_the_child_starts_afresh():
         session = executor.session()
         executor.run({"hung": threading.Event().wait, "fine": int}, 0.05)
         session.submit("pending", threading.Event().wait, 60.0)
-        held = executor._crew().lock
+        held = executor._enlist().threads.lock
         held.acquire()
         child = os.fork()
         if child:
@@ -1235,31 +1220,31 @@ def test_f9_after_a_fork_the_child_starts_afresh():
 def test_f9_a_session_starts_afresh_in_another_process(executor, session, monkeypatch):
     """With another process id nothing of the old one counts, and all its users agree on the new start."""
     with monkeypatch.context() as patch:
-        patch.setattr(Worker, "start", lambda _: None)
+        patch.setattr(PoolThread, "start", lambda _: None)
         session.submit("a", lambda: 0, 1.0)
-    for module in ("session", "threads", "workers"):
+    for module in ("threads", "pool"):
         monkeypatch.setattr(f"resilience.fan_out.{module}.getpid", lambda: -1)
 
     assert session.pending == 0
     session.submit("a", lambda: 1, 1.0)
     assert session.next(GUARD) == ("a", Value(1))
     assert executor.run({"a": lambda: 2}, GUARD) == {"a": Value(2)}
-    assert session._here() is executor._crew()
+    assert session._here() is executor._enlist().threads
 
 
 def test_f9_threads_that_move_a_session_together_move_it_once(executor, session, monkeypatch):
     """What one thread submitted first in the new process is not lost to another that comes at the same time."""
-    for module in ("session", "threads", "workers"):
+    for module in ("threads", "pool"):
         monkeypatch.setattr(f"resilience.fan_out.{module}.getpid", lambda: -1)
-    crew = executor._crew()
+    enlisted = executor._enlist()
     behind = threading.Thread(target=session.submit, args=("a", lambda: 1, 1.0))
-    with crew.lock:
+    with enlisted.threads.lock:
         behind.start()
-        session._start_afresh(crew)
-        moved = session._round
+        session._start_afresh(enlisted)
+        moved = session._book
     behind.join(GUARD)
 
-    assert session._round is moved
+    assert session._book is moved
     assert session.next(GUARD) == ("a", Value(1))
 
 
@@ -1305,110 +1290,6 @@ def test_a_failed_call_is_freed_without_the_garbage_collector():
             assert alive[0]() is None
     finally:
         gc.enable()
-
-
-# -- brief calls -----------------------------------------------------------------------------------------------------
-
-
-def make_brief(executor, keys):
-    """Run calls that take no time by the manual clock, until the executor relies on that."""
-    for _ in range(STEADY):
-        executor.run(dict.fromkeys(keys, int), GUARD)
-
-
-def test_calls_that_are_brief_share_a_thread(executor):
-    """When every hand-off would cost more than the calls do, one of their threads runs them all."""
-    make_brief(executor, "abc")
-    outcomes = executor.run(dict.fromkeys("abc", threading.current_thread), GUARD)
-
-    assert len({outcome.value for outcome in outcomes.values()}) == 1
-
-
-def test_f10_calls_that_are_brief_wait_for_a_thread_like_others(clock):
-    """The idle thread of their key may be at work for another one by the time they would share it."""
-    with FanOutExecutor(clock=clock, max_workers=1) as executor:
-        make_brief(executor, "a")
-        assert executor.run({"b": lambda: 1, "a": lambda: 2}, GUARD) == {"b": Value(1), "a": Value(2)}
-        make_brief(executor, "ab")
-        assert executor.run({"a": lambda: 1, "b": lambda: 2, "c": int}, GUARD) == {
-            "a": Value(1),
-            "b": Value(2),
-            "c": Value(0),
-        }
-
-
-def test_f10_call_behind_one_that_is_brief_no_longer_waits_for_a_thread_like_others(clock, hung):
-    """There may be no more threads, and none is idle: its turn comes when one is."""
-    with FanOutExecutor(clock=clock, max_workers=2) as executor:
-        make_brief(executor, "ab")
-
-        def until_another_waits():
-            while not executor._crew()._waiting:
-                threading.Event().wait(0.001)
-
-        calls = {"a": hung, "b": hung.release, "c": until_another_waits}
-        outcomes = executor.run(calls, GUARD)
-
-    assert outcomes == {"a": Value("late"), "b": Value(None), "c": Value(None)}
-
-
-def test_a_call_that_is_brief_no_longer_delays_the_others_little(executor, hung):
-    """Calls that wait behind one that hangs are given threads of their own, and it is not relied on again."""
-    make_brief(executor, "abc")
-    meeting = threading.Barrier(2, timeout=GUARD)
-    late = Told()
-    calls = {"a": hung, "b": meeting.wait, "c": lambda: (meeting.wait(), hung.release())}
-    outcomes = executor.run(calls, GUARD, on_late=late)
-
-    assert outcomes["a"] == Value("late")
-    assert isinstance(outcomes["b"], Value)
-    assert isinstance(outcomes["c"], Value)
-
-
-def test_a_key_that_took_its_time_has_its_thread_again(executor, clock):
-    """One call that is not brief ends the reliance on its key."""
-    make_brief(executor, "abc")
-    executor.run({"a": lambda: clock.advance(BRIEF), "b": int}, GUARD)
-    threads = executor.run(dict.fromkeys("abc", threading.current_thread), GUARD)
-
-    assert threads["a"].value.name == "fan-out a"
-    assert threads["b"].value is threads["c"].value
-
-
-def test_a_key_that_timed_out_has_its_thread_again(clock, hung):
-    """A hung call has not ended, but it is not brief either."""
-    with FanOutExecutor(clock=clock) as executor, executor.session() as session:
-        make_brief(executor, "ab")
-        session.submit("a", hung, 1.0)
-        session.submit("a", int, GUARD)
-        hung.wait_started()
-        session.next(GUARD)
-        clock.advance(1.0)
-        session.expire()
-
-        assert not executor._crew().is_brief_locked("a")
-        assert executor._crew().hire_locked("a") is not None
-
-
-def test_f4_a_call_behind_a_hung_one_keeps_no_place(clock, hung, monkeypatch):
-    """Also when the deadline comes before the calls behind the hung one were given threads."""
-    late = Told()
-    with FanOutExecutor(clock=clock) as executor, executor.session() as session:
-        for key in "ab":
-            for _ in range(STEADY):
-                session.submit(key, int, 1.0)
-                session.next(GUARD)
-        call = ScriptedCall(1)
-        monkeypatch.setattr("resilience.fan_out.threads._Latch.wait", lambda *_: hung.wait_started())
-        monkeypatch.setattr("resilience.fan_out.threads._BRIEF_AT_MOST", 1000.0)
-        # The clock moves in the hung call: it has begun when the deadline is looked at.
-        outcomes = executor.run({"a": lambda: (clock.advance(1.0), hung()), "b": call}, 1.0, on_late=late)
-
-        assert outcomes == {"a": TimedOut(1.0), "b": TimedOut(1.0)}
-        assert late.wait() == [("b", Cancelled())]
-        assert session.abandoned("b") == 0
-        assert session.abandoned("a") == 1
-        assert call.started == 0
 
 
 # -- under load ------------------------------------------------------------------------------------------------------
