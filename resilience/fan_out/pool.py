@@ -7,10 +7,10 @@ All are daemons: none keeps the process from exiting.
 import math
 import threading
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from os import getpid
 from queue import Empty, SimpleQueue
-from typing import Protocol
+from typing import Any, Protocol
 
 __all__ = ["IDLE_SECONDS", "MAX_IDLE", "Job", "KeyedThreads", "PoolThread"]
 
@@ -19,14 +19,17 @@ MAX_IDLE = 256  # threads a pool keeps idle: keys that never come back must not 
 
 
 class Job(Protocol):
-    """What a thread does; it must not raise."""
+    """What a thread does; no method raises."""
 
     @property
     def key(self) -> Hashable:
         """Whose job it is."""
 
-    def perform(self, thread: "PoolThread") -> bool:
-        """Do it, and return whether ``thread`` was parked: one that was not ends."""
+    def begin(self, thread: "PoolThread") -> Callable[[], Any] | None:
+        """Return what is to be run in ``thread``; None if there is nothing to do any more."""
+
+    def end(self, came: Any, thread: "PoolThread") -> bool:  # noqa: ANN401 - what that returned
+        """Take what it came to, and return whether ``thread`` was parked: one that was not ends."""
 
 
 Orders = list[tuple[Job, "PoolThread"]]
@@ -86,7 +89,6 @@ class KeyedThreads:
         thread.inbox.put(job)
         if thread.started:
             return
-        thread.started = True
         try:
             thread.start()
         except RuntimeError:
@@ -149,16 +151,21 @@ class PoolThread:
     Attributes:
         key: whose jobs; another's if there may be no more threads, and this one was idle.
         inbox: where jobs are put.
-        started: it was started, or is being started.
         stuck: its call was abandoned and has not ended; guarded by the pool's lock.
     """
 
     def __init__(self, pool: KeyedThreads, key: Hashable) -> None:
         self.key = key
-        self.started = False
         self.stuck = False
         self.inbox: SimpleQueue[Job | None] = SimpleQueue()
         self._pool = pool
+        self._fresh = True
+        self._job: Job | None = None  # no local: an error keeps the frames that led to it, and a job its error
+
+    @property
+    def started(self) -> bool:
+        """Whether it looks into its inbox."""
+        return not hasattr(self, "_fresh")
 
     def start(self) -> None:
         """Start the thread.
@@ -169,13 +176,22 @@ class PoolThread:
         threading.Thread(target=self._work, name=f"fan-out {self.key!s:.40}", daemon=True).start()
 
     def _work(self) -> None:
+        try:
+            del self._fresh
+        except AttributeError:  # it was started twice, by whoever was interrupted: the other one does the work
+            return
         while self._work_once():
             pass
 
     def _work_once(self) -> bool:
         """A frame of its own for each job: an idle thread keeps nothing of its last one alive."""
         try:
-            job = self.inbox.get(timeout=IDLE_SECONDS)
+            self._job = self.inbox.get(timeout=IDLE_SECONDS)
         except Empty:
-            job = None if self._pool.dismiss(self) else self.inbox.get()
-        return job is not None and job.perform(self)
+            self._job = None if self._pool.dismiss(self) else self.inbox.get()
+        if self._job is None:
+            return False
+        run = self._job.begin(self)
+        parked = self._pool.park(self) if run is None else self._job.end(run(), self)
+        self._job = None
+        return parked

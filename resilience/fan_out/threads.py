@@ -10,6 +10,7 @@ import contextvars
 import inspect
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
 from os import getpid
 from queue import Empty, SimpleQueue
 from types import TracebackType
@@ -41,19 +42,23 @@ class SessionCall(Call):
         thread: that which runs it; None until then, or if it runs here.
     """
 
-    session: "Session | None" = None
+    session: "Session" = attrs.field(kw_only=True)
     ours: bool = False
     here: bool = False
     thread: PoolThread | None = attrs.field(default=None, init=False)
 
-    def perform(self, thread: PoolThread | None) -> bool:
-        """Run in ``thread``, or in this one if None; what was told of, or taken back, is not run any more."""
-        session: Session = self.session  # type: ignore[assignment] # it was submitted to one
+    def begin(self, thread: PoolThread | None) -> Callable[[], Outcome[Any]] | None:
+        """What is to be run in ``thread``, or in this one if None; nothing if it was taken back."""
         if not self.claim():
-            return thread is not None and session.park(thread)
-        told = self.outcome is not None
-        self.thread, self.begun = thread, not told
-        return session.settle(self, Cancelled() if told else _attempt(self.context, self.call, session.clock), thread)
+            return None
+        if self.outcome is not None:  # it was told of
+            return Cancelled
+        self.thread, self.begun = thread, True
+        return partial(_attempt, self.context, self.call, self.session.clock)
+
+    def end(self, came: Outcome[Any], thread: PoolThread | None) -> bool:
+        """See `Session.settle`."""
+        return self.session.settle(self, came, thread)
 
 
 @final
@@ -217,7 +222,7 @@ class Session:
             elif isinstance(call.outcome, (TimedOut, Cancelled)):
                 call.tell_late(Cancelled())
 
-    def settle(self, call: SessionCall, outcome: Value[Any] | Failed | Cancelled, thread: PoolThread | None) -> bool:
+    def settle(self, call: SessionCall, outcome: Outcome[Any], thread: PoolThread | None) -> bool:
         """Tell of a call that has ended, and park the ``thread`` it was the job of; returns whether it was."""
         threads = self._threads
         if threads.pid != getpid():
@@ -236,14 +241,10 @@ class Session:
             call.tell_late(outcome)
         return thread is not None and threads.park(thread)
 
-    def park(self, thread: PoolThread) -> bool:
-        """Keep an idle thread; False if it must end."""
-        return self._threads.park(thread)
-
     # -- private -----------------------------------------------------------------------------------------------------
 
     def _here(self) -> KeyedThreads:
-        """This process's threads; after a fork the session starts afresh with new ones, whose lock nobody else holds."""
+        """This process's threads; after a fork the session starts afresh with new ones, whose lock is free."""
         if self._threads.pid == getpid():
             return self._threads
         enlisted = self._enlist()
@@ -282,8 +283,8 @@ class Session:
         for order in orders:
             self._hand_over(threads, *order)
         for call in admitted:
-            if call.here:
-                call.perform(None)
+            if call.here and (run := call.begin(None)) is not None:
+                call.end(run(), None)
 
     def _admit(self, call: SessionCall) -> bool:
         refusal = self._book.admit(call, self.clock())
@@ -301,11 +302,7 @@ class Session:
             if not call.claim():
                 return
             refusal = Rejected(f"no thread could be started for it: {error}")
-            session: Session = call.session  # type: ignore[assignment] # one that waited may be another's
-            with threads.lock:
-                told = session._book.end(call, refusal)
-            if told is Told.IN_TIME:
-                call.tell(refusal)
+            call.session.settle(call, Cancelled() if call.outcome else refusal, None)
 
     def _lose(self, threads: KeyedThreads, abandoned: Sequence[SessionCall]) -> Orders:
         """The threads of ``abandoned`` calls are stuck: what others wait for is done by new ones."""

@@ -85,7 +85,8 @@ def test_cancelling_abandons_what_is_pending():
     ended, first, second = (begin(book, key) for key in "abc")
     book.end(ended, Value(1))
 
-    assert (cancelled := book.cancel()) == [first, second]
+    cancelled = book.cancel()
+    assert cancelled == [first, second]
     book.were_told(cancelled)
     assert first.outcome == Cancelled()
     assert book.pending == 0

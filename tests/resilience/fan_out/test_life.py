@@ -133,7 +133,7 @@ def test_r29_call_that_was_taken_back_is_not_told_of_again(monkeypatch):
         session.take_back([call])
         monkeypatch.setattr(PoolThread, "start", start)
         session._hand_over(session._threads, call, PoolThread(session._threads, "a"))
-        assert not call.perform(None)
+        assert call.begin(None) is None
 
     assert told == [("a", Cancelled())]
 
@@ -144,7 +144,7 @@ def test_r29_worker_that_was_hired_is_idle_again_although_its_call_was_taken_bac
         session.submit("a", threading.current_thread, GUARD)
         thread = session.next(GUARD)[1].value
         with monkeypatch.context() as patch:
-            patch.setattr(SessionCall, "perform", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            patch.setattr(SessionCall, "begin", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
             with pytest.raises(KeyboardInterrupt):
                 session.submit("a", int, GUARD, here=True)
         assert session.next(0) == ("a", Cancelled())

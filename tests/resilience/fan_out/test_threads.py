@@ -1156,9 +1156,8 @@ def test_a_worker_waits_for_the_job_on_its_way(monkeypatch):
             return False
 
     class Ending:
-        def perform(self, _):
+        def begin(self, _):
             performed.set()
-            return False
 
     worker = PoolThread(Hired(closed=False), "a")
     worker.start()
