@@ -1167,6 +1167,19 @@ def test_a_worker_waits_for_the_job_on_its_way(monkeypatch):
     assert performed.wait(GUARD)
 
 
+def test_a_thread_that_is_started_twice_works_once(executor):
+    """Whoever was interrupted as it started starts it again; one of the two does the work."""
+    threads = executor._enlist().threads
+    thread = PoolThread(threads, "a")
+    for _ in range(2):
+        thread.start()
+    with executor.session() as session:
+        thread.inbox.put(None)
+        session.submit("a", lambda: 1, GUARD)
+        assert session.next(GUARD) == ("a", Value(1))
+        assert thread.started
+
+
 def test_idle_threads_are_bounded(monkeypatch):
     """However many keys there are, only so many threads are kept for later."""
     monkeypatch.setattr(pool, "MAX_IDLE", 2)
