@@ -202,7 +202,7 @@ def test_a_result_is_not_left_to_a_heartbeat_that_is_handled_beside_it(
             assert server.wait(run, timeout=GUARD).status == "COMPLETED"
             gate.set()
             until(lambda: len(order) == (2 if answered else 3), lambda: order)
-            books = runner.books()[server.name]
 
+    books = runner.books()[server.name]
     assert (books.finished, books.repeated) == (1, 0 if answered else 1)
     assert order == (["answer", "result"] if answered else ["result", "answer", "result"])
