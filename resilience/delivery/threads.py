@@ -224,8 +224,7 @@ class Relay:
         is left after that stays in a durable store for whoever opens it next, and is in the log. What is not written
         there is reported: an ``Undelivered`` each, and an error in the log; ``view`` has the counts of both. Results
         that are brought while it closes are accepted; those that come later are written down and reported like the
-        rest. The
-        listener has heard of all of it when this returns, if there was time. Called again, it only counts.
+        rest. When this returns the listener has heard of all of it, if there was time. Called again, it only counts.
 
         Args:
             timeout: seconds that may take.

@@ -235,11 +235,11 @@ class CallBook(Generic[C]):
             self._abandon(call, Cancelled())
         return cancelled
 
-    def were_told(self, calls: Iterable[C]) -> list[C]:
-        """These were told of; returns those that have brought something meanwhile, which is late."""
+    def were_told(self, calls: Iterable[C]) -> list[tuple[C, Outcome[Any]]]:
+        """The ends of ``calls`` were told; return what some of them have brought meanwhile, which is late."""
         for call in (told := list(calls)):
             call.telling = False
-        return [call for call in told if call.late is not None]
+        return [(call, call.late) for call in told if call.late is not None]
 
     def next_deadline(self) -> float | None:
         """Return the clock time at which the next pending call times out, None if none is pending."""

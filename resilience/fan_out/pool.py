@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from os import getpid
 from queue import Empty, SimpleQueue
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 __all__ = ["IDLE_SECONDS", "MAX_IDLE", "Job", "KeyedThreads", "PoolThread"]
 
@@ -25,17 +25,17 @@ class Job(Protocol):
     def key(self) -> Hashable:
         """Whose job it is."""
 
-    def begin(self, thread: "PoolThread") -> Callable[[], Any] | None:
+    def begin(self, thread: "PoolThread[Any]") -> Callable[[], Any] | None:
         """Return what is to be run in ``thread``; None if there is nothing to do any more."""
 
-    def end(self, came: Any, thread: "PoolThread") -> bool:  # noqa: ANN401 - what that returned
+    def end(self, came: Any, thread: "PoolThread[Any]") -> bool:  # noqa: ANN401 - what that returned
         """Take what it came to, and return whether ``thread`` was parked: one that was not ends."""
 
 
-Orders = list[tuple[Job, "PoolThread"]]
+J = TypeVar("J", bound=Job)
 
 
-class KeyedThreads:
+class KeyedThreads(Generic[J]):
     """What an executor has per process: its threads, and the lock for all its accounts.
 
     ``assign`` and ``lose`` are called with the lock held, the others without.
@@ -51,12 +51,12 @@ class KeyedThreads:
         self.lock = threading.Lock()
         self.closed = closed
         self._most = math.inf if most is None else most
-        self._counted: set[PoolThread] = set()  # that are not stuck
-        self._waiting: deque[Job] = deque()
-        self._idle: dict[Hashable, list[PoolThread]] = {}
+        self._counted: set[PoolThread[J]] = set()  # that are not stuck
+        self._waiting: deque[J] = deque()
+        self._idle: dict[Hashable, list[PoolThread[J]]] = {}
         self._idle_count = 0
 
-    def assign(self, job: Job, orders: Orders) -> None:
+    def assign(self, job: J, orders: "list[tuple[J, PoolThread[J]]]") -> None:
         """Order a thread for ``job``: an idle one of its key, that which worked last; or a new one; or let it wait."""
         if idle := self._idle.get(job.key):
             orders.append((job, idle[-1]))
@@ -70,7 +70,7 @@ class KeyedThreads:
         else:
             self._waiting.append(job)
 
-    def lose(self, thread: "PoolThread | None", orders: Orders) -> None:
+    def lose(self, thread: "PoolThread[J] | None", orders: "list[tuple[J, PoolThread[J]]]") -> None:
         """``thread`` is stuck, and not counted now: order new ones for jobs that need not wait any more."""
         if thread is not None:
             thread.stuck = True
@@ -80,7 +80,7 @@ class KeyedThreads:
             orders.append((job, PoolThread(self, job.key)))
             self._counted.add(orders[-1][1])
 
-    def hand_over(self, job: Job, thread: "PoolThread") -> None:
+    def hand_over(self, job: J, thread: "PoolThread[J]") -> None:
         """Give ``job`` to the ``thread`` that was ordered for it, and start that if it is a new one.
 
         Raises:
@@ -96,7 +96,7 @@ class KeyedThreads:
                 self._counted.discard(thread)
             raise
 
-    def park(self, thread: "PoolThread") -> bool:
+    def park(self, thread: "PoolThread[J]") -> bool:
         """Keep ``thread`` for its key's next job; False if it must end."""
         with self.lock:
             if thread not in self._counted and len(self._counted) < self._most:
@@ -116,7 +116,7 @@ class KeyedThreads:
                 self._idle_count += 1
             return True
 
-    def dismiss(self, thread: "PoolThread") -> bool:
+    def dismiss(self, thread: "PoolThread[J]") -> bool:
         """Take an idle ``thread`` off the list; False if a job is on its way to it."""
         with self.lock:
             idle = self._idle.get(thread.key, [])
@@ -137,7 +137,7 @@ class KeyedThreads:
         for thread in threads:
             thread.inbox.put(None)
 
-    def _take(self, thread: "PoolThread", idle: "list[PoolThread]") -> "PoolThread":
+    def _take(self, thread: "PoolThread[J]", idle: "list[PoolThread[J]]") -> "PoolThread[J]":
         idle.remove(thread)
         self._idle_count -= 1
         if not idle:
@@ -145,7 +145,7 @@ class KeyedThreads:
         return thread
 
 
-class PoolThread:
+class PoolThread(Generic[J]):
     """A thread that does the jobs of one ``key``, one after another; ``inbox`` takes them, None ends it.
 
     Attributes:
@@ -154,13 +154,13 @@ class PoolThread:
         stuck: its call was abandoned and has not ended; guarded by the pool's lock.
     """
 
-    def __init__(self, pool: KeyedThreads, key: Hashable) -> None:
+    def __init__(self, pool: KeyedThreads[J], key: Hashable) -> None:
         self.key = key
         self.stuck = False
-        self.inbox: SimpleQueue[Job | None] = SimpleQueue()
+        self.inbox: SimpleQueue[J | None] = SimpleQueue()
         self._pool = pool
         self._fresh = True
-        self._job: Job | None = None  # no local: an error keeps the frames that led to it, and a job its error
+        self._job: J | None = None  # no local: an error keeps the frames that led to it, and a job its error
 
     @property
     def started(self) -> bool:

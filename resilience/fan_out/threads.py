@@ -26,7 +26,9 @@ from resilience.registry import BreakerRegistry
 
 __all__ = ["FanOutExecutor", "Session"]
 
-Orders = list[tuple["SessionCall", PoolThread]]
+Threads = KeyedThreads["SessionCall"]
+Thread = PoolThread["SessionCall"]
+Orders = list[tuple["SessionCall", Thread]]
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 
@@ -45,9 +47,9 @@ class SessionCall(Call):
     session: "Session" = attrs.field(kw_only=True)
     ours: bool = False
     here: bool = False
-    thread: PoolThread | None = attrs.field(default=None, init=False)
+    thread: Thread | None = attrs.field(default=None, init=False)
 
-    def begin(self, thread: PoolThread | None) -> Callable[[], Outcome[Any]] | None:
+    def begin(self, thread: Thread | None) -> Callable[[], Outcome[Any]] | None:
         """What is to be run in ``thread``, or in this one if None; nothing if it was taken back."""
         if not self.claim():
             return None
@@ -56,7 +58,7 @@ class SessionCall(Call):
         self.thread, self.begun = thread, True
         return partial(_attempt, self.context, self.call, self.session.clock)
 
-    def end(self, came: Outcome[Any], thread: PoolThread | None) -> bool:
+    def end(self, came: Outcome[Any], thread: Thread | None) -> bool:
         """See `Session.settle`."""
         return self.session.settle(self, came, thread)
 
@@ -71,17 +73,17 @@ class Session:
 
     def __init__(
         self,
-        enlist: Callable[[], "_Enlisted"],
+        per_process: Callable[[], "_PerProcess"],
         clock: Callable[[], float],
         breakers: BreakerRegistry | None,
         on_late: Sink | None,
     ) -> None:
         self.clock = clock
-        self._enlist = enlist
+        self._per_process = per_process
         self._breakers = breakers
         self._on_late = on_late
         self._closed = False
-        self._start_afresh(enlist())
+        self._start_afresh(per_process())
 
     def submit(  # noqa: PLR0913 - options of one call, by keyword
         self,
@@ -222,7 +224,7 @@ class Session:
             elif isinstance(call.outcome, (TimedOut, Cancelled)):
                 call.tell_late(Cancelled())
 
-    def settle(self, call: SessionCall, outcome: Outcome[Any], thread: PoolThread | None) -> bool:
+    def settle(self, call: SessionCall, outcome: Outcome[Any], thread: Thread | None) -> bool:
         """Tell of a call that has ended, and park the ``thread`` it was the job of; returns whether it was."""
         threads = self._threads
         if threads.pid != getpid():
@@ -243,35 +245,35 @@ class Session:
 
     # -- private -----------------------------------------------------------------------------------------------------
 
-    def _here(self) -> KeyedThreads:
+    def _here(self) -> Threads:
         """This process's threads; after a fork the session starts afresh with new ones, whose lock is free."""
         if self._threads.pid == getpid():
             return self._threads
-        enlisted = self._enlist()
-        with enlisted.threads.lock:
-            if self._threads is not enlisted.threads:
-                self._start_afresh(enlisted)
-        return enlisted.threads
+        mine = self._per_process()
+        with mine.threads.lock:
+            if self._threads is not mine.threads:
+                self._start_afresh(mine)
+        return mine.threads
 
-    def _start_afresh(self, enlisted: "_Enlisted") -> None:
-        self._abandoned = enlisted.abandoned
-        self._book: CallBook[SessionCall] = CallBook(enlisted.abandoned, self._breakers)
+    def _start_afresh(self, mine: "_PerProcess") -> None:
+        self._abandoned = mine.abandoned
+        self._book: CallBook[SessionCall] = CallBook(mine.abandoned, self._breakers)
         self._told: SimpleQueue[tuple[Any, Outcome[Any]] | None] = SimpleQueue()  # None: look again
         self._sleepers = 0
         self._wake_at = 0.0  # of the sleeper that looked last
-        self._threads = enlisted.threads
+        self._threads = mine.threads
 
     def _enqueue(self, key: Hashable, outcome: Outcome[Any]) -> None:
         self._told.put((key, outcome))
 
-    def _launch(self, threads: KeyedThreads, calls: Sequence[SessionCall], orders: Orders) -> None:
+    def _launch(self, threads: Threads, calls: Sequence[SessionCall], orders: Orders) -> None:
         admitted = [call for call in calls if self._admit(call)]
         with threads.lock:
             closed = self._closed or threads.closed
             for call in () if closed else admitted:
                 self._book.begin(call)
                 if not call.here:
-                    threads.assign(call, orders)  # type: ignore[arg-type] # all jobs are calls
+                    threads.assign(call, orders)
             nudge = self._sleepers and any(call.deadline < self._wake_at for call in admitted)
         if closed:
             for call in admitted:
@@ -294,7 +296,7 @@ class Session:
         call.tell(refusal)
         return False
 
-    def _hand_over(self, threads: KeyedThreads, call: SessionCall, thread: PoolThread) -> None:
+    def _hand_over(self, threads: Threads, call: SessionCall, thread: Thread) -> None:
         """Give ``call`` to ``thread``; without one it is rejected, unless it was told of or taken back meanwhile."""
         try:
             threads.hand_over(call, thread)
@@ -304,15 +306,15 @@ class Session:
             refusal = Rejected(f"no thread could be started for it: {error}")
             call.session.settle(call, Cancelled() if call.outcome else refusal, None)
 
-    def _lose(self, threads: KeyedThreads, abandoned: Sequence[SessionCall]) -> Orders:
+    def _lose(self, threads: Threads, abandoned: Sequence[SessionCall]) -> Orders:
         """The threads of ``abandoned`` calls are stuck: what others wait for is done by new ones."""
         orders: Orders = []
         for call in abandoned:
-            threads.lose(call.thread, orders)  # type: ignore[arg-type] # all jobs are calls
+            threads.lose(call.thread, orders)
         return orders
 
     def _tell_abandoned(
-        self, threads: KeyedThreads, abandoned: Sequence[tuple[SessionCall, Outcome[Any]]], orders: Orders
+        self, threads: Threads, abandoned: Sequence[tuple[SessionCall, Outcome[Any]]], orders: Orders
     ) -> None:
         """Tell of ``abandoned`` calls, and then of what threads brought for them meanwhile: that is late."""
         try:
@@ -323,8 +325,8 @@ class Session:
         finally:
             with threads.lock:
                 late = self._book.were_told(call for call, _ in abandoned)
-            for call in late:
-                call.tell_late(call.late)  # type: ignore[arg-type] # it is among them because it has some
+            for call, outcome in late:
+                call.tell_late(outcome)
 
     def _next(self, until: float) -> tuple[Any, Outcome[Any]] | None:
         while True:
@@ -393,7 +395,7 @@ class FanOutExecutor:
         self._max_workers = max_workers
         self._clock = clock
         self._closed = False
-        self._enlisted = {getpid(): self._enlist_anew()}
+        self._processes = {getpid(): self._make()}
 
     def run(
         self,
@@ -456,12 +458,12 @@ class FanOutExecutor:
         check_calls({}, on_late=on_late)
         if self._closed:
             raise RuntimeError("this executor is closed: make another one")
-        return Session(self._enlist, self._clock, self._breakers, on_late)
+        return Session(self._per_process, self._clock, self._breakers, on_late)
 
     def close(self) -> None:
         """Take no more calls and end idle threads; calls that run are left to their sessions. Waits for none."""
         self._closed = True
-        self._enlist().threads.close()
+        self._per_process().threads.close()
 
     def __enter__(self) -> Self:
         return self
@@ -471,21 +473,21 @@ class FanOutExecutor:
     ) -> None:
         self.close()
 
-    def _enlist(self) -> "_Enlisted":
+    def _per_process(self) -> "_PerProcess":
         """This process's. One-step setdefault, for any lock may have been held by another thread at the fork."""
         pid = getpid()
-        return self._enlisted.get(pid) or self._enlisted.setdefault(pid, self._enlist_anew())
+        return self._processes.get(pid) or self._processes.setdefault(pid, self._make())
 
-    def _enlist_anew(self) -> "_Enlisted":
-        threads = KeyedThreads(closed=self._closed, most=self._max_workers)
-        return _Enlisted(threads, AbandonedCalls(self._max_abandoned))
+    def _make(self) -> "_PerProcess":
+        threads = Threads(closed=self._closed, most=self._max_workers)
+        return _PerProcess(threads, AbandonedCalls(self._max_abandoned))
 
 
 @attrs.frozen
-class _Enlisted:
+class _PerProcess:
     """What an executor has in one process."""
 
-    threads: KeyedThreads
+    threads: Threads
     abandoned: AbandonedCalls
 
 

@@ -208,7 +208,7 @@ class BookMachine(RuleBasedStateMachine):
         """What came for one of them meanwhile is told after its end, once."""
         which, call = self.telling.pop(data.draw(st.integers(0, len(self.telling) - 1)))
         came = (which, call) not in self.abandoned
-        assert self.books[which].were_told([call]) == ([call] if came else [])
+        assert self.books[which].were_told([call]) == ([(call, Value(call.number))] if came else [])
         assert call.late == (Value(call.number) if came else None)
 
     def abandon(self, entries):

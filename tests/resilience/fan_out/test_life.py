@@ -168,12 +168,12 @@ def test_r30_call_that_forks_ends_in_the_child_without_the_parents_accounts():
         children = []
 
         def fork():
-            with executor._enlist().threads.lock:
+            with executor._per_process().threads.lock:
                 pid = os.fork()
             if pid:
                 children.append(pid)
             else:
-                executor._enlisted[os.getppid()].threads.lock = None  # nobody may use it here
+                executor._processes[os.getppid()].threads.lock = None  # nobody may use it here
                 signal.alarm(20)
             return pid
 

@@ -1130,7 +1130,7 @@ def test_idle_workers_end_by_themselves(monkeypatch):
         thread.join(GUARD)
 
         assert not thread.is_alive()
-        assert executor._enlist().threads._idle == {}
+        assert executor._per_process().threads._idle == {}
         assert executor.run({"a": lambda: 1}, GUARD) == {"a": Value(1)}
 
 
@@ -1169,7 +1169,7 @@ def test_a_worker_waits_for_the_job_on_its_way(monkeypatch):
 
 def test_a_thread_that_is_started_twice_works_once(executor):
     """Whoever was interrupted as it started starts it again; one of the two does the work."""
-    threads = executor._enlist().threads
+    threads = executor._per_process().threads
     thread = PoolThread(threads, "a")
     for _ in range(2):
         thread.start()
@@ -1191,7 +1191,7 @@ def test_idle_threads_are_bounded(monkeypatch):
                 dict.fromkeys(range(8), lambda: (meeting.wait(), threading.current_thread())), GUARD
             ).values()
         ]
-        kept = [worker.key for idle in executor._enlist().threads._idle.values() for worker in idle]
+        kept = [worker.key for idle in executor._per_process().threads._idle.values() for worker in idle]
         assert len(kept) == 2
         for key, thread in enumerate(threads):
             if key not in kept:
@@ -1210,7 +1210,7 @@ def test_f9_after_a_fork_the_child_starts_afresh():
         session = executor.session()
         executor.run({"hung": threading.Event().wait, "fine": int}, 0.05)
         session.submit("pending", threading.Event().wait, 60.0)
-        held = executor._enlist().threads.lock
+        held = executor._per_process().threads.lock
         held.acquire()
         child = os.fork()
         if child:
@@ -1241,18 +1241,18 @@ def test_f9_a_session_starts_afresh_in_another_process(executor, session, monkey
     session.submit("a", lambda: 1, 1.0)
     assert session.next(GUARD) == ("a", Value(1))
     assert executor.run({"a": lambda: 2}, GUARD) == {"a": Value(2)}
-    assert session._here() is executor._enlist().threads
+    assert session._here() is executor._per_process().threads
 
 
 def test_f9_threads_that_move_a_session_together_move_it_once(executor, session, monkeypatch):
     """What one thread submitted first in the new process is not lost to another that comes at the same time."""
     for module in ("threads", "pool"):
         monkeypatch.setattr(f"resilience.fan_out.{module}.getpid", lambda: -1)
-    enlisted = executor._enlist()
+    mine = executor._per_process()
     behind = threading.Thread(target=session.submit, args=("a", lambda: 1, 1.0))
-    with enlisted.threads.lock:
+    with mine.threads.lock:
         behind.start()
-        session._start_afresh(enlisted)
+        session._start_afresh(mine)
         moved = session._book
     behind.join(GUARD)
 
