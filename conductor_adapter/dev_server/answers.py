@@ -13,6 +13,8 @@ __all__ = ["EMPTY", "NO_CONTENT", "Answer", "ApiError", "Call", "json_answer", "
 JSON = "application/json"
 TEXT = "text/plain;charset=UTF-8"
 _LONGEST_NUMBER = 1000  # characters
+_DEEPEST = 1000  # objects and lists in each other
+_TOO_DEEP = f"JSON parse error: Document nesting depth exceeds the maximum allowed ({_DEEPEST})"
 
 
 @attrs.frozen
@@ -77,7 +79,9 @@ class Call:
         except ValueError as error:
             raise ApiError(500, f"JSON parse error: {error}") from None
         except RecursionError:
-            raise ApiError(500, "JSON parse error: Document nesting depth exceeds the maximum allowed") from None
+            raise ApiError(500, _TOO_DEEP) from None
+        if self.body.count(b"[") + self.body.count(b"{") > _DEEPEST and _is_too_deep(value):
+            raise ApiError(500, _TOO_DEEP)
         return _without_halves(value) if b"\\u" in self.body else value
 
     def mapping(self) -> dict[str, Any]:
@@ -107,6 +111,17 @@ class ApiError(Exception):
         usual = {"status": self.status, "message": self.message, "instance": "dev-server", "retryable": False}
         body = {name: value for name, value in {**usual, **self.extra}.items() if value is not None}
         return json_answer(body, self.status)
+
+
+def _is_too_deep(value: Any) -> bool:  # noqa: ANN401 - JSON
+    """Look level by level: how deep Python itself reads depends on its version."""
+    level = [value]
+    for _ in range(_DEEPEST + 1):
+        level = [part for part in level if isinstance(part, dict | list)]
+        if not level:
+            return False
+        level = [inner for part in level for inner in (part.values() if isinstance(part, dict) else part)]
+    return True
 
 
 def _whole(text: str) -> int:

@@ -15,6 +15,7 @@ REFUSED = {
     "an integer of 1,001 digits": "1" * 1001,
     "a fraction of 5,000 digits": "0." + "1" * 5000,
     "1,100 lists in each other": "[" * 1100 + "]" * 1100,
+    "1,100 objects in each other": '{"a":' * 1100 + "1" + "}" * 1100,
     "a raw control character": '"a\x01b"',
     "no number": "NaN",
 }

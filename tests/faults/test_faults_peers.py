@@ -145,9 +145,9 @@ class Loopback:
             if task == self.poison:
                 if not (told["status"] == "FAILED" and self.words):
                     return HttpAnswer(self.refusal, {}, b"<html>" if self.refusal > 499 else b'{"message":"no"}')
-                Loopback.told.append(told)
+                self.told.append(told)
             with self.lock:
-                Loopback.updates += 1
+                type(self).updates += 1
             if not call.path.endswith("v2"):
                 return HttpAnswer(200, {}, task.encode())
             tasks = self.take(1)
@@ -158,8 +158,8 @@ class Loopback:
     def take(self, count: int) -> list[dict[str, object]]:
         """At most so many tasks."""
         with self.lock:
-            first, count = Loopback.served, min(count, Loopback.limit - Loopback.served)
-            Loopback.served += count
+            first, count = self.served, min(count, self.limit - self.served)
+            type(self).served += count
         return [
             {"taskId": f"id{n}", "workflowInstanceId": f"w{n}", "inputData": {"n": n}}
             for n in range(first, first + count)
@@ -171,11 +171,10 @@ class Loopback:
 
 @pytest.fixture
 def loopback(monkeypatch: pytest.MonkeyPatch) -> type[Loopback]:
-    """The transport of all servers."""
-    monkeypatch.setattr(threads, "choose", lambda _: Loopback)
-    Loopback.served = Loopback.updates = Loopback.limit = 0
-    Loopback.poison, Loopback.refusal, Loopback.words, Loopback.told = "", 502, True, []
-    return Loopback
+    """The transport of all servers. A call of another test that is still under way does not count here."""
+    mine = type("Mine", (Loopback,), {"told": []})
+    monkeypatch.setattr(threads, "choose", lambda _: mine)
+    return mine
 
 
 def test_one_result_that_a_server_cannot_digest_does_not_stop_it(loopback: type[Loopback]) -> None:
