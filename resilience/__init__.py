@@ -6,6 +6,7 @@ The floors, from the bottom up; each knows only those below it:
 * decisions: `allocation` (exact shares), `backoff`, `leases`, `breaker`, `registry`
 * `fan_out`: many calls, one deadline
 * `polling`: many sources, one capacity; `delivery`: results that must arrive
+* `consumer`: poll, handle, answer
 
 Each folder has one pure core that decides and thin drivers that do. Import from here.
 """
@@ -14,6 +15,16 @@ from resilience._texts import guard_loggers
 from resilience.allocation import CapacityAllocator, allocate
 from resilience.backoff import Backoff
 from resilience.breaker import BreakerConfig, CircuitBreaker, Permit
+from resilience.consumer import (
+    Consumer,
+    ConsumerConfig,
+    ConsumerReport,
+    Endpoint,
+    EndpointCounts,
+    EndpointView,
+    Phase,
+    Work,
+)
 from resilience.delivery import (
     Claimed,
     DeadLetter,
@@ -95,6 +106,9 @@ __all__ = [
     "CapacityAllocator",
     "CircuitBreaker",
     "Claimed",
+    "Consumer",
+    "ConsumerConfig",
+    "ConsumerReport",
     "DeadLetter",
     "DeadLettered",
     "DeliveryFailed",
@@ -102,6 +116,9 @@ __all__ = [
     "DeliveryResumed",
     "Destination",
     "DestinationView",
+    "Endpoint",
+    "EndpointCounts",
+    "EndpointView",
     "Event",
     "Explanation",
     "Failed",
@@ -123,6 +140,7 @@ __all__ = [
     "OutboxResumed",
     "Outcome",
     "Permit",
+    "Phase",
     "PollConfig",
     "PollFailed",
     "PollOverdue",
@@ -151,6 +169,7 @@ __all__ = [
     "Undelivered",
     "Value",
     "Why",
+    "Work",
     "allocate",
 ]
 

@@ -1,11 +1,8 @@
 """The books of a worker: what became of the tasks it polled and of their results, exactly. Pure."""
 
-from collections.abc import Iterable
-
 import attrs
 
-from resilience.delivery import DestinationView
-from resilience.polling import Tally
+from resilience.consumer import EndpointCounts
 
 __all__ = ["Books", "books_of"]
 
@@ -68,32 +65,27 @@ class Books:
         return Books(**{name: mine[name] + theirs[name] for name in mine})
 
 
-def books_of(
-    tallies: Iterable[Tally], results: DestinationView, *, re_executed: int, lost_lease: int, repeated: int
-) -> Books:
-    """The books of one server: its ``tallies`` in every poller, and what became of the results."""
-    found = Books(
+def books_of(counts: EndpointCounts, *, re_executed: int) -> Books:
+    """The books of one server."""
+    tasks, results = counts.items, counts.answers
+    return Books(
+        polled=tasks.received,
+        started=tasks.started,
+        finished=tasks.finished,
+        given_back=tasks.given_back,
+        giving_back=tasks.giving_back,
+        kept=tasks.kept,
+        dropped=tasks.dropped,
+        held=tasks.held,
+        unfinished=tasks.executing,
+        late=tasks.late,
+        re_executed=re_executed,
+        lost_lease=counts.lost_leases,
         updated=results.delivered,
+        repeated=counts.repeated,
         waiting=results.waiting,
         outboxed=results.written,
         dead=results.dead,
         inherited=results.inherited,
         passed=results.passed,
-        re_executed=re_executed,
-        repeated=repeated,
-        lost_lease=lost_lease,
     )
-    for tally in tallies:
-        found += Books(
-            polled=tally.received,
-            started=tally.started,
-            finished=tally.finished,
-            given_back=tally.given_back,
-            giving_back=tally.giving_back,
-            kept=tally.kept,
-            dropped=tally.dropped,
-            held=tally.held,
-            unfinished=tally.executing,
-            late=tally.late,
-        )
-    return found

@@ -1,4 +1,4 @@
-"""Counting what only events and tasks tell: lost leases, attempts that were not the first, results sent once more."""
+"""Counting attempts of tasks that were not the first."""
 
 import threading
 from collections import Counter
@@ -13,9 +13,7 @@ class Counting:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._lost: Counter[str] = Counter()
         self._again: Counter[str] = Counter()
-        self._repeated: Counter[str] = Counter()
 
     def starts(self, server: str, task: Task) -> None:
         """Count a task that starts, if it is not its server's first attempt."""
@@ -23,27 +21,7 @@ class Counting:
             with self._lock:
                 self._again[server] += 1
 
-    def loses_lease(self, server: str) -> None:
-        """Count a lease that is lost."""
-        with self._lock:
-            self._lost[server] += 1
-
-    def repeats(self, server: str) -> None:
-        """Count a result that is sent once more."""
-        with self._lock:
-            self._repeated[server] += 1
-
-    def repeated(self, server: str) -> int:
-        """Results for ``server`` that were sent once more."""
-        with self._lock:
-            return self._repeated[server]
-
     def re_executed(self, server: str) -> int:
         """Tasks of ``server`` that started and were not its first attempt."""
         with self._lock:
             return self._again[server]
-
-    def lost_lease(self, server: str) -> int:
-        """Leases of ``server``'s tasks that were lost."""
-        with self._lock:
-            return self._lost[server]

@@ -1,6 +1,5 @@
 """A worker's life as values: how it is to run, which phase it is in, how it ended. Pure."""
 
-import enum
 import math
 import os
 from collections.abc import Mapping
@@ -12,16 +11,9 @@ from conductor_adapter.running.books import Books
 from conductor_adapter.tasks import can_be_sent
 from resilience._checks import number, teaches_options, whole
 from resilience.breaker import BreakerConfig
+from resilience.consumer import EndpointView
 from resilience.delivery import RelayConfig
 from resilience.delivery.store import check_store
-from resilience.events import (
-    BacklogDrained,
-    BacklogFull,
-    DeliveryFailed,
-    DeliveryResumed,
-    OutboxFailed,
-    OutboxResumed,
-)
 from resilience.polling import PollConfig
 
 if TYPE_CHECKING:
@@ -32,54 +24,14 @@ if TYPE_CHECKING:
     from resilience.delivery import Store
 
 __all__ = [
-    "Deliveries",
-    "Phase",
     "RunnerConfig",
     "ServerView",
     "StopReport",
-    "advance",
     "is_another_signal",
-    "share_of_grace",
 ]
 
 CONDUCTOR_MAX_WAIT = 5.0  # seconds; a server refuses to wait longer for a poll
-LEAST_FLUSH = 0.2  # part of the grace that is kept for results
 SAME_SIGNAL = 1.0  # seconds in which the first signal may come again: coreutils' timeout sends it to us and our group
-DeliveryEvent = DeliveryFailed | DeliveryResumed | BacklogFull | BacklogDrained | OutboxFailed | OutboxResumed
-OFTEN = 5  # failed attempts after which it may be the result and not the server
-
-
-class Phase(enum.Enum):
-    """The phases of a runner, in their order."""
-
-    NEW = "new"
-    RUNNING = "running"
-    STOPPING = "stopping"
-    STOPPED = "stopped"
-
-
-_NEXT = {
-    Phase.NEW: (Phase.RUNNING, Phase.STOPPED),
-    Phase.RUNNING: (Phase.STOPPING,),
-    Phase.STOPPING: (Phase.STOPPED,),
-    Phase.STOPPED: (),
-}
-
-
-def advance(phase: Phase, to: Phase) -> Phase:
-    """The phase ``to``, if it may follow ``phase``.
-
-    Raises:
-        RuntimeError: it may not; a runner runs once.
-    """
-    if to not in _NEXT[phase]:
-        raise RuntimeError(f"a runner that is {phase.value} cannot become {to.value}: make a new one to run again")
-    return to
-
-
-def share_of_grace(grace: float, used: float) -> float:
-    """Seconds for sending results after ``used`` seconds of the ``grace`` went to running tasks."""
-    return max(grace - used, grace * LEAST_FLUSH)
 
 
 def is_another_signal(asked: float, came: float, before: float = -math.inf) -> bool:
@@ -89,54 +41,6 @@ def is_another_signal(asked: float, came: float, before: float = -math.inf) -> b
     the one ``before`` is that once more.
     """
     return came - asked > SAME_SIGNAL and came - before > SAME_SIGNAL / 10
-
-
-class Deliveries:
-    """Which servers may be polled, as far as their results are concerned (rule P13). Not thread-safe.
-
-    A failed delivery stops the polls until one succeeds. But when all that waits for a server has failed often, it may
-    be these results alone that it cannot digest, and they would keep it from being polled for ever: only the result
-    of another task can tell.
-
-    A server whose backlog of results is full is not polled either (rule D5): it takes them, but too slowly. Nor is one
-    whose results cannot be written down: there are enough of them that would be lost with the process.
-    """
-
-    def __init__(self) -> None:
-        self._often: dict[str, set[str]] = {}
-        self._failing: set[str] = set()
-        self._full: set[str] = set()
-        self._unwritten: set[str] = set()
-
-    def may_poll(self, server: str) -> bool:
-        """Whether to poll ``server``."""
-        return not any(server in reasons for reasons in (self._failing, self._full, self._unwritten))
-
-    def note(self, event: DeliveryEvent, waiting: int) -> None:
-        """Note what the relay tells, while ``waiting`` results wait for the event's server."""
-        match event:
-            case DeliveryFailed(server, key, attempt):
-                self._failed(server, key, attempt, waiting)
-            case DeliveryResumed(server):  # those that it cannot digest will fail once more
-                self._often.pop(server, None)
-                self._failing.discard(server)
-            case BacklogFull(server):
-                self._full.add(server)
-            case BacklogDrained(server):  # half of it is gone
-                self._full.discard(server)
-            case OutboxFailed(server):
-                self._unwritten.add(server)
-            case _:  # nothing of its is unwritten any more
-                self._unwritten.discard(event.destination)
-
-    def _failed(self, server: str, key: str, attempt: int, waiting: int) -> None:
-        often = self._often.setdefault(server, set())
-        if attempt >= OFTEN:
-            often.add(key)
-        if len(often) >= waiting:
-            self._failing.discard(server)
-        else:
-            self._failing.add(server)
 
 
 def _is_name(_instance: object, attribute: "attrs.Attribute[str]", value: object) -> None:
@@ -226,6 +130,12 @@ class ServerView:
     in_flight: int
     started: int
     waiting: int
+
+    @classmethod
+    def of(cls, view: EndpointView) -> "ServerView":
+        """The same in the words of Conductor."""
+        fields = attrs.asdict(view)
+        return cls(updates=fields.pop("sends"), **fields)
 
 
 @attrs.frozen(kw_only=True)

@@ -1,4 +1,4 @@
-"""A server as the runner uses it: one source of tasks and one destination of results."""
+"""A server as the runner uses it: an endpoint of tasks and their results."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -11,9 +11,8 @@ from conductor_adapter.settings import ServerSettings
 from conductor_adapter.tasks import Task, TaskResult, TaskStatus
 from conductor_adapter.transports import Transport, drive
 from conductor_adapter.wire import TransportError, TransportErrorKind
-from resilience.delivery import Destination
+from resilience.consumer import Endpoint
 from resilience.errors import AnswerTooLarge, Incomplete, ResilienceError
-from resilience.polling import Source
 
 __all__ = ["Link"]
 
@@ -60,29 +59,23 @@ class Link:
         self._give_up_after = give_up_after
         self._refuse = refuse
 
-    def source(self, spec: WorkerSpec) -> Source[Task]:
-        """The source of the tasks of one worker."""
-        return Source(
+    def endpoint(self, spec: WorkerSpec) -> Endpoint[Task]:
+        """The server as an endpoint of the tasks of one worker."""
+        return Endpoint(
             self.name,
-            partial(self._poll, spec),
+            poll=partial(self._poll, spec),
+            send=self._send,
             give_back=self._give_back,
             extend=self._extend if spec.heartbeats else None,
             lease=_lease if spec.heartbeats else None,
+            exchange=self._exchange,
+            exchange_wait=NEXT_TASK_WAIT,
+            key=_key,
+            persist=_is_final,
             bounded=self.transport.bounded,
             weight=self._settings.weight,
             max_units=self._settings.max_units,
-            reserve=self._settings.reserve,
-        )
-
-    def destination(self) -> Destination:
-        """The destination of its tasks' results."""
-        return Destination(
-            self.name,
-            self._send,
             identity=self._settings.identity,
-            bounded=self.transport.bounded,
-            exchange=self._exchange,
-            exchange_wait=NEXT_TASK_WAIT,
         )
 
     def _poll(self, spec: WorkerSpec, count: int, wait: float) -> Sequence[Task]:
@@ -137,3 +130,11 @@ class Link:
 def _lease(task: Task) -> float | None:
     """For how long a task is assigned to us without a word from us."""
     return task.response_timeout or None
+
+
+def _key(result: TaskResult) -> str:
+    return result.task_id
+
+
+def _is_final(result: TaskResult) -> bool:
+    return result.is_final

@@ -1,11 +1,8 @@
-"""Workers on threads: a poller for each worker, whose sources are the servers; one relay takes all results home."""
+"""Workers on threads: a consumer whose endpoints are Conductor servers, and whose handlers run task functions."""
 
 import os
 import socket
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
@@ -16,41 +13,23 @@ from conductor_adapter.declaring import WorkerSpec, collect_workers
 from conductor_adapter.events import RunnerEvent, RunnerListener, TaskFailed, TaskLeaseLost
 from conductor_adapter.forks import refuse_copy
 from conductor_adapter.protocol import given_up
-from conductor_adapter.running.changes import Changing
+from conductor_adapter.running.books import Books, books_of
 from conductor_adapter.running.counting import Counting
-from conductor_adapter.running.lifecycle import (
-    Deliveries,
-    DeliveryEvent,
-    Phase,
-    RunnerConfig,
-    StopReport,
-    advance,
-    share_of_grace,
-)
+from conductor_adapter.running.lifecycle import RunnerConfig, ServerView, StopReport
 from conductor_adapter.running.links import Link
 from conductor_adapter.running.log import Log
 from conductor_adapter.running.outbox import opened
 from conductor_adapter.running.payloads import Payloads
-from conductor_adapter.running.reporting import Reporting
 from conductor_adapter.server import UnreadableTask
 from conductor_adapter.settings import ServerSettings, check_servers, servers_from_env
 from conductor_adapter.tasks import Task, TaskResult, TaskStatus, task_named
 from conductor_adapter.transports import choose
 from conductor_adapter.worker import run_attempt
-from resilience._checks import check_number, check_plain
-from resilience.delivery import Relay
+from resilience._checks import check_plain
+from resilience.consumer import Consumer, ConsumerConfig, ConsumerReport, Phase, Work
 from resilience.errors import AnswerTooLarge, Refused
-from resilience.events import (
-    BreakerChanged,
-    DeadLettered,
-    Event,
-    LeaseLost,
-    PollFailed,
-    SurplusArrived,
-    notify,
-)
-from resilience.polling import Item, Poller
-from resilience.registry import BreakerRegistry
+from resilience.events import BreakerChanged, DeadLettered, Event, LeaseLost, PollFailed, SurplusArrived, notify
+from resilience.polling import Explanation, Item
 
 __all__ = ["WorkerRunner"]
 
@@ -58,20 +37,25 @@ NO_THREADS = "raise the limit of threads (ulimit -u; a container's pids limit), 
 FAILURES = (TaskStatus.FAILED, TaskStatus.FAILED_WITH_TERMINAL_ERROR)
 
 
-class WorkerRunner(Changing, Reporting):
+class WorkerRunner:
     """Runs workers on several Conductor servers until it is stopped; a context manager that starts and stops it.
 
-    Each result goes to the server that its task came from. Thread-safe; installs no signal handlers.
+    Each result goes to the server that its task came from. Thread-safe; installs no signal handlers. In a process that
+    was forked from the one it was started in, every method raises RuntimeError.
 
     Args:
         workers: functions marked with ``@worker``, or their specs.
         servers: where tasks come from; None reads the environment.
         config: how they run.
-        on_event: told of everything that happens, in the thread where it happened.
+        on_event: called with every event, in the thread where it came about.
+
+    Attributes:
+        config: how they run.
+        consumer: what polls, runs and answers: its ``relay`` has the dead letters, its breakers can be forced.
 
     Raises:
         ValueError: no worker, no server, or two that cannot be told apart; the text says what to change.
-        TypeError: something that is no worker.
+        TypeError: something that is not a worker.
         ImportError: the transport's library is not installed.
         OutboxError: the file of the outbox cannot be used.
     """
@@ -85,8 +69,9 @@ class WorkerRunner(Changing, Reporting):
         on_event: RunnerListener | None = None,
     ) -> None:
         self.config = config or RunnerConfig()
-        self._specs = [self._adjusted(spec) for spec in collect_workers(workers)]
-        self._settings = check_servers(servers_from_env() if servers is None else servers)
+        threads = self.config.threads
+        self._specs = [attrs.evolve(spec, threads=threads or spec.threads) for spec in collect_workers(workers)]
+        settings = check_servers(servers_from_env() if servers is None else servers)
         if on_event is not None:
             check_plain("on_event", on_event)
         self._on_event = on_event
@@ -95,33 +80,32 @@ class WorkerRunner(Changing, Reporting):
         make = choose(self.config.transport)
         give_up_after = self.config.poll.give_up_after
         named = self.config.transport if isinstance(self.config.transport, str) else "auto"
-        self._links = {settings.name: Link(settings, make, give_up_after, self._refuse) for settings in self._settings}
+        self._links = {one.name: Link(one, make, give_up_after, self._refuse) for one in settings}
         self._payloads = {
             name: Payloads(link.server, link.transport, make, choose(named), most=self.config.max_result_bytes)
             for name, link in self._links.items()
         }
-        self._poll_breakers = BreakerRegistry(self.config.breaker, on_event=partial(self._breaker_changed, "polls"))
-        self._update_breakers = BreakerRegistry(self.config.breaker, on_event=partial(self._breaker_changed, "updates"))
         self._outbox = opened(self.config.outbox)
-        self._relay = Relay(
-            [link.destination() for link in self._links.values()],
-            config=self.config.relay,
-            breakers=self._update_breakers,
-            store=self._outbox.store,
+        self.consumer = Consumer(
+            [self._work(spec) for spec in self._specs],
+            config=ConsumerConfig(
+                poll=self.config.poll, breaker=self.config.breaker, relay=self.config.relay, grace=self.config.grace
+            ),
+            outbox=self._outbox.store,
             on_event=self._heard,
+            on_stopped=self._close,
         )
-        self._pollers = [(spec, self._poller(spec)) for spec in self._specs]
-        self._deliveries = Deliveries()
-        self._phase = Phase.NEW
-        self._kept_before = 0  # what could not go back before it stopped was timed out by its server, or will be
-        self._lock = threading.RLock()  # a signal handler may stop what its thread is just starting
         self._pid: int | None = None  # of the process that it was started in
-        self._here = threading.local()  # whether a thread is one that stopping waits for
-        self._stopped = threading.Event()
-        self._final: StopReport | None = None
 
     def __repr__(self) -> str:
         return f"<WorkerRunner of {', '.join(s.task_type for s in self._specs)} on {', '.join(self._links)}>"
+
+    @property
+    def phase(self) -> Phase:
+        """Where it is in its life: new, running, stopping or stopped."""
+        return self.consumer.phase
+
+    # -- its life ------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Start polling; returns once there are all threads, and polls nothing before.
@@ -131,59 +115,37 @@ class WorkerRunner(Changing, Reporting):
                 is stopped again then, within the configured grace, as after anything else that ends a start half-way.
         """
         refuse_copy(self._pid)
-        with self._lock:
-            self._phase = advance(self._phase, Phase.RUNNING)
-            self._pid = os.getpid()
-        self._name()
-        gate = threading.Event()
+        self._pid = os.getpid()
+        name = self.config.worker_id or f"{socket.gethostname()}-{os.getpid()}"
+        for link in self._links.values():
+            link.worker_id = name
         try:
-            self._relay.start()
-            for spec, poller in self._pollers:
-                poller.start(partial(self._run, spec), gate=gate)
+            self.consumer.start()
         except RuntimeError as error:
-            self._stop_what_started()
-            raise RuntimeError(f"the workers were not started: {error.__cause__ or error}: {NO_THREADS}") from error
-        except BaseException:
-            self._stop_what_started()
-            raise
-        finally:
-            gate.set()
+            if error.__cause__ is None:  # it ran before
+                raise
+            raise RuntimeError(f"the workers were not started: {_root(error)}: {NO_THREADS}") from error
 
     def stop(self, grace: float | None = None) -> StopReport:
         """Stop polling, give un-started tasks back, let running ones finish, send what waits.
 
-        Args:
-            grace: seconds it may take; None for the configured ones.
-
-        May be called again: whoever does so while it stops waits for the end, and gets the report again. From within a
-        task function or a listener, which stopping would have to wait for, it only begins to stop. A signal handler of
+        May be called again: a second call while it stops waits for the end, and returns the same report. From within a
+        task function or a listener, for which stopping would have to wait, it only begins to stop. A signal handler of
         your own should set an event, and your program stop then: the handler may have interrupted code that holds a
         lock which stopping needs. `run_workers` and the command do so.
 
+        Args:
+            grace: seconds it may take; None for the configured ones.
+
         Returns:
-            What was left undone; before the end what is left now, be it that ``grace`` is over or that nobody waits.
+            What was left undone; what is left now if ``grace`` is over before the end, or nobody waits for the end.
 
         Raises:
-            ValueError: ``grace`` is negative or not finite (TypeError: no number); the workers run on.
+            ValueError: ``grace`` is negative or not finite (TypeError: not a number); the workers run on.
             RuntimeError: it was started by the process that this one was forked from.
         """
-        seconds = self.config.grace if grace is None else grace
-        check_number("grace", seconds, least=0.0)
         refuse_copy(self._pid)
-        with self._lock:
-            before = self._phase
-            if before in (Phase.NEW, Phase.RUNNING):
-                self._phase = advance(before, Phase.STOPPED if before is Phase.NEW else Phase.STOPPING)
-        seconds, waited_for = min(seconds, threading.TIMEOUT_MAX), getattr(self._here, "waited_for", False)
-        if before is Phase.NEW:
-            self._end(StopReport(books=self.books()))
-        elif before is Phase.RUNNING and waited_for:
-            self._stop_apart(seconds)
-        elif before is Phase.RUNNING:
-            self._stop(seconds)
-        elif not waited_for:
-            self._stopped.wait(None if grace is None else seconds)
-        return self._final or self.report()
+        return self._report(self.consumer.stop(grace))
 
     def __enter__(self) -> Self:
         self.start()
@@ -194,187 +156,183 @@ class WorkerRunner(Changing, Reporting):
     ) -> None:
         if self._pid != os.getpid():
             self._log.left_in_copy(self._pid)
-        elif self._phase is not Phase.STOPPED:
+        elif self.consumer.phase is not Phase.STOPPED:
             self.stop()
 
-    # -- private -----------------------------------------------------------------------------------------------------
+    # -- changes while it runs -----------------------------------------------------------------------------------------
 
-    def _adjusted(self, spec: WorkerSpec) -> WorkerSpec:
-        return attrs.evolve(spec, threads=self.config.threads or spec.threads)
+    def pause(self, server: str) -> None:
+        """Take no more tasks from ``server`` until `resume`; those that run finish, and results go home.
 
-    def _name(self) -> None:
-        """Give workers their names, which name this process, and are in the results too.
-
-        A server notes that one for the task that it sends back with its answer.
+        Raises:
+            ValueError: there is no server of this name.
         """
-        name = self.config.worker_id or f"{socket.gethostname()}-{os.getpid()}"
-        for link in self._links.values():
-            link.worker_id = name
-        self._pollers = [
-            (attrs.evolve(spec, worker_id=spec.worker_id or name), poller) for spec, poller in self._pollers
-        ]
+        self._check_server(server)
+        self.consumer.pause(server)
 
-    def _poller(self, spec: WorkerSpec) -> Poller[Task]:
-        try:
-            return Poller(
-                [link.source(spec) for link in self._links.values()],
-                capacity=spec.threads,
-                config=self.config.poll,
-                breakers=self._poll_breakers,
-                on_event=self._heard_of_polls,
-            )
-        except ValueError as error:  # the servers' reserves
-            raise ValueError(f"worker {spec.task_type!r} has threads={spec.threads}: {error}") from None
+    def resume(self, server: str) -> None:
+        """Take tasks from ``server`` again.
 
-    def _run(self, spec: WorkerSpec, item: Item[Task]) -> None:
-        self._here.waited_for = True  # this thread runs nothing else
+        Raises:
+            ValueError: there is no server of this name.
+        """
+        self._check_server(server)
+        self.consumer.resume(server)
+
+    def set_weight(self, server: str, weight: int) -> None:
+        """Change the claim of ``server`` to the threads of every worker.
+
+        Raises:
+            ValueError: there is no server of this name, or a weight below 1 (TypeError: not a whole number).
+        """
+        self._check_server(server)
+        self.consumer.set_weight(server, weight)
+
+    def set_threads(self, task_type: str, threads: int) -> None:
+        """Change how many tasks of ``task_type`` may run at once, in every domain that it has a worker for.
+
+        With fewer, running tasks finish, and no other starts until there is room.
+
+        Raises:
+            ValueError: no worker has this task type, or below 1 (TypeError: not a whole number).
+        """
+        refuse_copy(self._pid)
+        found = [spec for spec in self._specs if spec.task_type == task_type]
+        if not found:
+            known = ", ".join(sorted({repr(spec.task_type) for spec in self._specs}))
+            raise ValueError(f"there is no worker for task type {task_type!r}: there are workers for {known}")
+        for spec in found:
+            self.consumer.set_capacity(threads, _queue_name(spec))
+
+    # -- what it reports -----------------------------------------------------------------------------------------------
+
+    def view(self) -> dict[str, ServerView]:
+        """How each server stands, by name."""
+        refuse_copy(self._pid)
+        return {name: ServerView.of(view) for name, view in self.consumer.view().items()}
+
+    def explain(self) -> dict[str, dict[str, Explanation]]:
+        """What each worker asks of each server now, and why: by task type (``domain:type``), then by server."""
+        refuse_copy(self._pid)
+        return self.consumer.explain()
+
+    def books(self) -> dict[str, Books]:
+        """What became of each server's tasks and results so far, by name; they balance at every moment."""
+        refuse_copy(self._pid)
+        counts = self.consumer.counts()
+        return {name: books_of(one, re_executed=self._counting.re_executed(name)) for name, one in counts.items()}
+
+    def report(self) -> StopReport:
+        """What would be left undone if the process ended now."""
+        refuse_copy(self._pid)
+        return self._report(self.consumer.report())
+
+    # -- one task ------------------------------------------------------------------------------------------------------
+
+    def _work(self, spec: WorkerSpec) -> Work[Task]:
+        endpoints = [link.endpoint(spec) for link in self._links.values()]
+        return Work(_queue_name(spec), partial(self._run, spec), endpoints, spec.threads)
+
+    def _run(self, spec: WorkerSpec, item: Item[Task]) -> TaskResult:
+        server, task = item.source, item.value
         try:
-            self._counting.starts(item.source, item.value)
-            result, error = self._attempt(spec, item)
-            result = self._payloads[item.source].put_away(result)
-            if result.is_final:  # a heartbeat that is handled beside it could undo it
-                again = partial(self._repeat, item.source, item.value.task_id, result)
-                item.end_lease(self.config.relay.inline_timeout, again)
-            self._relay.deliver(item.source, item.value.task_id, result, chain=item, final=result.is_final)
+            self._counting.starts(server, task)
+            worker_id = spec.worker_id or self._links[server].worker_id  # in the result too: a server notes that one
+            result, error = self._attempt(attrs.evolve(spec, worker_id=worker_id), server, task)
+            result = self._payloads[server].put_away(result)
         except BaseException as raised:
-            raised.add_note(task_named(item.value.task_id, spec.task_type))  # whoever is told gets the error alone
+            raised.add_note(task_named(task.task_id, spec.task_type))  # whoever hears of it gets the error alone
             raise
         if result.status in FAILURES:
-            failed = TaskFailed(item.source, spec.task_type, item.value.task_id, result.status, result.reason, error)
+            failed = TaskFailed(server, spec.task_type, task.task_id, result.status, result.reason, error)
             self._log.task_failed(failed)
             self._tell(failed)
+        return result
 
-    def _repeat(self, server: str, task_id: str, result: TaskResult) -> None:
-        self._counting.repeats(server)
-        self._relay.hand_over(server, task_id, result)
-
-    def _attempt(self, spec: WorkerSpec, item: Item[Task]) -> tuple[TaskResult, BaseException | None]:
+    def _attempt(self, spec: WorkerSpec, server: str, task: Task) -> tuple[TaskResult, BaseException | None]:
         try:
-            task = self._payloads[item.source].fetch(item.value)
+            whole = self._payloads[server].fetch(task)
         except Exception as error:  # noqa: BLE001 - never a run on an empty input; the server may try again
             reason = f"what is stored outside of the task could not be fetched: {error}"
-            return TaskResult(status=TaskStatus.FAILED, reason=reason).of(item.value, spec.worker_id, ()), error
-        return run_attempt(spec, task, server=item.source)
+            return TaskResult(status=TaskStatus.FAILED, reason=reason).of(task, spec.worker_id, ()), error
+        return run_attempt(spec, whole, server=server)
 
     def _refuse(self, server: str, task: UnreadableTask) -> None:
         """Tell the server that a task cannot be read here: a retry would meet the same."""
         status = TaskStatus.FAILED_WITH_TERMINAL_ERROR
         result = TaskResult(task_id=task.task_id, workflow_id=task.workflow_id, status=status, reason=task.reason)
-        self._relay.hand_over(server, task.task_id, result)
+        self.consumer.hand_over(server, result)
         failed = TaskFailed(server, task.task_type, task.task_id, status, task.reason)
         self._log.task_failed(failed)
         self._tell(failed)
 
-    def _breaker_changed(self, calls: str, event: BreakerChanged) -> None:
-        changed = attrs.evolve(event, calls=calls)
-        self._log.breaker_changed(changed)
-        self._tell(changed)
-
-    def _heard_of_polls(self, event: Event) -> None:
-        if not isinstance(event, LeaseLost):
-            self._log_poll(event)
-            self._heard(event)
-            return
-        self._counting.loses_lease(event.source)
-        task: Task = event.value  # type: ignore[assignment] # values of a poller of tasks
-        lost = TaskLeaseLost(event.source, task.task_type, task.task_id, event.error)
-        self._log.lease_lost(lost)
-        self._tell(lost)
-
-    def _log_poll(self, event: Event) -> None:
-        if isinstance(event, SurplusArrived):
-            self._log.surplus(event)
-        elif isinstance(event, PollFailed) and isinstance(event.error, AnswerTooLarge):
-            self._log.too_large(event)
+    # -- events --------------------------------------------------------------------------------------------------------
 
     def _heard(self, event: Event) -> None:
-        if isinstance(event, DeliveryEvent):
-            self._note_delivery(event)
-        elif isinstance(event, DeadLettered) and isinstance(event.error, Refused):
-            self._tell_given_up(event)
-        self._tell(event)
+        told: RunnerEvent = event
+        match event:
+            case LeaseLost(server, value, error):
+                task: Task = value  # type: ignore[assignment] # values of a poller of tasks
+                told = TaskLeaseLost(server, task.task_type, task.task_id, error)
+                self._log.lease_lost(told)
+            case BreakerChanged():
+                told = attrs.evolve(event, calls="polls" if event.calls == "polls" else "updates")
+                self._log.breaker_changed(told)
+            case SurplusArrived():
+                self._log.surplus(event)
+            case PollFailed(error=AnswerTooLarge()):
+                self._log.too_large(event)
+            case DeadLettered(error=Refused()):
+                self._give_up(event)
+            case _:
+                pass
+        self._tell(told)
 
     def _tell(self, event: RunnerEvent) -> None:
-        with self._waited_for():
-            notify(self._on_event, event)
+        notify(self._on_event, event)
 
-    def _tell_given_up(self, event: DeadLettered) -> None:
+    def _give_up(self, event: DeadLettered) -> None:
         """A server that kept refusing a result is sent a small one in its place: its workflow need not wait."""
         result: TaskResult = event.payload  # type: ignore[assignment] # payloads of a relay of results
         small = given_up(result, event.reason)
         if small is not None:
-            self._relay.hand_over(event.destination, event.key, small)
+            self.consumer.hand_over(event.destination, small)
 
-    def _note_delivery(self, event: DeliveryEvent) -> None:
-        """The relay tells of its events one at a time."""
-        name = event.destination
-        self._deliveries.note(event, self._relay.pending(name))
-        for _, poller in self._pollers:
-            poller.deliveries(name, self._deliveries.may_poll(name))
+    # -- private -------------------------------------------------------------------------------------------------------
 
-    def _stop_what_started(self) -> None:
-        WorkerRunner.stop(self)
+    def _check_server(self, server: str) -> None:
+        refuse_copy(self._pid)
+        if server not in self._links:
+            raise ValueError(f"there is no server called {server!r}: there are {', '.join(map(repr, self._links))}")
 
-    @contextmanager
-    def _waited_for(self) -> Iterator[None]:
-        """What this thread does now, stopping waits for: it must not wait for the end of stopping in turn."""
-        before, self._here.waited_for = getattr(self._here, "waited_for", False), True
-        try:
-            yield
-        finally:
-            self._here.waited_for = before
+    def _report(self, report: ConsumerReport) -> StopReport:
+        unreached = tuple(name for name, link in self._links.items() if link.asked and not link.answered)
+        books = {name: books_of(c, re_executed=self._counting.re_executed(name)) for name, c in report.counts.items()}
+        return StopReport(
+            left=report.undelivered,
+            saved=report.stored,
+            unfinished=report.unfinished,
+            kept=report.not_returned,
+            dead=report.dead,
+            unreached=unreached,
+            books=books,
+        )
 
-    def _stop_apart(self, grace: float) -> None:
-        """Stop in a thread of its own; here, if there is none."""
-        if not _starts(threading.Thread(target=self._stop, args=(grace,), name="stopping", daemon=True)):
-            self._stop(grace)
-
-    def _stop(self, grace: float) -> None:
-        try:
-            with self._waited_for():
-                report = self._drained(grace)
-            with self._lock:
-                self._phase = advance(self._phase, Phase.STOPPED)
-            self._end(report)
-        finally:  # whatever ended it, nobody waits for ever
-            self._stopped.set()
-
-    def _drained(self, grace: float) -> StopReport:
-        self._kept_before = sum(books.kept for books in self.books().values())
-        began = time.monotonic()
-        self._stop_pollers(grace)
-        left = self._relay.close(share_of_grace(grace, time.monotonic() - began))
-        self._stop_pollers(max(0.0, grace - (time.monotonic() - began)))  # what the last answers brought goes back
-        saved = sum(view.left for view in self._relay.view().values())
-        return attrs.evolve(self.report(), left=left, saved=saved)
-
-    def _end(self, report: StopReport) -> None:
+    def _close(self) -> None:
         for link in self._links.values():
             link.transport.close()
         for payloads in self._payloads.values():
             payloads.close()
         self._outbox.close()
-        self._final = report
-        self._stopped.set()
-
-    def _stop_pollers(self, grace: float) -> None:
-        deadline = time.monotonic() + grace
-        stoppers = [
-            threading.Thread(target=poller.stop, args=(grace,), name="stopping", daemon=True)
-            for _, poller in self._pollers
-        ]
-        started = [stopper for stopper in stoppers if _starts(stopper)]
-        for stopper, (_, poller) in zip(stoppers, self._pollers, strict=True):
-            if stopper not in started:
-                poller.stop(max(0.0, deadline - time.monotonic()))
-        for stopper in started:
-            stopper.join()
 
 
-def _starts(thread: threading.Thread) -> bool:
-    """Start a thread, if the system has one left."""
-    try:
-        thread.start()
-    except RuntimeError:
-        return False
-    return True
+def _root(error: BaseException) -> BaseException:
+    """What the system said."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _queue_name(spec: WorkerSpec) -> str:
+    """What Conductor calls the queue of a task type in a domain."""
+    return f"{spec.domain}:{spec.task_type}" if spec.domain else spec.task_type

@@ -202,7 +202,7 @@ def test_d6_a_server_that_refuses_a_result_for_good_is_told_so_in_few_words(
     with WorkerRunner([spec], [ServerSettings("eu", "http://eu/api")], config=config, on_event=heard) as runner:
         dead = heard.wait_for(DeadLettered, key="id3")
         until(lambda: loopback.told, "the small result is taken")
-        letter = runner._relay.dead_letters()[0]
+        letter = runner.consumer.relay.dead_letters()[0]
 
     (told,) = loopback.told
     assert (told["status"], told["outputData"]) == ("FAILED", {})
@@ -222,7 +222,7 @@ def test_d6_the_few_words_are_not_replaced_by_others(loopback: type[Loopback]) -
         until(lambda: sum(isinstance(event, DeadLettered) for event in heard) == 2, "both are given up")
         updates = loopback.updates
         until(lambda: loopback.updates > updates + 100, "work goes on")
-        assert runner._relay.pending() == 0
+        assert runner.consumer.relay.pending() == 0
 
     assert not loopback.told
     assert sum(isinstance(event, DeadLettered) for event in heard) == 2

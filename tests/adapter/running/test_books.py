@@ -15,6 +15,7 @@ from conductor_adapter.cli.bookkeeping import books_facts, books_sentence
 from conductor_adapter.running.books import books_of
 from conductor_adapter.running.counting import Counting
 from resilience import DestinationView, GaveBack, GiveBackFailed, Tally
+from resilience.consumer import EndpointCounts
 
 FIELDS = [field.name for field in attrs.fields(Books)]
 PLACES = ["finished", "given_back", "giving_back", "kept", "dropped", "held", "unfinished"]
@@ -36,34 +37,30 @@ def test_books_balance_when_every_polled_task_is_in_one_place(places: dict[str, 
     assert Books(polled=polled, started=7, late=3, **places).balanced == (polled == sum(places.values()))
 
 
-def test_books_of_a_server_are_those_of_all_its_pollers() -> None:
-    """Tallies of several workers are added; every count has its place."""
+def test_every_count_of_a_server_has_its_place_in_the_books() -> None:
+    """The consumer's words become Conductor's."""
     names = [field.name for field in attrs.fields(Tally)]
-    tallies = [Tally(**{name: 10**place for place, name in enumerate(names)}) for _ in range(2)]
-
-    results = DestinationView(
+    items = Tally(**{name: 10**place for place, name in enumerate(names, 1)})
+    answers = DestinationView(
         waiting=1, unwritten=0, delivered=2, dead=3, written=4, inherited=5, passed=6, left=0, undelivered=0
     )
 
-    books = books_of(tallies, results, re_executed=7, lost_lease=8, repeated=9)
+    books = books_of(EndpointCounts(items=items, answers=answers, repeated=9, lost_leases=8), re_executed=7)
 
     renamed = {"received": "polled", "executing": "unfinished"}
-    assert {renamed.get(name, name): 2 * 10**place for place, name in enumerate(names)} == {
-        name: count for name, count in attrs.asdict(books).items() if count > 9 or name == "polled"
+    assert {renamed.get(name, name): 10**place for place, name in enumerate(names, 1)} == {
+        name: count for name, count in attrs.asdict(books).items() if count > 9
     }
     told = (books.waiting, books.updated, books.dead, books.outboxed, books.inherited, books.passed)
     assert (*told, books.re_executed, books.lost_lease, books.repeated) == (1, 2, 3, 4, 5, 6, 7, 8, 9)
 
 
-def test_lost_leases_and_repeated_attempts_are_counted_by_server() -> None:
+def test_repeated_attempts_are_counted_by_server() -> None:
     """A task counts that started and was not its server's first attempt."""
     counting, task = Counting(), Task(task_id="t", workflow_id="w")
-    counting.loses_lease("eu")
-    counting.loses_lease("eu")
     for count in (0, 1, 2):
         counting.starts("eu", attrs.evolve(task, retry_count=count))
 
-    assert (counting.lost_lease("eu"), counting.lost_lease("us")) == (2, 0)
     assert (counting.re_executed("eu"), counting.re_executed("us")) == (2, 0)
 
 

@@ -9,7 +9,16 @@ import attrs
 import pytest
 from hearing import GUARD, Heard
 
-from conductor_adapter import DevServer, InProgress, RunnerConfig, ServerSettings, WorkerRunner, task_context, worker
+from conductor_adapter import (
+    DevServer,
+    InProgress,
+    RunnerConfig,
+    ServerSettings,
+    WorkerRunner,
+    WorkerSpec,
+    task_context,
+    worker,
+)
 from conductor_adapter.running import links
 from conductor_adapter.running.links import Link
 from conductor_adapter.server import ConductorServer
@@ -214,6 +223,9 @@ class Scripted:
         """Nothing is open."""
 
 
+SPEC = WorkerSpec(task_type="t", function=lambda: None)
+
+
 def link_to(transport: Scripted) -> Link:
     """A server behind that transport."""
     return Link(ServerSettings("eu", "http://eu/api"), lambda _: transport, 5.0, print)
@@ -224,7 +236,7 @@ def test_exchange_says_what_the_server_said() -> None:
     task = b'{"taskId": "2", "workflowInstanceId": "w"}'
     transport = Scripted(HttpAnswer(200, {}, task), HttpAnswer(204), HttpAnswer(200, {}, b"1"), HttpAnswer(405))
     transport.answers += [HttpAnswer(200, {}, b"1"), HttpAnswer(200, {}, b"1")]
-    exchange = link_to(transport).destination().exchange
+    exchange = link_to(transport).endpoint(SPEC).exchange
     assert exchange is not None
     result = TaskResult(task_id="1", workflow_id="w")
 
@@ -242,7 +254,7 @@ def test_exchange_says_what_the_server_said() -> None:
 def test_exchange_that_breaks_is_not_repeated_by_itself() -> None:
     """The relay repeats it, with the plain update."""
     transport = Scripted(TransportError(TransportErrorKind.BROKEN, "gone"))
-    exchange = link_to(transport).destination().exchange
+    exchange = link_to(transport).endpoint(SPEC).exchange
     assert exchange is not None
 
     with pytest.raises(TransportError):

@@ -105,13 +105,13 @@ def test_open_breaker_of_updates_silences_no_heartbeat(pair: Pair) -> None:
 
     with Case([eu]) as case:
         task_type, runner = case.worker(quick("curl"), act=lambda _: release.wait(GUARD))
-        runner._update_breakers.get("eu").force_open()
+        runner.consumer.send_breakers.get("eu").force_open()
         case.give(eu, [task_type], 1)
         case.start(runner)
         case.wait_executed(eu, [task_type], 1)
         before = eu.counts()["updates"]
         until(lambda: eu.counts()["updates"] >= before + 8, "eight heartbeats, two leases long")
-        runner._update_breakers.get("eu").reset()
+        runner.consumer.send_breakers.get("eu").reset()
         release.set()
         case.wait_done(eu, [task_type])
         assert runner.stop().clean
@@ -158,11 +158,11 @@ def test_lost_lease_is_told_with_its_task_and_the_late_result_is_sent(caplog: py
 def test_lease_of_a_task_is_its_response_timeout(response_timeout: float, lease: float | None) -> None:
     """One without is assigned for ever, and costs nothing."""
     link = Link(ServerSettings("eu", "http://127.0.0.1:1/api"), choose("requests"), 1.0, print)
-    source = link.source(WorkerSpec(task_type="t", function=lambda: None))
+    source = link.endpoint(WorkerSpec(task_type="t", function=lambda: None))
 
     assert source.lease is not None
     assert source.lease(Task(task_id="t", response_timeout=response_timeout)) == lease
-    silent = link.source(WorkerSpec(task_type="t", function=lambda: None, heartbeats=False))
+    silent = link.endpoint(WorkerSpec(task_type="t", function=lambda: None, heartbeats=False))
     assert (silent.lease, silent.extend) == (None, None)
     link.transport.close()
 

@@ -20,7 +20,15 @@ from conductor_adapter import (
     worker,
 )
 from conductor_adapter.running.log import LEASE_LOST, Log
-from resilience import AnswerTooLarge, BreakerChanged, BreakerConfig, BreakerState, HandlerFailed, PollFailed
+from resilience import (
+    AnswerTooLarge,
+    BreakerChanged,
+    BreakerConfig,
+    BreakerState,
+    HandlerFailed,
+    MemoryStore,
+    PollFailed,
+)
 
 DOWN = OSError("down")
 
@@ -185,23 +193,27 @@ def test_event_of_a_task_that_says_that_it_failed_has_no_error() -> None:
     assert (failed.reason, failed.error) == ("no", None)
 
 
-def test_task_that_could_not_be_handled_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The poller knows nothing of tasks; which one it was stands in the error's notes."""
+class BrokenStore(MemoryStore):
+    """A store that takes nothing."""
+
+    def check(self, _: object) -> None:
+        """Raise what has nothing to do with the payload."""
+        raise ZeroDivisionError
+
+
+def test_task_whose_result_could_not_be_sent_is_named() -> None:
+    """The event knows nothing of tasks; which one it was stands in the error's notes."""
     seen: list[str] = []
 
     @worker("ship")
     def ship(task: Task) -> None:
         seen.append(task.task_id)
 
-    def broken(*_: object, **__: object) -> None:
-        raise ZeroDivisionError
-
     heard = Heard()
     with DevServer(name="eu") as eu:
         eu.start_task("ship", retryCount=0)
-        runner = WorkerRunner([ship], [eu.settings], on_event=heard)
-        monkeypatch.setattr(runner._relay, "deliver", broken)
-        with runner:
+        config = RunnerConfig(outbox=BrokenStore())
+        with WorkerRunner([ship], [eu.settings], config=config, on_event=heard):
             failed = heard.wait_for(HandlerFailed)
 
-    assert failed.error.__notes__ == [f"task {seen[0]} of type 'ship'"]
+    assert failed.error.__notes__ == [f"raised while the answer '{seen[0]}' was sent to 'eu'"]

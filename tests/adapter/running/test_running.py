@@ -39,27 +39,16 @@ from conductor_adapter.answers import PollAnswer
 from conductor_adapter.declaring import spec_of
 from conductor_adapter.dev_server import DevServerProcess
 from conductor_adapter.running import lifecycle, links, signals
-from conductor_adapter.running.lifecycle import (
-    Deliveries,
-    DeliveryEvent,
-    Phase,
-    advance,
-    is_another_signal,
-    share_of_grace,
-)
+from conductor_adapter.running.lifecycle import is_another_signal
 from conductor_adapter.running.signals import run_until_signal
 from conductor_adapter.transports.requests import RequestsTransport
 from resilience import (
-    BacklogDrained,
-    BacklogFull,
     BreakerChanged,
     BreakerConfig,
     BreakerState,
     DeliveryFailed,
     DeliveryResumed,
     GiveBackFailed,
-    OutboxFailed,
-    OutboxResumed,
     PollConfig,
     RelayConfig,
 )
@@ -290,30 +279,6 @@ def test_d5_server_that_takes_results_too_slowly_is_polled_no_faster_than_it_tak
 
         assert len(waiting) == 60
         assert max(waiting) <= 6 + 4
-
-
-@given(st.lists(st.sampled_from(["failed", "failed often", "resumed", "full", "drained", "unwritten", "written"])))
-def test_d5_p13_server_is_polled_unless_it_fails_to_take_results_or_takes_them_too_slowly(told: list[str]) -> None:
-    """The two reasons are independent: the end of one is no end of the other."""
-    error = OSError("no")
-    events: dict[str, DeliveryEvent] = {
-        "failed": DeliveryFailed("eu", "a", 1, error),
-        "failed often": DeliveryFailed("eu", "a", 5, error),
-        "resumed": DeliveryResumed("eu"),
-        "full": BacklogFull("eu", 50),
-        "drained": BacklogDrained("eu"),
-        "unwritten": OutboxFailed("eu", OSError("full")),
-        "written": OutboxResumed("eu"),
-    }
-    deliveries, failing, full, often, unwritten = Deliveries(), False, False, False, False
-    for name in told:
-        deliveries.note(events[name], waiting=1)
-        often = (often or name == "failed often") and name != "resumed"
-        failing = (failing or name == "failed") and name != "resumed" and not (often and "failed" in name)
-        full = (full or name == "full") and name != "drained"
-        unwritten = (unwritten or name == "unwritten") and name != "written"
-        assert deliveries.may_poll("eu") is not (failing or full or unwritten)
-        assert deliveries.may_poll("us")
 
 
 def test_transport_may_be_made_by_a_function_of_ones_own() -> None:
@@ -856,22 +821,6 @@ def test_a_worker_id_that_no_url_can_carry_is_refused(name: object, error: type[
     with pytest.raises(error, match="worker_id"):
         RunnerConfig(worker_id=name)  # type: ignore[arg-type]
     assert RunnerConfig(worker_id="me").worker_id == "me"
-
-
-@given(st.sampled_from(Phase), st.sampled_from(Phase))
-def test_phases_only_go_forward(phase: Phase, to: Phase) -> None:
-    """A runner's life has one direction, and what is over stays over."""
-    order = list(Phase)
-    try:
-        assert order.index(advance(phase, to)) > order.index(phase)
-    except RuntimeError:
-        assert order.index(to) != order.index(phase) + 1
-
-
-@given(st.floats(0, 1e6), st.floats(0, 1e6))
-def test_results_always_get_a_part_of_the_grace(grace: float, used: float) -> None:
-    """However long running tasks took, a fifth of the grace is left for results, and never more than all of it."""
-    assert grace * 0.2 <= share_of_grace(grace, used) <= grace
 
 
 @pytest.mark.parametrize("given", [3, True, b"o.db", object()])

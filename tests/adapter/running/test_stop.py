@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,12 +17,12 @@ from hearing import GUARD, Heard
 
 from conductor_adapter import Books, DevServer, ServerSettings, StopReport, WorkerRunner, WorkerSpec
 from conductor_adapter.running import lifecycle
-from conductor_adapter.running.lifecycle import Phase
 from conductor_adapter.running.signals import run_until_signal
 from conductor_adapter.server import ConductorServer
 from conductor_adapter.transports import choose, drive
 from conductor_adapter.wire import HttpAnswer, HttpCall, TransportError, TransportErrorKind
 from resilience import GaveBack, ItemsArrivedLate, PollTimedOut
+from resilience.consumer import Phase
 
 POLL, RESULT, V2, BACK = "poll", "result", "v2", "give back"
 
@@ -133,11 +133,12 @@ class Work:
 
     def __init__(self) -> None:
         self.started, self.release = threading.Semaphore(0), threading.Event()
+        self.act: Callable[[], object] = lambda: self.release.wait(GUARD)
 
     def __call__(self) -> None:
-        """Run until released."""
+        """Run until released, or do what it is told."""
         self.started.release()
-        assert self.release.wait(GUARD)
+        assert self.act() is not False
 
     def spec(self, threads: int = 1) -> WorkerSpec:
         """A worker that does this."""
@@ -269,7 +270,7 @@ def chained() -> Stage:
 def test_stop_waits_until_what_the_last_answer_brought_is_back(apart: ThreadPoolExecutor) -> None:
     """An update-v2 that ends while results are flushed brings a task: the stop is over when its server has it again."""
     stage = chained()
-    script, ledger = stage.script, stage.runner._relay._ledger
+    script, ledger = stage.script, stage.runner.consumer.relay._ledger
     script.gates[BACK] = threading.Event()
     script.brings = [wire("last")]
 
@@ -289,7 +290,7 @@ def test_stop_waits_until_what_the_last_answer_brought_is_back(apart: ThreadPool
 def test_what_the_last_answer_brought_and_is_not_back_in_time_is_told(apart: ThreadPoolExecutor) -> None:
     """A server that does not take the task back before the grace is over keeps it, and the report says so."""
     stage = chained()
-    script, ledger = stage.script, stage.runner._relay._ledger
+    script, ledger = stage.script, stage.runner.consumer.relay._ledger
     script.gates[BACK] = threading.Event()
     script.brings = [wire("last")]
 
@@ -550,7 +551,7 @@ def test_stop_beside_another_one_waits_for_its_end(apart: ThreadPoolExecutor) ->
     stage.runner.start()
     stage.until(finished=1, waiting=1)
     first = apart.submit(stage.runner.stop)
-    until(lambda: stage.runner._phase is Phase.STOPPING, "it stops")
+    until(lambda: stage.runner.phase is Phase.STOPPING, "it stops")
     second = apart.submit(stage.runner.stop)
 
     hurried = stage.runner.stop(0.0)
@@ -569,7 +570,7 @@ def acting(*names: str) -> tuple[Stage, list[StopReport]]:
         reports.append(stage.runner.stop())
         reports.append(stage.runner.stop())
 
-    stage.runner._pollers = [(attrs.evolve(spec, function=stop), poller) for spec, poller in stage.runner._pollers]
+    stage.work.act = stop
     return stage, reports
 
 
@@ -635,7 +636,7 @@ def test_signal_handler_may_stop_what_its_own_thread_is_stopping(apart: ThreadPo
     before = signal.signal(signal.SIGUSR1, lambda *_: reports.append(stage.runner.stop()))
 
     def disturb() -> None:
-        until(lambda: stage.runner._phase is Phase.STOPPING, "it stops")
+        until(lambda: stage.runner.phase is Phase.STOPPING, "it stops")
         os.kill(os.getpid(), signal.SIGUSR1)
         until(lambda: reports, "the handler returns")
         stage.work.release.set()
@@ -651,24 +652,28 @@ def test_signal_handler_may_stop_what_its_own_thread_is_stopping(apart: ThreadPo
     assert report.clean
 
 
-def test_stop_that_was_interrupted_is_not_waited_for() -> None:
+def test_stop_that_was_interrupted_is_not_waited_for(apart: ThreadPoolExecutor) -> None:
     """Ctrl-C in a stop: whoever stops again hears what is left, and does not wait for what nobody does any more."""
     stage = Stage("a")
     stage.runner.start()
     stage.work.wait_started()
+
+    def disturb() -> None:
+        until(lambda: any(thread.name == "stopping" for thread in threading.enumerate()), "it stops")
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, signal.default_int_handler)
+    try:
+        disturbed = apart.submit(disturb)
+        with pytest.raises(KeyboardInterrupt):
+            stage.runner.stop()
+        disturbed.result(GUARD)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
     stage.work.release.set()
-
-    def interrupt(_grace: float) -> None:
-        raise KeyboardInterrupt
-
-    stage.runner._stop_pollers = interrupt  # type: ignore[method-assign]
-    with pytest.raises(KeyboardInterrupt):
-        stage.runner.stop()
-    del stage.runner._stop_pollers
 
     stage.until(finished=1, updated=1)
     assert stage.runner.stop().clean
-    stage.runner._stop_pollers(GUARD)
 
 
 # Forks.
@@ -689,29 +694,33 @@ USES = {
 
 
 @pytest.mark.parametrize("use", USES)
-def test_runner_that_runs_in_another_process_says_so(use: str) -> None:
+def test_runner_that_runs_in_another_process_says_so(use: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A forked process must not look as if it worked."""
     stage = Stage("a")
     stage.work.release.set()
     with stage.runner:
-        here, stage.runner._pid = stage.runner._pid, -1
-        with pytest.raises(RuntimeError, match=r"started by process -1 and run there; process .* start workers after"):
-            USES[use](stage.runner)
-        stage.runner._pid = here
+        here = os.getpid()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "getpid", lambda: -1)
+            said = rf"started by process {here} and run there; process -1 .* start workers after"
+            with pytest.raises(RuntimeError, match=said):
+                USES[use](stage.runner)
 
 
-def test_copy_that_leaves_the_runners_block_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
+def test_copy_that_leaves_the_runners_block_ends_nothing(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What raised there is passed on, and it is said where the workers are."""
     stage = Stage("a")
     stage.work.release.set()
     stage.runner.start()
-    here, stage.runner._pid = stage.runner._pid, -1
+    here = os.getpid()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: -1)
+        stage.runner.__exit__(None, None, None)
 
-    stage.runner.__exit__(None, None, None)
-
-    assert "runs no workers: they were started by process -1" in caplog.text
-    assert stage.runner._phase is Phase.RUNNING
-    stage.runner._pid = here
+    assert f"runs no workers: they were started by process {here}" in caplog.text
+    assert stage.runner.phase is Phase.RUNNING
     assert stage.runner.stop().clean
 
 

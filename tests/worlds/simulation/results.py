@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from conductor_adapter.running.lifecycle import Deliveries
+from resilience.consumer.engine import ConsumerEngine
 from resilience.delivery.config import RelayConfig
 from resilience.delivery.parcel import Parcel, Settled
 from resilience.delivery.routes import report
@@ -66,7 +66,7 @@ class Post:
         self.config = config or RelayConfig()
         rng = random.Random(world.seed + 2)
         self.lanes = {source.name: Lane(source.name, self.config, rng) for source in world.sources if source.tells}
-        self.deliveries = Deliveries()
+        self.deliveries = ConsumerEngine()
         self.taken = 0
         self._numbers = 0
         self._wake_at = -math.inf

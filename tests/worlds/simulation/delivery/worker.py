@@ -4,6 +4,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
 from conductor_adapter import (
     InProgress,
     RunnerConfig,
@@ -67,7 +69,7 @@ class Worker:
     @property
     def idle(self) -> bool:
         """Whether it has nothing left to deliver."""
-        return self.runner is not None and not self.runner._relay.pending() and not self.life.executing
+        return self.runner is not None and not self.runner.consumer.relay.pending() and not self.life.executing
 
     def start(self) -> None:
         """Start a process."""
@@ -151,7 +153,7 @@ class Worker:
         )
         servers = [SETTINGS[place] for place in life.hosts.items()]
         runner = WorkerRunner([spec], servers, config=config, on_event=partial(self._heard, self.process, life))
-        self._listen(runner._relay)
+        self._listen(runner.consumer.relay)
         runner.start()
         self.runner = runner
 
@@ -160,8 +162,9 @@ class Worker:
 
     @staticmethod
     def _total(runner: WorkerRunner) -> Tally:
-        ((_, poller),) = runner._pollers
-        return poller._planner.total()
+        items = [counts.items for counts in runner.consumer.counts().values()]
+        names = [field.name for field in attrs.fields(Tally)]
+        return Tally(**{name: sum(getattr(one, name) for one in items) for name in names})
 
     def _outbox(self) -> Any:
         if self._disk is None:
