@@ -1,7 +1,7 @@
 """Changes to a runner while it runs: the part of it that takes them from others (rule P7)."""
 
-from conductor_adapter.declaring import WorkerSpec
-from conductor_adapter.forks import refuse_copy
+from conductor_adapter.functions.decorator import WorkerSpec
+from conductor_adapter.functions.forks import refuse_copy
 from conductor_adapter.running.links import Link
 from conductor_adapter.tasks import Task
 from resilience.polling import Poller

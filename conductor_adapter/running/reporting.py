@@ -1,7 +1,7 @@
 """What a runner tells of itself: how its servers stand, why, what became of their tasks, and what is left undone."""
 
-from conductor_adapter.declaring import WorkerSpec
-from conductor_adapter.forks import refuse_copy
+from conductor_adapter.functions.decorator import WorkerSpec
+from conductor_adapter.functions.forks import refuse_copy
 from conductor_adapter.running.books import Books, books_of
 from conductor_adapter.running.counting import Counting
 from conductor_adapter.running.lifecycle import ServerView, StopReport

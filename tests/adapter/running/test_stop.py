@@ -16,12 +16,13 @@ from fault_kit import quick, until
 from hearing import GUARD, Heard
 
 from conductor_adapter import Books, DevServer, ServerSettings, StopReport, WorkerRunner, WorkerSpec
+from conductor_adapter.client.messages import HttpAnswer, HttpCall, TransportError, TransportErrorKind
+from conductor_adapter.client.operations import ConductorServer
 from conductor_adapter.running import lifecycle
 from conductor_adapter.running.lifecycle import Phase
 from conductor_adapter.running.signals import run_until_signal
-from conductor_adapter.server import ConductorServer
-from conductor_adapter.transports import choose, drive
-from conductor_adapter.wire import HttpAnswer, HttpCall, TransportError, TransportErrorKind
+from conductor_adapter.transports import choose
+from conductor_adapter.transports.base import drive
 from resilience import GaveBack, ItemsArrivedLate, PollTimedOut
 
 POLL, RESULT, V2, BACK = "poll", "result", "v2", "give back"
@@ -718,7 +719,7 @@ def test_copy_that_leaves_the_runners_block_ends_nothing(caplog: pytest.LogCaptu
 FORKING = """
 import os, sys, threading
 from conductor_adapter import RunnerConfig, ServerSettings, WorkerRunner, worker
-from conductor_adapter.wire import HttpAnswer
+from conductor_adapter.client.messages import HttpAnswer
 
 class Spy:
     bounded = True
