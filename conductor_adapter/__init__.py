@@ -2,8 +2,9 @@
 
 The floors, from the bottom up; each knows only those below it:
 
-* values: `settings` (servers), `tasks`, `protocol` (a call and its answer), `worker` (task functions)
-* `server`: one Conductor server without I/O; `transports`: one HTTP library a file
+* values: `tasks`, `settings` (servers and how they are treated)
+* `client`: one Conductor server without I/O; `transports`: one HTTP library a file
+* `functions`: from a function and a task to a task result
 * `running`: a worker's life
 * the edge: `cli`, `dev_server`
 
@@ -11,26 +12,18 @@ Import from here. A name is loaded when it is first asked for: the command line 
 imports half a second's worth of modules, and ``DevServer`` needs the extra ``dev-server``.
 """
 
-import sys
 from importlib import import_module
-from types import ModuleType
 
 TYPE_CHECKING = False  # type checkers take it for typing's, which takes longer to import than all the rest of the way
 if TYPE_CHECKING:
     from conductor_adapter.dev_server import DevServer
     from conductor_adapter.events import RunnerEvent, RunnerListener, TaskFailed, TaskLeaseLost
+    from conductor_adapter.functions.attempt import InProgress, NonRetryable, TaskContext, execute, task_context
+    from conductor_adapter.functions.decorator import WorkerSpec, worker
     from conductor_adapter.running import Books, RunnerConfig, ServerView, StopReport, WorkerRunner, run_workers
-    from conductor_adapter.settings import Credentials, ServerSettings, servers_from_env, servers_from_toml
+    from conductor_adapter.settings.loading import servers_from_env, servers_from_toml
+    from conductor_adapter.settings.server_settings import Credentials, ServerSettings
     from conductor_adapter.tasks import Task, TaskResult, TaskStatus
-    from conductor_adapter.worker import (
-        InProgress,
-        NonRetryable,
-        TaskContext,
-        WorkerSpec,
-        execute,
-        task_context,
-        worker,
-    )
 
 __all__ = [
     "Books",
@@ -63,23 +56,14 @@ __all__ = [
 _MODULES = {  # where the names above are
     "dev_server": ("DevServer",),
     "events": ("RunnerEvent", "RunnerListener", "TaskFailed", "TaskLeaseLost"),
+    "functions.attempt": ("InProgress", "NonRetryable", "TaskContext", "execute", "task_context"),
+    "functions.decorator": ("WorkerSpec", "worker"),
     "running": ("Books", "RunnerConfig", "ServerView", "StopReport", "WorkerRunner", "run_workers"),
-    "settings": ("Credentials", "ServerSettings", "servers_from_env", "servers_from_toml"),
+    "settings.loading": ("servers_from_env", "servers_from_toml"),
+    "settings.server_settings": ("Credentials", "ServerSettings"),
     "tasks": ("Task", "TaskResult", "TaskStatus"),
-    "worker": ("InProgress", "NonRetryable", "TaskContext", "WorkerSpec", "execute", "task_context", "worker"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
-
-
-class _FrontDoor(ModuleType):
-    """This package: ``conductor_adapter.worker`` is the function, also once the module of that name was imported."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name in _MODULE_OF and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _FrontDoor
 
 
 def __getattr__(name: str) -> object:

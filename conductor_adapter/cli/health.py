@@ -8,13 +8,14 @@ from typing import TypeVar
 import attrs
 
 from conductor_adapter.cli.lines import without_name
-from conductor_adapter.protocol import one_line, shorten
-from conductor_adapter.server import AuthRejected, ConductorServer, Operation
-from conductor_adapter.settings import ServerSettings
+from conductor_adapter.client.messages import AuthRejected, HttpAnswer, HttpCall, ServerFailed, TransportError
+from conductor_adapter.client.operations import ConductorServer, Operation
+from conductor_adapter.client.redaction import shorten
+from conductor_adapter.settings.server_settings import ServerSettings
 from conductor_adapter.tasks import TaskResult, can_be_sent
-from conductor_adapter.transports import Transport, drive
-from conductor_adapter.wire import HttpAnswer, HttpCall, ServerFailed, TransportError
+from conductor_adapter.transports.base import Transport, drive
 from resilience import Failed, FanOutExecutor, Refused, ResilienceError, Undeliverable, Value
+from resilience._texts import one_line
 
 __all__ = ["Health", "Wanted", "ask_all"]
 

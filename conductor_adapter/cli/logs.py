@@ -5,8 +5,8 @@ import traceback
 from typing import Any
 
 from conductor_adapter.cli.printing import Printer
+from conductor_adapter.functions.attempt import TaskContext, task_context
 from conductor_adapter.tasks import task_named
-from conductor_adapter.worker import TaskContext, task_context
 
 __all__ = ["print_logs"]
 

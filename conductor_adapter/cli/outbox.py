@@ -18,7 +18,7 @@ from conductor_adapter.cli.lines import counted, without_name
 from conductor_adapter.cli.streams import put, say, written
 from conductor_adapter.cli.usage import refusing
 from conductor_adapter.running.outbox import open_outbox
-from conductor_adapter.settings import ServerSettings
+from conductor_adapter.settings.server_settings import ServerSettings
 from resilience import DeadLetter, Outbox, OutboxError, Stock
 from resilience._texts import one_line, printable
 

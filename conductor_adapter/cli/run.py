@@ -18,13 +18,13 @@ from conductor_adapter.cli.printing import Printer
 from conductor_adapter.cli.servers import credentials_hint, find_servers
 from conductor_adapter.cli.signals import keep_until_gone
 from conductor_adapter.cli.streams import say_error
+from conductor_adapter.cli.targets import load_target, sdk_advice
 from conductor_adapter.cli.usage import refusing
-from conductor_adapter.declaring import WorkerSpec
 from conductor_adapter.events import RunnerEvent, TaskFailed
+from conductor_adapter.functions.decorator import WorkerSpec
 from conductor_adapter.running import RunnerConfig, StopReport, WorkerRunner
 from conductor_adapter.running.signals import run_until_signal
-from conductor_adapter.settings import ServerSettings
-from conductor_adapter.targets import load_target, sdk_advice
+from conductor_adapter.settings.server_settings import ServerSettings
 from conductor_adapter.transports import choose
 from resilience import DeadLettered, PollConfig
 

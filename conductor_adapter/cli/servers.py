@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from conductor_adapter.settings import (
-    ServerSettings,
+from conductor_adapter.settings.loading import (
     servers_from_env,
     servers_from_options,
     servers_from_toml,
     unread_credentials,
 )
+from conductor_adapter.settings.server_settings import ServerSettings
 
 __all__ = ["credentials_hint", "find_servers"]
 

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 import typer
 
 from conductor_adapter.cli.streams import say_error
-from conductor_adapter.declaring import MAX_THREADS
-from conductor_adapter.targets import TargetError
+from conductor_adapter.cli.targets import TargetError
+from conductor_adapter.functions.decorator import MAX_THREADS
 from conductor_adapter.tasks import can_be_sent
 from resilience import OutboxError
 

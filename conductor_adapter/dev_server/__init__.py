@@ -1,6 +1,6 @@
 """An embedded Conductor-compatible server with faults: for tests, examples and the demo. Needs extra ``dev-server``."""
 
-from conductor_adapter.settings import Credentials
+from conductor_adapter.settings.server_settings import Credentials
 
 from .faults import FaultControl, Faults
 from .outcome import FinishedRun

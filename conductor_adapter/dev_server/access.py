@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from uuid import uuid4
 
-from conductor_adapter.settings import Credentials
+from conductor_adapter.settings.server_settings import Credentials
 
 from .answers import Answer, ApiError, Call, json_answer
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote, urlencode
 
-from conductor_adapter.settings import ServerSettings
+from conductor_adapter.settings.server_settings import ServerSettings
 
 from .faults import Faults
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from conductor_adapter.settings import Credentials
+from conductor_adapter.settings.server_settings import Credentials
 from resilience._texts import printable
 
 from .faults import Faults

@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from conductor_adapter.settings import Credentials, ServerSettings
+from conductor_adapter.settings.server_settings import Credentials, ServerSettings
 
 from .faults import FaultControl, Faults
 from .outcome import FinishedRun, find_run, finished_run, standing

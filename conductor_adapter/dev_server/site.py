@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from conductor_adapter.settings import Credentials
+from conductor_adapter.settings.server_settings import Credentials
 
 from .access import Access
 from .answers import Answer, ApiError, Call, json_answer

@@ -19,8 +19,8 @@ from resilience.polling import PollConfig
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from conductor_adapter.settings import ServerSettings
-    from conductor_adapter.transports import Transport
+    from conductor_adapter.settings.server_settings import ServerSettings
+    from conductor_adapter.transports.base import Transport
     from resilience.delivery import Store
 
 __all__ = [

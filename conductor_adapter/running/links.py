@@ -5,12 +5,13 @@ from functools import partial
 
 import attrs
 
-from conductor_adapter.declaring import WorkerSpec
-from conductor_adapter.server import ConductorServer, UnreadableTask
-from conductor_adapter.settings import ServerSettings
+from conductor_adapter.client.decoding import UnreadableTask
+from conductor_adapter.client.messages import TransportError, TransportErrorKind
+from conductor_adapter.client.operations import ConductorServer
+from conductor_adapter.functions.decorator import WorkerSpec
+from conductor_adapter.settings.server_settings import ServerSettings
 from conductor_adapter.tasks import Task, TaskResult, TaskStatus
-from conductor_adapter.transports import Transport, drive
-from conductor_adapter.wire import TransportError, TransportErrorKind
+from conductor_adapter.transports.base import Transport, drive
 from resilience.consumer import Endpoint
 from resilience.errors import AnswerTooLarge, Incomplete, ResilienceError
 

@@ -7,12 +7,12 @@ from typing import Any, TypeVar
 
 import attrs
 
-from conductor_adapter.answers import Place
-from conductor_adapter.server import ConductorServer, Operation
-from conductor_adapter.settings import ServerSettings
+from conductor_adapter.client.decoding import Place
+from conductor_adapter.client.messages import TransportError, TransportErrorKind
+from conductor_adapter.client.operations import ConductorServer, Operation
+from conductor_adapter.settings.server_settings import ServerSettings
 from conductor_adapter.tasks import Task, TaskResult
-from conductor_adapter.transports import Transport, drive
-from conductor_adapter.wire import TransportError, TransportErrorKind
+from conductor_adapter.transports.base import Transport, drive
 from resilience.fan_out import FanOutExecutor
 from resilience.outcomes import Failed, Value
 

@@ -11,11 +11,11 @@ from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import Any
 
-from conductor_adapter.declaring import WorkerSpec
 from conductor_adapter.events import RunnerListener
+from conductor_adapter.functions.decorator import WorkerSpec
 from conductor_adapter.running.lifecycle import RunnerConfig, StopReport, is_another_signal
 from conductor_adapter.running.threads import WorkerRunner
-from conductor_adapter.settings import ServerSettings
+from conductor_adapter.settings.server_settings import ServerSettings
 from resilience._checks import check_number
 
 __all__ = ["run_until_signal", "run_workers"]

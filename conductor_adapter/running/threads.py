@@ -9,10 +9,12 @@ from typing import Any, Self
 
 import attrs
 
-from conductor_adapter.declaring import WorkerSpec, collect_workers
+from conductor_adapter.client.decoding import UnreadableTask
+from conductor_adapter.client.protocol import given_up
 from conductor_adapter.events import RunnerEvent, RunnerListener, TaskFailed, TaskLeaseLost
-from conductor_adapter.forks import refuse_copy
-from conductor_adapter.protocol import given_up
+from conductor_adapter.functions.attempt import run_attempt
+from conductor_adapter.functions.decorator import WorkerSpec, collect_workers
+from conductor_adapter.functions.forks import refuse_copy
 from conductor_adapter.running.books import Books, books_of
 from conductor_adapter.running.counting import Counting
 from conductor_adapter.running.lifecycle import RunnerConfig, ServerView, StopReport
@@ -20,11 +22,10 @@ from conductor_adapter.running.links import Link
 from conductor_adapter.running.log import Log
 from conductor_adapter.running.outbox import opened
 from conductor_adapter.running.payloads import Payloads
-from conductor_adapter.server import UnreadableTask
-from conductor_adapter.settings import ServerSettings, check_servers, servers_from_env
+from conductor_adapter.settings.loading import servers_from_env
+from conductor_adapter.settings.server_settings import ServerSettings, check_servers
 from conductor_adapter.tasks import Task, TaskResult, TaskStatus, task_named
 from conductor_adapter.transports import choose
-from conductor_adapter.worker import run_attempt
 from resilience._checks import check_plain
 from resilience.consumer import Consumer, ConsumerConfig, ConsumerReport, Phase, Work
 from resilience.errors import AnswerTooLarge, Refused

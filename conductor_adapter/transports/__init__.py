@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-from conductor_adapter.settings import ServerSettings
-from conductor_adapter.transports.base import Transport, drive
+from conductor_adapter.settings.server_settings import ServerSettings
+from conductor_adapter.transports.base import Transport
 
-__all__ = ["Transport", "choose", "drive"]
+__all__ = ["choose"]
 
 
 def choose(name: str | Callable[[ServerSettings], Transport] = "auto") -> Callable[[ServerSettings], Transport]:

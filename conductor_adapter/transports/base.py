@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
-from conductor_adapter.hiding import hide
-from conductor_adapter.protocol import one_line
-from conductor_adapter.server import Operation
-from conductor_adapter.wire import HttpAnswer, HttpCall, OutOfDescriptors, TransportError, TransportErrorKind
+from conductor_adapter.client.messages import HttpAnswer, HttpCall, OutOfDescriptors, TransportError, TransportErrorKind
+from conductor_adapter.client.operations import Operation
+from conductor_adapter.client.redaction import hide
+from resilience._texts import one_line
 from resilience.errors import ResilienceError
 
 __all__ = [

@@ -14,7 +14,8 @@ from pathlib import Path
 import pycurl
 from pycurl import PREREQFUNCTION  # without it, before pycurl 7.45.7 and libcurl 7.80, a poll may be sent twice
 
-from conductor_adapter.settings import ServerSettings
+from conductor_adapter.client.messages import HttpAnswer, HttpCall, OutOfDescriptors, TransportError, TransportErrorKind
+from conductor_adapter.settings.server_settings import ServerSettings
 from conductor_adapter.transports.base import (
     MAX_ANSWER_BYTES,
     MAX_IDLE,
@@ -27,7 +28,6 @@ from conductor_adapter.transports.base import (
     target_of,
 )
 from conductor_adapter.transports.environment import ca_bundle, proxy_of, trust_advice
-from conductor_adapter.wire import HttpAnswer, HttpCall, OutOfDescriptors, TransportError, TransportErrorKind
 
 __all__ = ["CurlTransport"]
 

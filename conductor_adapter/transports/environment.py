@@ -8,7 +8,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import certifi
 
-from conductor_adapter.server_settings import ServerSettings, is_there, shown_path
+from conductor_adapter.settings.server_settings import ServerSettings, is_there, shown_path
 
 __all__ = ["ca_bundle", "proxy_of", "trust_advice"]
 

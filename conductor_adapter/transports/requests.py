@@ -13,7 +13,8 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from conductor_adapter.settings import ServerSettings
+from conductor_adapter.client.messages import HttpAnswer, HttpCall, OutOfDescriptors, TransportError, TransportErrorKind
+from conductor_adapter.settings.server_settings import ServerSettings
 from conductor_adapter.transports.base import (
     MAX_ANSWER_BYTES,
     MAX_IDLE,
@@ -26,7 +27,6 @@ from conductor_adapter.transports.base import (
     target_of,
 )
 from conductor_adapter.transports.environment import ca_bundle, proxy_of, trust_advice
-from conductor_adapter.wire import HttpAnswer, HttpCall, OutOfDescriptors, TransportError, TransportErrorKind
 
 __all__ = ["RequestsTransport"]
 

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conductor_adapter.protocol import build_update
+from conductor_adapter.client.protocol import build_update
+from conductor_adapter.functions.attempt import execute
 from conductor_adapter.tasks import Task, TaskResult, TaskStatus
-from conductor_adapter.worker import execute
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),

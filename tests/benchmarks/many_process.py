@@ -10,7 +10,7 @@ import time
 from answering import answer_until_the_end
 
 from conductor_adapter import RunnerConfig, ServerSettings, WorkerRunner
-from conductor_adapter.worker import WorkerSpec
+from conductor_adapter.functions.decorator import WorkerSpec
 
 
 def nothing():

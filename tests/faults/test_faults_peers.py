@@ -14,10 +14,10 @@ from hearing import GUARD, Heard
 from http_peers import Peer
 
 from conductor_adapter import RunnerConfig, ServerSettings, Task, WorkerRunner
+from conductor_adapter.client.messages import HttpAnswer, HttpCall
 from conductor_adapter.dev_server import DevServerProcess
+from conductor_adapter.functions.decorator import WorkerSpec
 from conductor_adapter.running import threads
-from conductor_adapter.wire import HttpAnswer, HttpCall
-from conductor_adapter.worker import WorkerSpec
 from resilience import BreakerChanged, BreakerConfig, BreakerState, DeadLettered, DeliveryFailed
 
 # Sockets that misbehave.

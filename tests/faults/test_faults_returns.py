@@ -11,9 +11,9 @@ from fault_sources import TIMES, Queue
 from hearing import GUARD, Heard
 
 from conductor_adapter import ServerSettings, Task
+from conductor_adapter.client.messages import HttpAnswer, HttpCall
+from conductor_adapter.functions.decorator import WorkerSpec
 from conductor_adapter.running.links import Link
-from conductor_adapter.wire import HttpAnswer, HttpCall
-from conductor_adapter.worker import WorkerSpec
 from resilience import GaveBack, GiveBackFailed, Incomplete, Poller, PollFailed, Source
 from resilience.polling.holding import Held
 from resilience.polling.returns import Returns

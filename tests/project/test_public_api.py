@@ -9,7 +9,6 @@ from repository import PAGES, blocks_of
 
 import conductor_adapter
 import conductor_adapter.dev_server
-import conductor_adapter.settings
 import resilience
 import resilience.testing
 

@@ -12,7 +12,6 @@ import conductor_adapter
 import resilience
 from conductor_adapter import TaskFailed, TaskStatus
 from conductor_adapter.cli.streams import put, say, say_error
-from conductor_adapter.protocol import one_line as one_line_of_answers
 from conductor_adapter.running.log import Log
 from resilience import BreakerChanged, BreakerState, Destination, OutboxResumed, Relay
 from resilience._texts import clean_record, cut, indented, one_line, printable
@@ -56,11 +55,6 @@ def test_a_long_text_is_cut_and_says_so(text: str, longest: int, tail: int) -> N
     assert short == text or f"… (cut; {len(text):,} characters in all)" in short
     assert short[:10] == text[:10]
     assert short.endswith(text[len(text) - tail :])
-
-
-def test_the_texts_of_servers_are_cleaned_in_the_same_place() -> None:
-    """There is one function for it, not one for each package."""
-    assert one_line_of_answers is one_line
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -12,7 +12,7 @@ from hearing import GUARD, Heard
 
 from conductor_adapter import Books, RunnerConfig, Task, WorkerRunner, task_context
 from conductor_adapter.dev_server import DevServerProcess
-from conductor_adapter.worker import WorkerSpec
+from conductor_adapter.functions.decorator import WorkerSpec
 from resilience import BreakerConfig, PollConfig, RelayConfig
 
 RESET = 0.3  # seconds an open breaker stays open here, times 1 to 1.5

@@ -15,7 +15,7 @@ from simulation.delivery.defects import PLANTED
 from simulation.delivery.plan import Event, Flow, ServerPlan
 from simulation.delivery.shrink import shrink
 
-from conductor_adapter.wire import HttpAnswer
+from conductor_adapter.client.messages import HttpAnswer
 
 pytestmark = [pytest.mark.no_cover, pytest.mark.many]
 NUMBER = int(os.environ.get("SCHEDULES", "300"))

@@ -7,7 +7,7 @@ import attrs
 
 from conductor_adapter.cli.demo.story import TASK_SECONDS, Account
 from conductor_adapter.events import RunnerEvent, RunnerListener
-from conductor_adapter.worker import task_context
+from conductor_adapter.functions.attempt import task_context
 from resilience import GaveBack
 
 __all__ = ["Counts"]

@@ -10,7 +10,7 @@ from conductor_adapter.cli.demo.story import TASK, TASK_DEF, Account, Chapter, b
 from conductor_adapter.dev_server import DevServerProcess
 
 if TYPE_CHECKING:
-    from conductor_adapter.settings import ServerSettings
+    from conductor_adapter.settings.server_settings import ServerSettings
 
 __all__ = ["Embedded"]
 

@@ -3,15 +3,18 @@
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
 
 from conductor_adapter.cli.demo.stage import RefusedError, Scene
 from conductor_adapter.cli.demo.story import TASK, TASK_DEF, Account
-from conductor_adapter.settings import ServerSettings, check_servers
-from conductor_adapter.transports import Transport, choose
-from conductor_adapter.wire import HttpAnswer, HttpCall, TransportError
+from conductor_adapter.client.messages import HttpAnswer, HttpCall, TransportError
+from conductor_adapter.settings.server_settings import ServerSettings, check_servers
+from conductor_adapter.transports import choose
 from resilience import Failed, FanOutExecutor, Outcome, Value
+
+if TYPE_CHECKING:
+    from conductor_adapter.transports.base import Transport
 
 __all__ = ["Real"]
 

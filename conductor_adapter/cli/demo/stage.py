@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Protocol, Self
 
 from conductor_adapter.cli.demo.story import Account, Chapter
-from conductor_adapter.settings import ServerSettings
+from conductor_adapter.settings.server_settings import ServerSettings
 
 __all__ = ["RefusedError", "Scene", "Stage"]
 

@@ -16,7 +16,7 @@ from conductor_adapter.cli.demo.watching import Watch
 from conductor_adapter.cli.printing import Printer
 from conductor_adapter.cli.streams import say_error
 from conductor_adapter.cli.usage import BAD_USAGE, refusing
-from conductor_adapter.declaring import WorkerSpec
+from conductor_adapter.functions.decorator import WorkerSpec
 from conductor_adapter.running import WorkerRunner
 
 __all__ = ["say_end", "tell"]

@@ -20,8 +20,8 @@ from http_peers import Peer
 from conductor_adapter import Credentials, DevServer, ServerSettings
 from conductor_adapter.cli import check as check_module
 from conductor_adapter.cli.health import Wanted, ask_all
+from conductor_adapter.client.messages import HttpAnswer, HttpCall, TransportError, TransportErrorKind
 from conductor_adapter.transports import choose
-from conductor_adapter.wire import HttpAnswer, HttpCall, TransportError, TransportErrorKind
 
 
 @pytest.fixture

@@ -348,17 +348,6 @@ def test_the_command_line_loads_nothing_before_it_hears_signals() -> None:
     assert sorted(told.split()) == ["conductor_adapter", "conductor_adapter.cli", "conductor_adapter.cli.signals"]
 
 
-def test_worker_is_the_function_whoever_imported_the_module_of_that_name() -> None:
-    """A package's module takes the place of anything else of its name, unless it is kept from it."""
-    told = python(
-        "import conductor_adapter.worker",
-        "from conductor_adapter import worker",
-        "print(conductor_adapter.worker is worker, worker.__name__, worker.__module__)",
-    )
-
-    assert told.split() == ["True", "worker", "conductor_adapter.declaring"]
-
-
 def test_names_can_be_looked_through_before_they_are_loaded() -> None:
     """Shells and editors complete them."""
     assert set(conductor_adapter.__all__) <= set(dir(conductor_adapter))

@@ -9,7 +9,7 @@ import pytest
 from dev_server_calls import JSON, fetch, result
 
 from conductor_adapter.dev_server import DevServer
-from conductor_adapter.settings import Credentials
+from conductor_adapter.settings.server_settings import Credentials
 
 POLL = "/api/tasks/poll/batch/t?workerid=me&count=1&timeout=0"
 

@@ -11,7 +11,7 @@ from fault_kit import quick, until
 from hearing import Heard
 
 from conductor_adapter import RunnerConfig, ServerSettings, TaskFailed, TaskStatus, WorkerRunner, worker
-from conductor_adapter.wire import HttpAnswer, TransportError, TransportErrorKind
+from conductor_adapter.client.messages import HttpAnswer, TransportError, TransportErrorKind
 from resilience import BreakerChanged, GaveBack, PollFailed, SurplusArrived
 
 DIGITS = "9" * 5000  # more than Python turns into a number

@@ -19,12 +19,13 @@ from conductor_adapter import (
     task_context,
     worker,
 )
+from conductor_adapter.client.messages import HttpAnswer, HttpCall, TransportError, TransportErrorKind
+from conductor_adapter.client.operations import ConductorServer
 from conductor_adapter.running import links
 from conductor_adapter.running.links import Link
-from conductor_adapter.server import ConductorServer
 from conductor_adapter.tasks import Task, TaskResult, TaskStatus
-from conductor_adapter.transports import choose, drive
-from conductor_adapter.wire import HttpAnswer, HttpCall, TransportError, TransportErrorKind
+from conductor_adapter.transports import choose
+from conductor_adapter.transports.base import drive
 from resilience import BreakerConfig, DeliveryFailed, DeliveryResumed, ItemsArrivedLate, PollConfig, RelayConfig
 
 TASKS = 200

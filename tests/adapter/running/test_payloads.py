@@ -19,10 +19,10 @@ from conductor_adapter import (
     WorkerRunner,
     worker,
 )
-from conductor_adapter.answers import read_payload, read_place
-from conductor_adapter.protocol import give_back
+from conductor_adapter.client.decoding import read_payload, read_place
+from conductor_adapter.client.messages import HttpAnswer, ServerFailed
+from conductor_adapter.client.protocol import give_back
 from conductor_adapter.running import payloads
-from conductor_adapter.wire import HttpAnswer, ServerFailed
 
 SECRET = "s3cr3t-value"  # noqa: S105 - what only the server may see
 TOKEN = "a-token-of-ours"  # noqa: S105

@@ -35,9 +35,9 @@ from conductor_adapter import (
     task_context,
     worker,
 )
-from conductor_adapter.answers import PollAnswer
-from conductor_adapter.declaring import spec_of
+from conductor_adapter.client.decoding import PollAnswer
 from conductor_adapter.dev_server import DevServerProcess
+from conductor_adapter.functions.decorator import spec_of
 from conductor_adapter.running import lifecycle, links, signals
 from conductor_adapter.running.lifecycle import is_another_signal
 from conductor_adapter.running.signals import run_until_signal

@@ -16,11 +16,12 @@ from fault_kit import quick, until
 from hearing import GUARD, Heard
 
 from conductor_adapter import Books, DevServer, ServerSettings, StopReport, WorkerRunner, WorkerSpec
+from conductor_adapter.client.messages import HttpAnswer, HttpCall, TransportError, TransportErrorKind
+from conductor_adapter.client.operations import ConductorServer
 from conductor_adapter.running import lifecycle
 from conductor_adapter.running.signals import run_until_signal
-from conductor_adapter.server import ConductorServer
-from conductor_adapter.transports import choose, drive
-from conductor_adapter.wire import HttpAnswer, HttpCall, TransportError, TransportErrorKind
+from conductor_adapter.transports import choose
+from conductor_adapter.transports.base import drive
 from resilience import GaveBack, ItemsArrivedLate, PollTimedOut
 from resilience.consumer import Phase
 
@@ -727,7 +728,7 @@ def test_copy_that_leaves_the_runners_block_ends_nothing(
 FORKING = """
 import os, sys, threading
 from conductor_adapter import RunnerConfig, ServerSettings, WorkerRunner, worker
-from conductor_adapter.wire import HttpAnswer
+from conductor_adapter.client.messages import HttpAnswer
 
 class Spy:
     bounded = True

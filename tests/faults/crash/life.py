@@ -13,8 +13,8 @@ import attrs
 
 import resilience.delivery
 from conductor_adapter import RunnerConfig, ServerSettings, Task, TaskResult, WorkerRunner
+from conductor_adapter.functions.decorator import WorkerSpec
 from conductor_adapter.running import links
-from conductor_adapter.worker import WorkerSpec
 from resilience import BreakerConfig, Outbox, PollConfig, RelayConfig
 
 DELIVERY = Path(resilience.delivery.__file__).parent

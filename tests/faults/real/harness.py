@@ -16,7 +16,7 @@ WORKER = '''\
 """Notes every execution as one line of a file, then works for a while."""
 import json, os, time
 from conductor_adapter.tasks import Task
-from conductor_adapter.worker import task_context, worker
+from conductor_adapter import task_context, worker
 
 LOG = os.open({log!r}, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 

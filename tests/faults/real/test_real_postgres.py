@@ -35,9 +35,9 @@ def postgres(postgres_server: PostgresServer) -> Iterator[PostgresServer]:
 @contextlib.contextmanager
 def running(workers: Any, server: PostgresServer) -> Iterator[Any]:
     """A worker inside this process, of a file or of functions."""
+    from conductor_adapter.cli.targets import load_target  # noqa: PLC0415 - likewise
     from conductor_adapter.running import WorkerRunner  # noqa: PLC0415 - collected without the real marker too
-    from conductor_adapter.settings import ServerSettings  # noqa: PLC0415 - likewise
-    from conductor_adapter.targets import load_target  # noqa: PLC0415 - likewise
+    from conductor_adapter.settings.server_settings import ServerSettings  # noqa: PLC0415 - likewise
 
     functions = load_target(workers) if isinstance(workers, Path) else workers
     with WorkerRunner(functions, servers=[ServerSettings(NAME, server.url)]) as runner:

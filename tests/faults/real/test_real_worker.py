@@ -30,9 +30,9 @@ Running = Callable[[Job, RealServers], AbstractContextManager[None]]
 @contextlib.contextmanager
 def in_process(job: Job, servers: RealServers) -> Iterator[None]:
     """The worker inside this process."""
+    from conductor_adapter.cli.targets import load_target  # noqa: PLC0415 - likewise
     from conductor_adapter.running import WorkerRunner  # noqa: PLC0415 - collected without the real marker too
-    from conductor_adapter.settings import ServerSettings  # noqa: PLC0415 - likewise
-    from conductor_adapter.targets import load_target  # noqa: PLC0415 - likewise
+    from conductor_adapter.settings.server_settings import ServerSettings  # noqa: PLC0415 - likewise
 
     settings = [ServerSettings(name, server.url) for name, server in zip(NAMES, servers, strict=True)]
     with WorkerRunner(load_target(job.file), servers=settings) as runner:

@@ -7,11 +7,12 @@ from unittest.mock import ANY
 import attrs
 import pytest
 
-from conductor_adapter import TaskResult, protocol
-from conductor_adapter.protocol import Meaning
+from conductor_adapter import TaskResult
+from conductor_adapter.client import protocol
+from conductor_adapter.client.operations import ConductorServer
+from conductor_adapter.client.protocol import Meaning
 from conductor_adapter.running.links import Link
-from conductor_adapter.server import ConductorServer
-from conductor_adapter.transports import drive
+from conductor_adapter.transports.base import drive
 from resilience.delivery import Outbox, Relay, archive, ledger
 from resilience.delivery.archive import Archive
 from resilience.delivery.outbox.claims import Claim

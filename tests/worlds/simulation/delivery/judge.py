@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 
 from conductor_adapter import TaskResult
-from conductor_adapter.wire import HttpAnswer
+from conductor_adapter.client.messages import HttpAnswer
 from resilience.polling import Tally
 
 from .machine import Machine

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs
 
 from greenlet import getcurrent
 
-from conductor_adapter.wire import HttpAnswer, HttpCall, TransportError, TransportErrorKind
+from conductor_adapter.client.messages import HttpAnswer, HttpCall, TransportError, TransportErrorKind
 
 from .judge import Judge, Life
 from .machine import Machine, Strand

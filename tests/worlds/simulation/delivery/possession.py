@@ -22,7 +22,12 @@ from .disk import Sqlite
 from .machine import Machine, Strand
 from .primitives import Event, SimpleQueue, Threading
 
-ROOMS = ("resilience.", "conductor_adapter.running.", "conductor_adapter.transports.base", "conductor_adapter.server")
+ROOMS = (
+    "resilience.",
+    "conductor_adapter.running.",
+    "conductor_adapter.transports.base",
+    "conductor_adapter.client.operations",
+)
 KEPT = ("resilience.testing", "resilience.registry", "resilience.breaker")  # their locks are held for moments only
 CLOCKS = {time.monotonic: "monotonic", time.time: "time"}
 _current: list[Machine] = []

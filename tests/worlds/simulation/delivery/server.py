@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from conductor_adapter.wire import HttpAnswer
+from conductor_adapter.client.messages import HttpAnswer
 
 from .judge import Judge
 from .machine import Machine

@@ -16,7 +16,7 @@ from conductor_adapter import (
     WorkerRunner,
     task_context,
 )
-from conductor_adapter.declaring import WorkerSpec
+from conductor_adapter.functions.decorator import WorkerSpec
 from resilience.breaker import BreakerConfig
 from resilience.delivery import Outbox, Relay, RelayConfig
 from resilience.events import DeadLettered, HandlerFailed

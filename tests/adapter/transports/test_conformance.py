@@ -20,11 +20,12 @@ import pytest
 import trustme
 from http_peers import HANG_GUARD, Peer, Proxy, bomb
 
-from conductor_adapter.server import ConductorServer
-from conductor_adapter.settings import ServerSettings
+from conductor_adapter.client.messages import HttpAnswer, HttpCall, ServerFailed, TransportError, TransportErrorKind
+from conductor_adapter.client.operations import ConductorServer
+from conductor_adapter.settings.server_settings import ServerSettings
 from conductor_adapter.tasks import TaskResult, TaskStatus
-from conductor_adapter.transports import base, choose, drive
-from conductor_adapter.wire import HttpAnswer, HttpCall, ServerFailed, TransportError, TransportErrorKind
+from conductor_adapter.transports import base, choose
+from conductor_adapter.transports.base import drive
 
 TOKEN = (("X-Authorization", "tok-1"),)
 DONE = TaskResult(task_id="t1", workflow_id="w1", status=TaskStatus.COMPLETED)
@@ -817,9 +818,9 @@ def servers(peer, secure_peer):
 
 FORKING = """
     import os, sys
-    from conductor_adapter.settings import ServerSettings
+    from conductor_adapter.settings.server_settings import ServerSettings
     from conductor_adapter.transports import choose
-    from conductor_adapter.wire import HttpCall
+    from conductor_adapter.client.messages import HttpCall
 
     name, url, verify, child_calls, parent_calls = sys.argv[1:]
     transport = choose(name)(ServerSettings("eu", url, verify=verify or True))
@@ -867,9 +868,9 @@ NAMESPACE = """
         subprocess.run(["mount", "--bind", file.name, path], check=True)
 
     def ask(name, url, timeout, verify=True):
-        from conductor_adapter.settings import ServerSettings
+        from conductor_adapter.settings.server_settings import ServerSettings
         from conductor_adapter.transports import choose
-        from conductor_adapter.wire import HttpCall, TransportError
+        from conductor_adapter.client.messages import HttpCall, TransportError
         transport = choose(name)(ServerSettings("eu", url, verify=verify))
         try:
             print(transport.send(HttpCall("GET", "/echo"), timeout).status, flush=True)
@@ -913,7 +914,7 @@ def test_a_name_that_is_found_slowly_is_found(apart, name):
     """A slow name server costs time, nothing else."""
     program = f"""
         {textwrap.indent(textwrap.dedent(NAMESPACE), " " * 8)}
-        sys.path.insert(0, {str(Path(__file__).parents[1] / "support")!r})
+        sys.path.insert(0, {str(Path(__file__).parents[2] / "support")!r})
         from http_peers import Peer
         replace("/etc/resolv.conf", "nameserver 127.0.0.1")
         threading.Thread(target=name_server, args=(0.1,), daemon=True).start()
@@ -929,10 +930,10 @@ def test_a_server_whose_name_moves_is_followed(apart, name, old):
     """After an error at once, else when the connection has lived for long enough; no cache of names keeps it."""
     program = f"""
         {textwrap.indent(textwrap.dedent(NAMESPACE), " " * 8)}
-        sys.path.insert(0, {str(Path(__file__).parents[1] / "support")!r})
-        from conductor_adapter.settings import ServerSettings
+        sys.path.insert(0, {str(Path(__file__).parents[2] / "support")!r})
+        from conductor_adapter.settings.server_settings import ServerSettings
         from conductor_adapter.transports import base, choose
-        from conductor_adapter.wire import HttpCall, TransportError
+        from conductor_adapter.client.messages import HttpCall, TransportError
         from http_peers import Peer
 
         base.LIFE = (1.0, 1.0) if {old!r} == "lives" else base.LIFE
@@ -983,7 +984,7 @@ def test_only_the_chosen_certificates_are_trusted(apart, name, authority, bundle
     program = f"""
         {textwrap.indent(textwrap.dedent(NAMESPACE), " " * 8)}
         import ssl
-        sys.path.insert(0, {str(Path(__file__).parents[1] / "support")!r})
+        sys.path.insert(0, {str(Path(__file__).parents[2] / "support")!r})
         from http_peers import Peer
         replace({machine!r}, open({bundle!r}).read())
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

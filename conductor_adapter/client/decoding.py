@@ -9,11 +9,11 @@ from urllib.parse import SplitResult, urljoin, urlsplit, urlunsplit
 
 import attrs
 
-from conductor_adapter.entries import SMALL, TEXTS, Unreadable, read_entries, read_object
-from conductor_adapter.protocol import as_object, excerpt
-from conductor_adapter.server_settings import split_url
+from conductor_adapter.client.entries import SMALL, TEXTS, Unreadable, read_entries, read_object
+from conductor_adapter.client.messages import HttpAnswer, ServerFailed
+from conductor_adapter.client.protocol import as_object, excerpt
+from conductor_adapter.settings.server_settings import split_url
 from conductor_adapter.tasks import Task, can_be_sent
-from conductor_adapter.wire import HttpAnswer, ServerFailed
 
 __all__ = [
     "Place",

@@ -10,20 +10,10 @@ from collections.abc import Callable
 import attrs
 import pytest
 
-from conductor_adapter.declaring import WorkerSpec
-from conductor_adapter.protocol import build_update
+from conductor_adapter.client.protocol import build_update
+from conductor_adapter.functions.attempt import InProgress, NonRetryable, execute, run_attempt, run_task, task_context
+from conductor_adapter.functions.decorator import WorkerSpec, collect_workers, spec_of, worker
 from conductor_adapter.tasks import Task, TaskResult, TaskStatus
-from conductor_adapter.worker import (
-    InProgress,
-    NonRetryable,
-    collect_workers,
-    execute,
-    run_attempt,
-    run_task,
-    spec_of,
-    task_context,
-    worker,
-)
 
 TERMINAL = TaskStatus.FAILED_WITH_TERMINAL_ERROR
 

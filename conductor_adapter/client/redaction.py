@@ -5,10 +5,11 @@ import json
 from collections.abc import Iterable
 from urllib.parse import quote, quote_plus
 
-from conductor_adapter.protocol import one_line
+from resilience._texts import one_line
 
-__all__ = ["hide"]
+__all__ = ["LONGEST_QUOTE", "hide", "shorten"]
 
+LONGEST_QUOTE = 200  # letters of somebody else's words in an error message
 _PART = 8  # letters in a row that nobody quotes by chance
 
 
@@ -47,3 +48,8 @@ def _forms(secret: str) -> set[str]:
         *quoted,
     )
     return {one_line(form) for form in spelled} - {""}
+
+
+def shorten(text: str) -> str:
+    """A text, cut where it gets too long for an error message."""
+    return text if len(text) <= LONGEST_QUOTE else text[:LONGEST_QUOTE] + "…"

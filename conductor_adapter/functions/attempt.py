@@ -26,28 +26,13 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from conductor_adapter.binding import UnbindableError
-from conductor_adapter.declaring import WorkerSpec, attached_spec, collect_workers, spec_of, worker
-from conductor_adapter.forks import end_copy
-from conductor_adapter.jsonable import LONGEST_WAIT, NotJsonError, as_output, as_sendable, shown
-from conductor_adapter.targets import TargetError, load_target
+from conductor_adapter.functions.binding import UnbindableError
+from conductor_adapter.functions.decorator import WorkerSpec, attached_spec, spec_of
+from conductor_adapter.functions.forks import end_copy
+from conductor_adapter.functions.output import LONGEST_WAIT, NotJsonError, as_output, as_sendable, shown
 from conductor_adapter.tasks import Task, TaskResult, TaskStatus, cut_log
 
-__all__ = [
-    "InProgress",
-    "NonRetryable",
-    "TargetError",
-    "TaskContext",
-    "WorkerSpec",
-    "collect_workers",
-    "execute",
-    "load_target",
-    "run_attempt",
-    "run_task",
-    "spec_of",
-    "task_context",
-    "worker",
-]
+__all__ = ["InProgress", "NonRetryable", "TaskContext", "execute", "run_attempt", "run_task", "task_context"]
 
 _LOGS_KEPT = 10  # a server keeps the first ten entries of a task's log, unless it is configured otherwise
 

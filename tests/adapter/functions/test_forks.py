@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from conductor_adapter import forks
+from conductor_adapter.functions import forks
 
 
 @pytest.mark.parametrize(

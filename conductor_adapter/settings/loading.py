@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from conductor_adapter.server_settings import (
+from conductor_adapter.settings.server_settings import (
     NO_SERVER,
     Credentials,
     ServerSettings,
@@ -19,9 +19,6 @@ from conductor_adapter.server_settings import (
 )
 
 __all__ = [
-    "Credentials",
-    "ServerSettings",
-    "check_servers",
     "server_from_option",
     "servers_from_env",
     "servers_from_options",

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from conductor_adapter.targets import TargetError, load_target, sdk_advice
+from conductor_adapter.cli.targets import TargetError, load_target, sdk_advice
 
 WORKER = """
-from conductor_adapter.worker import worker
+from conductor_adapter.functions.decorator import worker
 
 @worker("{name}")
 def {name}(): ...
@@ -59,7 +59,7 @@ def test_file_gives_its_workers_in_order(folder: Path) -> None:
         + """
 import functools
 from shared_tasks import shared
-from conductor_adapter.worker import WorkerSpec
+from conductor_adapter.functions.decorator import WorkerSpec
 alias = ant
 spec = WorkerSpec(task_type="spec", function=lambda: None)
 part = worker("part")(functools.partial(lambda end: end))

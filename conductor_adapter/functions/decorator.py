@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import attrs
 
-from conductor_adapter.binding import Binding
+from conductor_adapter.functions.binding import Binding
 from conductor_adapter.tasks import can_be_sent
 
 __all__ = ["WorkerSpec", "attached_spec", "collect_workers", "spec_of", "worker"]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conductor_adapter.answers import (
+from conductor_adapter.client.decoding import (
     PollAnswer,
     read_count,
     read_counts,
@@ -16,7 +16,16 @@ from conductor_adapter.answers import (
     read_text,
     read_token,
 )
-from conductor_adapter.protocol import (
+from conductor_adapter.client.messages import (
+    AuthRejected,
+    HttpAnswer,
+    HttpCall,
+    RequestRejected,
+    ServerFailed,
+    TransportError,
+    TransportErrorKind,
+)
+from conductor_adapter.client.protocol import (
     Meaning,
     build_lease,
     build_poll,
@@ -28,19 +37,10 @@ from conductor_adapter.protocol import (
     own_message,
     refusal,
     retry_after,
-    shorten,
     update_refusal,
 )
+from conductor_adapter.client.redaction import shorten
 from conductor_adapter.tasks import Task, TaskResult
-from conductor_adapter.wire import (
-    AuthRejected,
-    HttpAnswer,
-    HttpCall,
-    RequestRejected,
-    ServerFailed,
-    TransportError,
-    TransportErrorKind,
-)
 from resilience.errors import Refused, Throttled, Undeliverable
 
 HTML = b"<html><body>Sign in</body></html>"

@@ -13,26 +13,18 @@ from urllib.parse import quote, urlencode
 
 import attrs
 
-from conductor_adapter import answers, protocol
-from conductor_adapter.answers import Place, PollAnswer, UnreadableTask
-from conductor_adapter.hiding import hide
-from conductor_adapter.protocol import Meaning
-from conductor_adapter.server_settings import Headers, header_pairs
-from conductor_adapter.settings import Credentials, ServerSettings
+from conductor_adapter.client import decoding, protocol
+from conductor_adapter.client.decoding import Place, PollAnswer, UnreadableTask
+from conductor_adapter.client.messages import AuthRejected, HttpAnswer, HttpCall, ServerFailed
+from conductor_adapter.client.protocol import Meaning
+from conductor_adapter.client.redaction import hide, shorten
+from conductor_adapter.client.tokens import Token, TokenKeeper
+from conductor_adapter.settings.server_settings import Credentials, Headers, ServerSettings, header_pairs
 from conductor_adapter.tasks import Task, TaskResult
-from conductor_adapter.tokens import Token, TokenKeeper
-from conductor_adapter.wire import AuthRejected, HttpAnswer, HttpCall, RequestRejected, ServerFailed
+from resilience._texts import one_line
 from resilience.errors import ResilienceError, Throttled, Undeliverable
 
-__all__ = [
-    "AuthRejected",
-    "ConductorServer",
-    "Operation",
-    "PollAnswer",
-    "RequestRejected",
-    "ServerFailed",
-    "UnreadableTask",
-]
+__all__ = ["ConductorServer", "Operation"]
 
 T = TypeVar("T")
 Operation = Generator[HttpCall, HttpAnswer, T]
@@ -104,7 +96,7 @@ class ConductorServer:
         what = f"poll of {task_type!r}"
         call = protocol.build_poll(task_type, worker_id, count, wait, self.settings.domain or domain)
         answer = yield from self._answer(what, call)
-        polled = answers.read_poll(answer, count)
+        polled = decoding.read_poll(answer, count)
         if polled.problem is None and not polled.unreadable:
             return polled
         problem = None if polled.problem is None else self._text(what, polled.problem, answer)
@@ -118,7 +110,7 @@ class ConductorServer:
         call = protocol.build_update(result)
         answer = yield from self._authorized(call)
         yield from self._accept(what, result, call, answer)
-        self._read(what, lambda got: answers.read_taken(got, result.task_id), answer)
+        self._read(what, lambda got: decoding.read_taken(got, result.task_id), answer)
 
     def update_v2(self, result: TaskResult) -> Operation[Task | UnreadableTask | None]:
         """Report a result and be handed the next task of its type; a server without update-v2 gets a plain update.
@@ -140,7 +132,7 @@ class ConductorServer:
             self._ask_v2_from = self._clock() + ASK_V2_AGAIN
             return None
         yield from self._accept(what, result, call, answer)
-        task = self._read(what, answers.read_next_task, answer)
+        task = self._read(what, decoding.read_next_task, answer)
         return self._told(task) if isinstance(task, UnreadableTask) else task
 
     def _accept(self, what: str, result: TaskResult, call: HttpCall, answer: HttpAnswer) -> Operation[None]:
@@ -168,7 +160,7 @@ class ConductorServer:
             return
         answer = yield from self._authorized(call)
         self._check(what, answer, protocol.update_refusal)
-        self._read(what, lambda got: answers.read_taken(got, result.task_id), answer)
+        self._read(what, lambda got: decoding.read_taken(got, result.task_id), answer)
         raise Undeliverable(problem)
 
     def give_back(self, task: Task) -> Operation[None]:
@@ -180,7 +172,7 @@ class ConductorServer:
         what = f"heartbeat of task {task.task_id}"
         answer = yield from self._authorized(protocol.build_lease(task))
         self._check(what, answer, protocol.update_refusal)
-        self._read(what, lambda got: answers.read_taken(got, task.task_id), answer)
+        self._read(what, lambda got: decoding.read_taken(got, task.task_id), answer)
 
     def place(self, path: str, operation: str, payload: str) -> Operation[Place]:
         """Where a payload is that is too large for its task, or where one can go.
@@ -192,13 +184,13 @@ class ConductorServer:
         """
         what = f"external storage of a {payload}"
         answer = yield from self._answer(what, protocol.build_storage(path, operation, payload))
-        return self._read(what, lambda got: answers.read_place(got, self.settings.url), answer)
+        return self._read(what, lambda got: decoding.read_place(got, self.settings.url), answer)
 
     def fetch(self, place: Place) -> Operation[dict[str, Any]]:
         """A payload from its place; runs over a transport to the place's origin."""
         answer = yield from self._at(place, "GET", None)
         try:
-            return answers.read_payload(answer)
+            return decoding.read_payload(answer)
         except ServerFailed as error:
             raise self._payload_failed(place, str(error)) from None
 
@@ -209,19 +201,19 @@ class ConductorServer:
     def version(self) -> Operation[str]:
         """The server's version."""
         answer = yield from self._answer("version", HttpCall("GET", "/version"))
-        return self._shown(self._read("version", answers.read_text, answer))
+        return self._shown(self._read("version", decoding.read_text, answer))
 
     def queue_size(self, task_type: str, domain: str | None = None) -> Operation[int]:
         """How many tasks of a type wait to be polled."""
         what = f"queue size of {task_type!r}"
         query = urlencode({"taskType": task_type, **({"domain": domain} if domain else {})})
         answer = yield from self._answer(what, HttpCall("GET", "/tasks/queue/size", query))
-        return self._read(what, answers.read_count, answer)
+        return self._read(what, decoding.read_count, answer)
 
     def queue_sizes(self) -> Operation[dict[str, int]]:
         """How many tasks wait in each of the server's queues; with a domain a queue is called ``domain:type``."""
         answer = yield from self._answer("queue sizes", HttpCall("GET", "/tasks/queue/all"))
-        return self._read("queue sizes", answers.read_counts, answer)
+        return self._read("queue sizes", decoding.read_counts, answer)
 
     def knows_task_type(self, task_type: str) -> Operation[bool]:
         """Whether the server has a definition of a task type; tasks also run without, but it may be a typing error."""
@@ -248,7 +240,7 @@ class ConductorServer:
 
     def _payload_failed(self, place: Place, problem: str, more: str = "") -> ServerFailed:
         """What went wrong at a place; its query may let anybody in, so it is not shown."""
-        shown = self._shown(hide(protocol.one_line(problem), [place.target.partition("?")[2]]))
+        shown = self._shown(hide(one_line(problem), [place.target.partition("?")[2]]))
         return ServerFailed(f"server {self.name!r}: payload at {place.origin}: {shown}{more}")
 
     # Credentials.
@@ -345,7 +337,7 @@ class ConductorServer:
             raise Throttled(protocol.retry_after(answer), f"{what}: HTTP {answer.status}, it asks for a pause")
         if meaning in (Meaning.AUTH, Meaning.OURS) or answer.status == BAD_REQUEST:
             raise AuthRejected(protocol.AUTH_PAUSE, f"{what}: HTTP {answer.status}: check its key and secret")
-        token = answers.read_token(answer) if meaning is Meaning.OK else None
+        token = decoding.read_token(answer) if meaning is Meaning.OK else None
         if token is None:
             raise ServerFailed(f"{what}: HTTP {answer.status} without a token")
         return token
@@ -397,7 +389,7 @@ class ConductorServer:
         fixed = () if callable(self.settings.headers) else (self.settings.headers,)
         secrets = [*self._tokens.recent, *(value for one in (*fixed, *self._passes.recent) for _, value in one)]
         secrets += [credentials.secret] if credentials else []
-        return protocol.shorten(hide(protocol.one_line(text[:LOOKED_AT]), secrets))
+        return shorten(hide(one_line(text[:LOOKED_AT]), secrets))
 
 
 def _with_headers(call: HttpCall, own: Headers | None, token: str | None) -> HttpCall:

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conductor_adapter.binding import Binding, UnbindableError
-from conductor_adapter.tasks import Task
-from conductor_adapter.worker import TaskStatus, execute, worker
+from conductor_adapter.functions.attempt import execute
+from conductor_adapter.functions.binding import Binding, UnbindableError
+from conductor_adapter.functions.decorator import worker
+from conductor_adapter.tasks import Task, TaskStatus
 
 if TYPE_CHECKING:
     from somewhere import Unknown

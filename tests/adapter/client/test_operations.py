@@ -9,13 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conductor_adapter import server as server_module
-from conductor_adapter.answers import PollAnswer
-from conductor_adapter.server import ConductorServer
-from conductor_adapter.settings import Credentials, ServerSettings
-from conductor_adapter.tasks import Task, TaskResult, TaskStatus
-from conductor_adapter.transports.base import drive
-from conductor_adapter.wire import (
+from conductor_adapter.client import operations
+from conductor_adapter.client.decoding import PollAnswer
+from conductor_adapter.client.messages import (
     AuthRejected,
     HttpAnswer,
     RequestRejected,
@@ -23,6 +19,10 @@ from conductor_adapter.wire import (
     TransportError,
     TransportErrorKind,
 )
+from conductor_adapter.client.operations import ConductorServer
+from conductor_adapter.settings.server_settings import Credentials, ServerSettings
+from conductor_adapter.tasks import Task, TaskResult, TaskStatus
+from conductor_adapter.transports.base import drive
 from resilience.errors import Refused, Throttled, Undeliverable
 from resilience.testing import ManualClock
 
@@ -822,7 +822,7 @@ def test_a_secret_is_found_in_every_spelling_and_at_every_cut(quoted, status, se
 def test_an_endless_task_id_does_not_make_its_errors_endless(monkeypatch):
     """Texts are cut before secrets are looked for in them, which takes its time, and once more afterwards."""
     looked_at = []
-    monkeypatch.setattr(server_module, "hide", lambda text, _secrets: looked_at.append(len(text)) or text)
+    monkeypatch.setattr(operations, "hide", lambda text, _secrets: looked_at.append(len(text)) or text)
     error, _ = fails(open_server().update(TaskResult(task_id="t" * 10_000)), says(500))
 
     assert max(looked_at) == 2000

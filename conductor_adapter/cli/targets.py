@@ -11,12 +11,12 @@ import types
 from collections.abc import Iterator
 from pathlib import Path
 
-from conductor_adapter.declaring import WorkerSpec, attached_spec, collect_workers, spec_of
+from conductor_adapter.functions.decorator import WorkerSpec, attached_spec, collect_workers, spec_of
 
 __all__ = ["TargetError", "load_target", "sdk_advice"]
 
 _FUNCTIONS = (types.FunctionType, types.MethodType, functools.partial)
-_OURS = f"{Path(__file__).parent}{os.sep}"
+_OURS = f"{Path(__file__).parents[1]}{os.sep}"
 _SDK = "conductor.client.automator.task_handler"  # conductor-python's; its @worker_task notes every function there
 _NAMED = 5  # task types in one line
 _NOT_THEIRS = (_OURS, contextlib.__file__, importlib.__file__, "<frozen importlib", "<attrs generated")

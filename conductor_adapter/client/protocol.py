@@ -9,28 +9,14 @@ from collections.abc import Callable, Collection
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from conductor_adapter.client.messages import AuthRejected, HttpAnswer, HttpCall, RequestRejected, ServerFailed
+from conductor_adapter.client.redaction import LONGEST_QUOTE
 from conductor_adapter.tasks import Task, TaskResult, TaskStatus, encode
-from conductor_adapter.wire import (
-    AuthRejected,
-    HttpAnswer,
-    HttpCall,
-    RequestRejected,
-    ServerFailed,
-    TransportError,
-    TransportErrorKind,
-)
 from resilience._texts import one_line
 from resilience.errors import Refused, ResilienceError, Throttled, Undeliverable
 
 __all__ = [
-    "AuthRejected",
-    "HttpAnswer",
-    "HttpCall",
     "Meaning",
-    "RequestRejected",
-    "ServerFailed",
-    "TransportError",
-    "TransportErrorKind",
     "as_object",
     "build_lease",
     "build_poll",
@@ -41,11 +27,9 @@ __all__ = [
     "excerpt",
     "give_back",
     "given_up",
-    "one_line",
     "own_message",
     "refusal",
     "retry_after",
-    "shorten",
     "too_large",
     "update_refusal",
 ]
@@ -55,8 +39,7 @@ MAX_RETRY_AFTER = 300.0  # seconds; more would let one odd header switch a serve
 AUTH_PAUSE = 30.0  # seconds a server rests for a task type after it refused our credentials
 _NOT_TAKEN = "the task's result was not taken: "
 REJECTED_PAUSE = 5.0  # seconds after a request that is wrong: it will be wrong next time too
-_LONGEST = 200  # letters of somebody else's words in an error message
-_QUOTED = 4 * _LONGEST
+_QUOTED = 4 * LONGEST_QUOTE  # letters; an excerpt is shortened once the secrets are out of it
 _LARGEST_OBJECT = 2**20  # bytes; an error or a token is far smaller, and what is not costs time each time it is read
 _JSON_HEADERS = (("Content-Type", "application/json"),)
 
@@ -270,11 +253,6 @@ def excerpt(answer: HttpAnswer) -> str:
     """
     words = one_line(own_message(answer)[:_QUOTED] or answer.body[:_QUOTED].decode("utf-8", "replace"))
     return f"HTTP {answer.status}: {words}" if words else f"HTTP {answer.status} with an empty body"
-
-
-def shorten(text: str) -> str:
-    """A text, cut where it gets too long for an error message."""
-    return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
 
 
 def as_object(answer: HttpAnswer) -> dict[str, Any]:

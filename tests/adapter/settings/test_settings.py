@@ -6,16 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conductor_adapter.settings import (
-    Credentials,
-    ServerSettings,
-    check_servers,
+from conductor_adapter.settings.loading import (
     server_from_option,
     servers_from_env,
     servers_from_options,
     servers_from_toml,
     unread_credentials,
 )
+from conductor_adapter.settings.server_settings import Credentials, ServerSettings, check_servers
 
 SECRET = "s3cr3t-value"  # noqa: S105 - what must never be shown
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conductor_adapter import answers, entries
-from conductor_adapter.answers import UnreadableTask, read_next_task, read_poll
-from conductor_adapter.entries import Unreadable, read_entries, read_object
+from conductor_adapter.client import decoding, entries
+from conductor_adapter.client.decoding import UnreadableTask, read_next_task, read_poll
+from conductor_adapter.client.entries import Unreadable, read_entries, read_object
+from conductor_adapter.client.messages import HttpAnswer, ServerFailed
 from conductor_adapter.tasks import Task
-from conductor_adapter.wire import HttpAnswer, ServerFailed
 
 MIB = 2**20
 IDS = {"taskId": "t", "workflowInstanceId": "w"}
@@ -321,21 +321,21 @@ def test_some_tasks_more_than_were_asked_for_are_read_and_the_rest_is_not():
 
     assert read_poll(answer(*shown[:1005]), 10).problem is None
     polled = read_poll(answer(*shown), 10)
-    assert len(polled.tasks) == 10 + answers.SURPLUS
+    assert len(polled.tasks) == 10 + decoding.SURPLUS
     assert polled.problem == "more than 1010 entries are too many, the rest is not read"
 
 
 def test_answer_that_is_far_too_large_is_no_count():
     """Other answers are short; what is not is refused unread."""
     with pytest.raises(ServerFailed, match="expected at most 4194304 bytes, got 5242880"):
-        answers.read_count(HttpAnswer(200, {}, b" " * 5 * MIB))
+        decoding.read_count(HttpAnswer(200, {}, b" " * 5 * MIB))
 
 
 def test_task_is_not_failed_for_what_its_neighbours_hold(monkeypatch):
     """Where an answer as a whole holds too much its rest is a problem of the answer, and no verdict on a task."""
     monkeypatch.setattr(entries, "MAX_CONTAINERS", 100)
     monkeypatch.setattr(entries, "MAX_ANSWER_CONTAINERS", 250)
-    monkeypatch.setattr(answers, "SMALL", 10)
+    monkeypatch.setattr(decoding, "SMALL", 10)
     body = [{"taskId": f"t{n}", "workflowInstanceId": "w", "inputData": {"p": [[1]] * 80}} for n in range(5)]
 
     answer = read_poll(HttpAnswer(200, {}, json.dumps(body).encode()), 5)

@@ -19,14 +19,14 @@ import requests
 import urllib3
 from http_peers import HANG_GUARD, Peer
 
-from conductor_adapter.settings import ServerSettings
-from conductor_adapter.transports import choose, curl, drive
+from conductor_adapter.client.messages import HttpCall, OutOfDescriptors, TransportError, TransportErrorKind
+from conductor_adapter.settings.server_settings import ServerSettings
+from conductor_adapter.transports import choose, curl
 from conductor_adapter.transports import requests as transports_requests
-from conductor_adapter.transports.base import out_of_descriptors
+from conductor_adapter.transports.base import drive, out_of_descriptors
 from conductor_adapter.transports.curl import CurlTransport
 from conductor_adapter.transports.environment import ca_bundle, proxy_of, trust_advice
 from conductor_adapter.transports.requests import RequestsTransport
-from conductor_adapter.wire import HttpCall, OutOfDescriptors, TransportError, TransportErrorKind
 from resilience.testing import ManualClock
 
 BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
@@ -232,9 +232,9 @@ def test_a_users_session_is_not_shared_with_a_child(peer):
     """After a fork it connects anew; the parent's connection goes on."""
     program = f"""
         import os, requests
-        from conductor_adapter.settings import ServerSettings
+        from conductor_adapter.settings.server_settings import ServerSettings
         from conductor_adapter.transports.requests import RequestsTransport
-        from conductor_adapter.wire import HttpCall
+        from conductor_adapter.client.messages import HttpCall
         transport = RequestsTransport(ServerSettings("eu", {peer.url!r}), requests.Session())
         def ask(who):
             for number in range(50):

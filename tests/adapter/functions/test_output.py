@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conductor_adapter import jsonable, tasks
-from conductor_adapter.jsonable import NotJsonError, as_output
+from conductor_adapter import tasks
+from conductor_adapter.functions import output as output_module
+from conductor_adapter.functions.output import NotJsonError, as_output
 from conductor_adapter.tasks import TaskResult
 
 leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
@@ -42,7 +43,7 @@ def test_an_output_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
         encoded.append(value)
         return json.dumps(value)
 
-    monkeypatch.setattr(jsonable, "encode", counting)
+    monkeypatch.setattr(output_module, "encode", counting)
     monkeypatch.setattr(tasks, "encode", counting)
     output = {"a": [1, 2]}
 
@@ -101,7 +102,7 @@ class Colour(enum.Enum):
         ([float("-inf")], r"output.result\[0\] is -inf"),
         (dt.date(2020, 1, 1), "output.result is of type datetime.date,"),
         ({"s": {1}}, "output.s is of type set,"),
-        (Colour.RED, r"output.result is of type .*test_jsonable.Colour,"),
+        (Colour.RED, r"output.result is of type .*test_output.Colour,"),
         (Box, "output.result is of type type"),
         pytest.param(10**5000, "output.result is of type int", id="huge"),
         ({(1, 2): 3}, r"output has the key \(1, 2\) of type tuple; keys must be text"),
