@@ -29,7 +29,7 @@ from conductor_adapter.transports import choose
 from resilience._checks import check_plain
 from resilience.consumer import Consumer, ConsumerConfig, ConsumerReport, Phase, Work
 from resilience.errors import AnswerTooLarge, Refused
-from resilience.events import BreakerChanged, DeadLettered, Event, LeaseLost, PollFailed, SurplusArrived, notify
+from resilience.events import BreakerChanged, DeadLettered, LeaseLost, PollFailed, SurplusArrived, notify
 from resilience.polling import Explanation, Item
 
 __all__ = ["WorkerRunner"]
@@ -247,7 +247,7 @@ class WorkerRunner:
         if result.status in FAILURES:
             failed = TaskFailed(server, spec.task_type, task.task_id, result.status, result.reason, error)
             self._log.task_failed(failed)
-            self._tell(failed)
+            self.consumer.tell(failed)
         return result
 
     def _attempt(self, spec: WorkerSpec, server: str, task: Task) -> tuple[TaskResult, BaseException | None]:
@@ -265,11 +265,11 @@ class WorkerRunner:
         self.consumer.hand_over(server, result)
         failed = TaskFailed(server, task.task_type, task.task_id, status, task.reason)
         self._log.task_failed(failed)
-        self._tell(failed)
+        self.consumer.tell(failed)
 
     # -- events --------------------------------------------------------------------------------------------------------
 
-    def _heard(self, event: Event) -> None:
+    def _heard(self, event: Any) -> None:  # noqa: ANN401 - an event of the consumer, or one of ours
         told: RunnerEvent = event
         match event:
             case LeaseLost(server, value, error):
@@ -287,10 +287,7 @@ class WorkerRunner:
                 self._give_up(event)
             case _:
                 pass
-        self._tell(told)
-
-    def _tell(self, event: RunnerEvent) -> None:
-        notify(self._on_event, event)
+        notify(self._on_event, told)
 
     def _give_up(self, event: DeadLettered) -> None:
         """A server that kept refusing a result is sent a small one in its place: its workflow need not wait."""

@@ -180,12 +180,13 @@ class Consumer(Generic[V]):
         """
         seconds = self._config.grace if grace is None else grace
         check_number("grace", seconds, least=0.0)
+        seconds = min(seconds, threading.TIMEOUT_MAX)
         self._check_process()
         counts = self.counts()
         with self._lock:
             before = self._engine.phase
             first = self._engine.stop(seconds, counts, time.monotonic())
-        seconds, waited_for = min(seconds, threading.TIMEOUT_MAX), getattr(self._here, "waited_for", False)
+        waited_for = getattr(self._here, "waited_for", False)
         if before is Phase.NEW:
             self._end(ConsumerReport(counts=counts))
         elif first and waited_for:
@@ -218,6 +219,11 @@ class Consumer(Generic[V]):
         if found is None:
             raise self._unknown(endpoint)
         self.relay.hand_over(endpoint, self._key(found, answer), answer, final=found.persist(answer))
+
+    def tell(self, event: Any) -> None:  # noqa: ANN401 - events of others
+        """Call ``on_event`` with an event that is not the consumer's; a listener may stop it from there, too."""
+        with self._waited_for():
+            notify(self._on_event, event)
 
     def pause(self, endpoint: str) -> None:
         """Poll ``endpoint`` no more until `resume`; items that are handled finish, and answers go home.
@@ -321,13 +327,13 @@ class Consumer(Generic[V]):
     # -- events --------------------------------------------------------------------------------------------------------
 
     def _heard_of_breaker(self, calls: str, event: BreakerChanged) -> None:
-        self._tell(attrs.evolve(event, calls=calls))
+        self.tell(attrs.evolve(event, calls=calls))
 
     def _heard_of_poll(self, event: Event) -> None:
         if isinstance(event, LeaseLost):
             with self._lock:
                 self._engine.loses_lease(event)
-        self._tell(event)
+        self.tell(event)
 
     def _heard_of_delivery(self, event: Event) -> None:
         """The relay reports its events one at a time."""
@@ -340,11 +346,7 @@ class Consumer(Generic[V]):
             for work, poller in list(self._pollers.values()):
                 if any(endpoint.name == name for endpoint in work.endpoints):
                     poller.deliveries(name, may_poll)
-        self._tell(event)
-
-    def _tell(self, event: Event) -> None:
-        with self._waited_for():
-            notify(self._on_event, event)
+        self.tell(event)
 
     # -- stopping ------------------------------------------------------------------------------------------------------
 

@@ -261,4 +261,4 @@ def test_exchange_that_breaks_is_not_repeated_by_itself() -> None:
     with pytest.raises(TransportError):
         exchange(TaskResult(task_id="1", workflow_id="w"), 1.0)
 
-    assert link_to(Scripted()).destination().exchange_wait == links.NEXT_TASK_WAIT
+    assert link_to(Scripted()).endpoint(SPEC).exchange_wait == links.NEXT_TASK_WAIT

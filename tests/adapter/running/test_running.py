@@ -196,14 +196,6 @@ def test_p7_names_that_nobody_has_are_refused(pair: tuple[DevServer, DevServer])
         runner.set_threads("there", 2)
 
 
-def test_reserve_that_leaves_a_worker_no_thread_names_the_worker() -> None:
-    """A server's reserve is counted in each worker."""
-    servers = [ServerSettings("eu", "http://eu/api", reserve=1)]
-
-    with pytest.raises(ValueError, match=r"worker 'where' has threads=1: the reserves 1 \(eu\) leave none of 1 units"):
-        WorkerRunner([where], servers, config=RunnerConfig(threads=1))
-
-
 def test_servers_that_want_credentials_get_their_own() -> None:
     """Each server's key goes to that server alone, and tasks run behind it."""
     key = Credentials("k1", "s1")

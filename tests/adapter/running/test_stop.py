@@ -531,8 +531,8 @@ def test_second_stop_returns_the_report_again() -> None:
 
     report = stage.runner.stop()
 
-    assert stage.runner.stop() is report
-    assert stage.runner.stop(0.0) is report
+    assert stage.runner.stop() == report
+    assert stage.runner.stop(0.0) == report
     assert report.books["eu"].updated == 1
 
 
@@ -540,7 +540,7 @@ def test_stop_of_a_runner_that_never_started_returns_its_report_again() -> None:
     """There is nothing in it."""
     runner = Stage("a").runner
 
-    assert runner.stop() is runner.stop()
+    assert runner.stop() == runner.stop()
     assert runner.stop() == StopReport()
 
 
@@ -559,7 +559,7 @@ def test_stop_beside_another_one_waits_for_its_end(apart: ThreadPoolExecutor) ->
     assert (hurried.left, hurried.clean, first.done(), second.done()) == (1, False, False, False)
     stage.script.gates[RESULT].set()
 
-    assert second.result(GUARD) is first.result(GUARD)
+    assert second.result(GUARD) == first.result(GUARD)
     assert first.result().clean
 
 
@@ -602,7 +602,7 @@ def test_task_function_that_stops_its_runner_without_a_thread_to_do_it_waits(mon
     until(lambda: len(reports) == 2, "it has stopped")
 
     assert [report.unfinished for report in reports] == [1, 1]
-    assert stage.runner.stop() is reports[0]
+    assert stage.runner.stop() == reports[0]
 
 
 @pytest.mark.parametrize("begun", [False, True])
@@ -617,7 +617,7 @@ def test_listener_may_stop_the_runner_whenever_it_hears_something(apart: ThreadP
 
     stage.runner._on_event = hear
     if not begun:
-        stage.runner._tell(ItemsArrivedLate("eu", 1))
+        stage.runner.consumer.tell(ItemsArrivedLate("eu", 1))
     stopping = apart.submit(stage.runner.stop)
     stage.heard.wait_for(GaveBack, reason="stopping")
     assert not stopping.done()
@@ -626,7 +626,7 @@ def test_listener_may_stop_the_runner_whenever_it_hears_something(apart: ThreadP
 
     assert report.clean
     assert reports
-    assert stage.runner.stop() is report
+    assert stage.runner.stop() == report
 
 
 def test_signal_handler_may_stop_what_its_own_thread_is_stopping(apart: ThreadPoolExecutor) -> None:

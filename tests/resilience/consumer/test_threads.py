@@ -268,6 +268,20 @@ def test_several_kinds_of_work_share_their_destinations() -> None:
         assert consumer.counts()["eu"].items.received == 2
 
 
+def test_a_kind_of_work_is_not_disturbed_by_endpoints_of_another() -> None:
+    """Each is told of the deliveries to its own."""
+    eu, us, heard = Service("eu", 1), Service("us", 2), Heard()
+    eu.ill = True
+    works = [Work("a", answer, [eu.endpoint()], 1), Work("b", answer, [us.endpoint()], 1)]
+    with Consumer(works, config=QUICK, on_event=heard) as consumer:
+        consumer.start()
+        heard.wait_for(DeliveryFailed, destination="eu")
+        until(lambda: us.answers == [{"value": 2}], lambda: f"{us.answers}")
+        consumer.pause("us")
+        eu.ill = False
+        until(lambda: eu.answers == [{"value": 1}], lambda: f"{eu.answers}")
+
+
 def test_p7_an_endpoint_can_be_paused_and_get_another_weight() -> None:
     """While it runs; a name that does not exist is refused with those that do."""
     eu = Service("eu")
