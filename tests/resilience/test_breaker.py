@@ -918,7 +918,7 @@ def test_r20_what_is_no_name_or_no_configuration_is_refused():
     """Before the first call, with an example."""
     with pytest.raises(TypeError, match=r"write CircuitBreaker\('x', BreakerConfig\(fail_max=3\)\)"):
         CircuitBreaker("x", 3)
-    with pytest.raises(TypeError, match="must be a text, not 5"):
+    with pytest.raises(TypeError, match="must be a str, not 5"):
         CircuitBreaker(5)
 
 
@@ -928,7 +928,7 @@ PYBREAKERS = [name for name in dir(pybreaker.CircuitBreaker) if not name.startsw
 @pytest.mark.parametrize("name", [name for name in PYBREAKERS if name not in {"name", "state"}])
 def test_r20_everything_that_pybreaker_has_is_answered(clock, name):
     """Whoever uses it learns what to write."""
-    with pytest.raises(AttributeError, match=rf"no '{name}' as pybreaker's has: write .*"):
+    with pytest.raises(AttributeError, match=rf"no '{name}', unlike pybreaker's: write .*"):
         getattr(make(clock), name)
 
 

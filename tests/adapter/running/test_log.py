@@ -40,7 +40,7 @@ def test_server_that_is_left_alone_and_is_well_again_is_logged(caplog: pytest.Lo
         log.breaker_changed(BreakerChanged("eu", before, after, 1, error=DOWN, calls="polls"))
 
     assert lines(caplog) == [
-        ("WARNING", "eu: its polls fail, it is left alone for a while: down"),
+        ("WARNING", "eu: polls are failing; the circuit breaker is open: down"),
         ("INFO", "eu: its polls work again"),
     ]
 
@@ -102,7 +102,7 @@ def test_runner_logs_what_is_wrong_with_its_servers_and_tasks(caplog: pytest.Log
             failed = heard.wait_for(TaskFailed)
 
     text = "\n".join(line for _, line in lines(caplog))
-    assert "dead: its polls fail, it is left alone for a while: " in text
+    assert "dead: polls are failing; the circuit breaker is open: " in text
     assert f"eu: task {failed.task_id} of type 'ship' failed: ValueError: nobody lives there" in text
 
 
