@@ -561,7 +561,7 @@ def _check_arguments(name: object, config: object, on_event: object, misplaced: 
             instead = f"BreakerConfig({option}={value!r})"
         else:
             raise TypeError(f"CircuitBreaker() has no option {option!r}")
-        raise TypeError(f"CircuitBreaker() has no option {option!r}; write {instead} instead")
+        raise TypeError(f"CircuitBreaker() has no option {option!r}; instead, write {instead}")
     if not isinstance(name, str):
         raise TypeError(f"the name of a circuit breaker must be a str, not {name!r}: pass it first, then the config")
     if not isinstance(config, BreakerConfig):

@@ -245,7 +245,7 @@ def test_b2_one_probe_at_a_time(clock):
     assert (first.probe, first.expiry) == (True, clock() + 30.0)
     assert breaker.state is BreakerState.HALF_OPEN
     assert (bool(second), second.retry_after) == (False, 30.0)
-    assert "probe is out" in second.reason
+    assert "probe is in flight" in second.reason
 
 
 def test_b2_racing_threads_get_one_probe(clock):
@@ -902,7 +902,7 @@ def test_bad_options_are_refused_by_name(options, error, text):
         ({"reset_timeout": 60}, r"BreakerConfig\(reset_timeout=60\)"),
         ({"success_threshold": 2}, r"BreakerConfig\(success_threshold=2\)"),
         ({"exclude": [KeyError]}, "excluded="),
-        ({"state_storage": None}, "kept in memory"),
+        ({"state_storage": None}, "always in memory"),
         ({"throw_new_error_on_trip": False}, "always reaches the caller"),
         ({"jitter": 0.1}, r"BreakerConfig\(jitter=0.1\)"),
         ({"nonsense": 1}, "has no option 'nonsense'$"),
@@ -939,7 +939,7 @@ def test_r20_everything_that_pybreaker_has_is_answered(clock, name):
 def test_r20_habits_of_pybreaker_are_answered_by_name(clock, name, instead):
     """``breaker.call(f)`` says what to write; ``hasattr`` stays honest."""
     breaker = make(clock)
-    with pytest.raises(AttributeError, match=rf"no '{name}' .*{re.escape(instead)}"):
+    with pytest.raises(AttributeError, match=rf"no '{name}', .*{re.escape(instead)}"):
         getattr(breaker, name)
 
     assert not hasattr(breaker, name)

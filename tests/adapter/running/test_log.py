@@ -41,7 +41,7 @@ def test_server_that_is_left_alone_and_is_well_again_is_logged(caplog: pytest.Lo
 
     assert lines(caplog) == [
         ("WARNING", "eu: polls are failing; the circuit breaker is open: down"),
-        ("INFO", "eu: its polls work again"),
+        ("INFO", "eu: polls are working again"),
     ]
 
 
@@ -54,7 +54,7 @@ def test_failing_tasks_are_logged_ever_more_rarely(caplog: pytest.LogCaptureFixt
 
     told = lines(caplog)
     assert told[0] == ("WARNING", "eu: task t1 of type 'ship' failed: no 1")
-    assert told[2] == ("WARNING", "eu: 4 tasks of type 'ship' have failed, the last is t4: no 4")
+    assert told[2] == ("WARNING", "eu: 4 tasks of type 'ship' have failed, most recently t4: no 4")
     assert len(told) == 10 + 1
     assert told[-1] == ("WARNING", "us: task t of type 'ship' failed: other")
 
@@ -68,8 +68,8 @@ def test_lost_leases_are_logged_ever_more_rarely_too(caplog: pytest.LogCaptureFi
 
     assert [text for _, text in lines(caplog)][1:] == [
         f"eu: task t0 of type 'ship' {LEASE_LOST}: down",
-        "eu: 2 tasks of type 'ship' have outlived their response timeout, the last is t1: down",
-        "eu: 4 tasks of type 'ship' have outlived their response timeout, the last is t3: down",
+        "eu: 2 tasks of type 'ship' have outlived their response timeout, most recently t1: down",
+        "eu: 4 tasks of type 'ship' have outlived their response timeout, most recently t3: down",
     ]
 
 
