@@ -406,7 +406,7 @@ def test_dev_server_serves_until_it_is_told_to_stop() -> None:
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (["--faults", "flood"], "there is no fault 'flood'"),
+        (["--faults", "flood"], "unknown fault 'flood'"),
         (["--faults", "latency=soon"], "neither a number"),
         (["--faults", "error=503 only=polls"], "separate faults by commas"),
         (["--faults", '{"error": 503'], "must be a JSON object"),
