@@ -13,10 +13,10 @@ from resilience._texts import cut
 
 __all__ = ["TOO_MANY", "JsonText", "Task", "TaskResult", "TaskStatus", "can_be_sent", "cut_log", "encode", "task_named"]
 
-encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode  # ASCII alone: no text is too odd to be sent
-TOO_MANY = 2**53  # beyond it a JSON number is nonsense for a count, and may not even fit a float
+encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode  # ASCII only, so that any text can be sent
+TOO_MANY = 2**53  # a larger JSON number is nonsense for a count, and might not even fit into a float
 LONGEST_REASON = 500  # characters; Conductor's servers keep no more
-LONGEST_LOG = 8000  # characters of an entry: an index of theirs refuses one of more than 32,766 bytes
+LONGEST_LOG = 8000  # characters of an entry: a server's index refuses more than 32,766 bytes
 MOST_LOGS = 100  # entries; most servers keep the first ten
 
 
@@ -24,13 +24,13 @@ _OUTPUT_PATH = "externalOutputPayloadStoragePath"
 
 
 class JsonText(str):
-    """An object as JSON text: it stays as it is, whatever becomes of the objects that it was made from."""
+    """An object as JSON text, unaffected by later changes of the objects that it was made from."""
 
     __slots__ = ()
 
 
 class TaskStatus(enum.Enum):
-    """How a task stands, as far as a worker may say: the values are Conductor's own words."""
+    """The status of a task, as far as a worker can report it, in Conductor's own words."""
 
     IN_PROGRESS = "IN_PROGRESS"
     COMPLETED = "COMPLETED"
@@ -40,28 +40,28 @@ class TaskStatus(enum.Enum):
 
 @attrs.frozen(kw_only=True)
 class Task:
-    """One polled task. Immutable as far as Python goes: treat the mappings as read-only, threads may share them.
+    """One polled task. Immutable as far as Python allows: treat the mappings as read-only, as threads can share them.
 
-    What a workflow was given may be private, so ``repr`` shows neither input nor output.
+    The data of a workflow can be private, so ``repr`` shows neither input nor output.
 
     Attributes:
         task_id: Conductor's id of this attempt; a retry has another one.
-        workflow_id: the workflow the task belongs to.
-        task_type: what was polled for.
+        workflow_id: the workflow that the task belongs to.
+        task_type: the task type that was polled.
         reference_name: the task's name inside its workflow definition.
         input: the task's input.
-        output: what earlier updates of this task left there; an update replaces it.
-        retry_count: attempts before this one.
-        poll_count: how often this attempt was handed out, this time included.
+        output: the output of earlier updates of this task; an update replaces it.
+        retry_count: number of attempts before this one.
+        poll_count: number of times that this attempt was handed out, including this one.
         domain: Conductor's domain; None for a task without one.
-        response_timeout: seconds without an update after which the server takes the task for lost; 0: never.
-        seq: the task's place in its workflow.
-        iteration: the round of the loop it stands in; 0 outside a loop.
+        response_timeout: seconds without an update after which the server considers the task lost; 0: never.
+        seq: the task's position in its workflow.
+        iteration: the iteration of the loop that contains it; 0 outside a loop.
         workflow_type: name of the workflow's definition.
-        input_path: where the server keeps the input if it is too large for the task itself; None if it is in the task.
+        input_path: where the server stores the input if it is too large for the task itself; None if it is in the task.
             A `WorkerRunner` fetches it before the function runs.
         output_path: the same for ``output``.
-        raw: the whole JSON object as it came.
+        raw: the whole JSON object as received.
     """
 
     task_id: str
@@ -85,30 +85,30 @@ class Task:
     def from_wire(cls, entry: object) -> "Task":
         """Read one entry of a poll's answer.
 
-        Only what would make the task unusable is refused; a secondary field of a wrong type gets its default, because
-        the server has handed the task out already: refused here, it would be lost until its response timeout.
+        Only entries that would make an unusable task are refused; a secondary field of a wrong type gets its default,
+        because the server has already handed out the task: refused, it would be lost until its response timeout.
 
         Args:
-            entry: anything that JSON can be.
+            entry: any JSON value.
 
         Raises:
-            ValueError: it is no object, has no task id, has an id that could not be sent back, or its input is no
-                object.
+            ValueError: it is not an object, has no task id, has an id that could not be sent back, or its input is not
+                an object.
         """
         if not isinstance(entry, dict):
             raise ValueError(f"a task must be a JSON object, not {type(entry).__name__}")  # noqa: TRY004 - bad data, not a bug
         task_id = entry.get("taskId")
         if not isinstance(task_id, str) or not task_id:
-            raise ValueError("a task without a taskId")
+            raise ValueError("the task has no taskId")
         workflow_id = _text(entry, "workflowInstanceId")
         task_type = _text(entry, "taskType") or _text(entry, "taskDefName")
         if not can_be_sent(task_id + workflow_id + task_type):
             raise ValueError(
-                f"task {task_id!a:.80}: a half of a character in its ids or type; no server would know them"
+                f"task {task_id!a:.80}: its ids or type contain a lone surrogate, which cannot be sent back"
             )
         given = entry.get("inputData")
         if given is not None and not isinstance(given, dict):
-            raise ValueError(f"task {task_id:.80}: its inputData is no JSON object")
+            raise ValueError(f"task {task_id:.80}: its inputData is not a JSON object")
         output = entry.get("outputData")
         return cls(
             task_id=task_id,
@@ -131,12 +131,12 @@ class Task:
 
 
 def cut_log(text: str) -> str:
-    """An entry of a task's log, cut in its middle if it has more characters than a server's index takes."""
+    """An entry of a task's log, cut in its middle if it is longer than a server's index accepts."""
     return cut(text, LONGEST_LOG, tail=LONGEST_LOG // 2)
 
 
 def _cut_logs(logs: tuple[tuple[float, str], ...]) -> tuple[tuple[float, str], ...]:
-    """As many entries as a server can be sent; of more the first and the last ones, with an entry that says so."""
+    """At most as many entries as can be sent: of more, the first and the last ones, with a note between them."""
     if len(logs) > MOST_LOGS:
         half = MOST_LOGS // 2
         note = (logs[half][0], f"… (cut; {len(logs):,} entries in all)")
@@ -145,26 +145,26 @@ def _cut_logs(logs: tuple[tuple[float, str], ...]) -> tuple[tuple[float, str], .
 
 
 def _object_of(output: Mapping[str, Any] | JsonText) -> Mapping[str, Any]:
-    """An output as an object, however it is kept."""
+    """An output as an object, however it is stored."""
     return json.loads(output) if isinstance(output, JsonText) else output
 
 
 @attrs.frozen(kw_only=True)
 class TaskResult:
-    """What a task came to, or that it is not finished yet. Immutable; ``repr`` does not show the output.
+    """The result of a task, or a report that it is not finished yet. Immutable; ``repr`` does not show the output.
 
     Attributes:
-        task_id: the task; a task function may leave it out, the adapter fills it in.
+        task_id: the task; a task function can omit it, the adapter fills it in.
         workflow_id: the task's workflow; likewise.
-        status: how the task stands now.
-        output: the task's output; replaces what the server has. What a task function returned is shown as a copy.
-        reason: why it failed, for people. What is sent is cut to the 500 characters that a server keeps.
+        status: the new status of the task.
+        output: the task's output; replaces the output that the server has. A returned output is shown as a copy.
+        reason: why it failed, for people; cut to the 500 characters that a server keeps when it is sent.
         callback_after: for IN_PROGRESS: seconds after which the server hands the task out again; 0: at once.
-        logs: lines for the task's log, each with the time it was written (seconds since the epoch). What is sent is
-            cut to 100 of them, and each to 8,000 characters.
-        worker_id: who ran it.
-        output_path: where in the server's storage of large payloads the output is; then ``output`` is not sent. A
-            `WorkerRunner` that has ``max_result_bytes`` puts larger ones there.
+        logs: lines for the task's log, each with the time it was written (seconds since the epoch); cut to 100 lines
+            of 8,000 characters when they are sent.
+        worker_id: the worker that ran it.
+        output_path: the place of the output in the server's storage for large payloads; ``output`` is not sent then. A
+            `WorkerRunner` with ``max_result_bytes`` stores larger outputs there.
     """
 
     task_id: str = ""
@@ -179,37 +179,37 @@ class TaskResult:
 
     @property
     def output(self) -> Mapping[str, Any]:
-        """The output as an object, made anew at each look when it is kept as text."""
+        """The output as an object, which is created anew on each access if it is stored as text."""
         return _object_of(self._output)
 
     def to_wire(self) -> dict[str, Any]:
-        """The JSON object of an update; what is not set is left out, since older servers trip over nulls."""
+        """The JSON object of an update; fields that are not set are omitted, since older servers reject nulls."""
         return {**self._head(), **({} if self.output_path else {"outputData": dict(self.output)})}
 
     def to_json(self) -> str:
-        """The same as text, made once: it is sent, and written down.
+        """The same as text, created once; it is sent, and stored in the outbox.
 
         Raises:
-            TypeError: something in it is no JSON value (ValueError, RecursionError: likewise).
+            TypeError: a part of it is not a JSON value (ValueError, RecursionError: likewise).
         """
         return self._json
 
     @functools.cached_property
     def _json(self) -> str:
-        # One by one: the encoder has a quick way for a text, none for an object.
+        # One by one: the encoder has a fast path for a str, none for an object.
         head = ",".join([f'"{name}":{encode(value)}' for name, value in self._head().items()])
         return f"{{{head}}}" if self.output_path else f'{{{head},"outputData":{self.output_json()}}}'
 
     def output_json(self) -> str:
-        """The output as text; raises as ``to_json``."""
+        """The output as text; raises the same errors as ``to_json``."""
         return self._output if isinstance(self._output, JsonText) else encode(dict(self._output))
 
     def stored_at(self, path: str) -> "TaskResult":
-        """The same with its output in the server's storage of large payloads."""
+        """The same with its output in the server's storage for large payloads."""
         return attrs.evolve(self, output={}, output_path=path)
 
     def of(self, task: Task, worker_id: str | None, logs: tuple[tuple[float, str], ...]) -> "TaskResult":
-        """The same as the result of ``task``, with ``logs`` before its own and ``worker_id`` if it names none."""
+        """The same as the result of ``task``, with ``logs`` before its own, and ``worker_id`` unless it has one."""
         return TaskResult(
             task_id=task.task_id,
             workflow_id=task.workflow_id,
@@ -224,7 +224,7 @@ class TaskResult:
 
     @classmethod
     def from_json(cls, text: str) -> "TaskResult":
-        """Read back what ``to_json`` wrote; what a server would be sent of both is the same.
+        """Read a result from the text of ``to_json``; both are sent to a server in the same way.
 
         Raises:
             ValueError: it is not such a text.
@@ -243,15 +243,15 @@ class TaskResult:
                 output_path=wire.get(_OUTPUT_PATH),
             )
         except (KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise ValueError(f"no task result as it is written down: {error!r}") from None
+            raise ValueError(f"not a stored task result: {error!r}") from None
 
     @property
     def is_final(self) -> bool:
-        """Whether the task is at its end: what only says how it goes on is stale when it comes late."""
+        """Whether the task has ended; an IN_PROGRESS report is worthless if it arrives late."""
         return self.status is not TaskStatus.IN_PROGRESS
 
     def _head(self) -> dict[str, Any]:
-        """All of an update but the output."""
+        """An update without the output."""
         wire: dict[str, Any] = {
             "workflowInstanceId": self.workflow_id,
             "taskId": self.task_id,
@@ -260,9 +260,9 @@ class TaskResult:
         if self.worker_id is not None:
             wire["workerId"] = self.worker_id
         if self.reason is not None:
-            wire["reasonForIncompletion"] = cut(self.reason, LONGEST_REASON)  # whoever made it
+            wire["reasonForIncompletion"] = cut(self.reason, LONGEST_REASON)  # regardless of its origin
         if self.status is TaskStatus.IN_PROGRESS:
-            wire["callbackAfterSeconds"] = math.ceil(self.callback_after)  # whole seconds: never sooner than asked for
+            wire["callbackAfterSeconds"] = math.ceil(self.callback_after)  # whole seconds, rounded up
         if self.output_path is not None:
             wire[_OUTPUT_PATH] = self.output_path
         if self.logs:
@@ -271,18 +271,18 @@ class TaskResult:
 
 
 def _text(entry: dict[str, Any], key: str) -> str:
-    """A text field, or nothing."""
+    """The value of a str field, or an empty str."""
     value = entry.get(key)
     return value if isinstance(value, str) else ""
 
 
 def task_named(task_id: str, task_type: str) -> str:
-    """What a task is called in a line about it."""
+    """The name of a task in a line about it."""
     return f"task {task_id} of type {task_type!r}"
 
 
 def can_be_sent(text: str) -> bool:
-    """Whether there is an encoding of a text: JSON can write half a character, and nothing else can."""
+    """Whether a str can be encoded: JSON can contain lone surrogates, UTF-8 cannot."""
     if text.isascii():
         return True
     try:
@@ -293,6 +293,6 @@ def can_be_sent(text: str) -> bool:
 
 
 def _count(entry: dict[str, Any], key: str) -> int:
-    """A sane whole number that is not negative, or zero."""
+    """The value of an integer field if it is plausible and not negative, or 0."""
     value = entry.get(key)
     return value if type(value) is int and 0 < value < TOO_MANY else 0

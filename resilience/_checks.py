@@ -1,4 +1,4 @@
-"""Checks of options: every refusal names the option, the value, and what would do instead."""
+"""Validation of options: every error names the option, the value, and what to write instead."""
 
 import difflib
 import functools
@@ -30,18 +30,18 @@ __all__ = [
 
 C = TypeVar("C")
 DATA = frozenset({type(None), bool, int, float, str, bytes, list, dict, tuple})
-"""What most calls return: a look here is cheaper than to find that there is nothing to be awaited."""
+"""The types that most calls return: looking here is cheaper than finding out that there is nothing to await."""
 
 Validator = Callable[[Any, "Attribute[Any]", Any], None]
 
 
 def check_number(name: str, value: object, *, least: float, exclusive: bool = False) -> None:
-    """Refuse ``value`` unless it is a finite number of at least (exclusive: more than) ``least``."""
+    """Raise unless ``value`` is a finite number of at least (exclusive: more than) ``least``."""
     if type(value) is float and least < value < math.inf:
-        return  # some are checked for every task
+        return  # the fast path: some are checked for every task
     wanted = f"{name} must be a finite number {'above' if exclusive else 'of at least'} {least:g}"
     if isinstance(value, bool):
-        raise ValueError(f"{wanted}, not the truth value {value!r}: write a number")  # noqa: TRY004 - house rule
+        raise ValueError(f"{wanted}, not the bool {value!r}: write a number")  # noqa: TRY004 - house rule
     if not isinstance(value, (int, float)):
         raise TypeError(f"{wanted}, not {value!r} of type {type(value).__name__}: convert it first")
     if not math.isfinite(value) or value < least or (exclusive and value == least):
@@ -49,10 +49,10 @@ def check_number(name: str, value: object, *, least: float, exclusive: bool = Fa
 
 
 def check_whole(name: str, value: object, *, least: int) -> None:
-    """Refuse ``value`` unless it is an integer of at least ``least``."""
+    """Raise unless ``value`` is an integer of at least ``least``."""
     wanted = f"{name} must be a whole number of at least {least}"
     if isinstance(value, bool):
-        raise ValueError(f"{wanted}, not the truth value {value!r}: write a number")  # noqa: TRY004 - house rule
+        raise ValueError(f"{wanted}, not the bool {value!r}: write a number")  # noqa: TRY004 - house rule
     if not isinstance(value, int):
         raise TypeError(f"{wanted}, not {value!r} of type {type(value).__name__}: convert it with int()")
     if value < least:
@@ -60,15 +60,15 @@ def check_whole(name: str, value: object, *, least: int) -> None:
 
 
 def text(_: object, attribute: "Attribute[Any]", value: object) -> None:
-    """An attrs validator: the field it stands at must be a text."""
+    """An attrs validator: the field must be a str."""
     if not isinstance(value, str):
-        raise TypeError(f"{attribute.name} must be a text, not {value!r}: convert it with str()")
+        raise TypeError(f"{attribute.name} must be a str, not {value!r}: convert it with str()")
 
 
 def check_function(name: str, value: object) -> None:
-    """Refuse ``value`` unless it can be called."""
+    """Raise unless ``value`` is callable."""
     if not callable(value):
-        raise TypeError(f"{name} must be a function, not {value!r}: hand it over without calling it")
+        raise TypeError(f"{name} must be a function, not {value!r}: pass the function itself, without parentheses")
 
 
 _RUN = (list, tuple, dict, str, bytes, int, float, bool)
@@ -76,12 +76,12 @@ _ASYNC = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 
 def is_async(function: object) -> bool:
-    """Whether a call of ``function`` only makes something that must be awaited. Cheap: it is asked for every call."""
+    """Whether calling ``function`` only returns something that must be awaited. Cheap: used for every call."""
     return bool(_flags(function) & _ASYNC)
 
 
 def _flags(function: object) -> int:
-    """The flags of the code that a call runs; 0 if it is not Python's."""
+    """The flags of the code that a call runs; 0 if it is not Python code."""
     while isinstance(function, functools.partial):
         function = function.func
     code = getattr(function, "__code__", None)
@@ -92,15 +92,15 @@ def _flags(function: object) -> int:
 
 
 def check_plain(name: str, value: object, *, generator: bool = False) -> None:
-    """Refuse ``value`` unless it is a function that has run when it returns.
+    """Raise unless ``value`` is a function that has done its work when it returns.
 
     Args:
         name: the option.
-        value: what was given.
-        generator: whether it may be a generator function.
+        value: the value given.
+        generator: whether a generator function is accepted too.
     """
     if (flags := _flags(value)) and not flags & (_ASYNC | inspect.CO_GENERATOR):
-        return  # as most are: it is asked for every call
+        return  # the fast path: this is checked for every call
     check_function(name, value)
     inner: Any = value
     while isinstance(inner, functools.partial):
@@ -109,45 +109,45 @@ def check_plain(name: str, value: object, *, generator: bool = False) -> None:
         if inspect.iscoroutinefunction(code) or inspect.isasyncgenfunction(code):
             raise TypeError(
                 f"{name} must be a plain function, not the async function {value!r}: it is called in a thread, where"
-                " nobody awaits it; write `def`, and asyncio.run(...) inside if it has to await something"
+                " nothing awaits it; write `def`, and asyncio.run(...) inside if it has to await something"
             )
         if inspect.isgeneratorfunction(code) and not generator:
             raise TypeError(
-                f"{name} must be a plain function, not the generator function {value!r}: nothing of it would run;"
-                " return instead of yield"
+                f"{name} must be a plain function, not the generator function {value!r}: its body would not run;"
+                " use return instead of yield"
             )
 
 
 def plain(*, generator: bool = False) -> Validator:
-    """An attrs validator that is ``check_plain`` for the field it stands at."""
+    """An attrs validator: ``check_plain`` for the field."""
     return lambda _, attribute, value: check_plain(attribute.name, value, generator=generator)
 
 
 def refuse_unrun(name: str, value: object, *, generator: bool = False) -> None:
-    """Refuse what the function given as ``name`` returned, if it is an awaitable or a generator that has not run.
+    """Raise if the function given as ``name`` returned an awaitable or a generator that has not run.
 
     A coroutine is closed, so that there is no warning that it was never awaited.
 
     Raises:
-        TypeError: it is one.
+        TypeError: ``value`` is an awaitable or a generator.
     """
     if value is None or type(value) in _RUN:
-        return  # as most are
+        return  # the fast path
     if not (inspect.isawaitable(value) or inspect.isasyncgen(value) or (inspect.isgenerator(value) and not generator)):
         return
     if inspect.iscoroutine(value):
         value.close()
     raise TypeError(
-        f"{name} returned {type(value).__name__!r}, which has not run: it is called in a thread, where nobody awaits"
-        " or iterates what it returns; do the work before it returns, with asyncio.run(...) if need be"
+        f"{name} returned a {type(value).__name__!r}, which has not run: it is called in a thread, where nothing awaits"
+        " or iterates what it returns; do the work before returning, with asyncio.run(...) if necessary"
     )
 
 
 def teaches_options(**nested: type) -> Callable[[type[C]], type[C]]:
-    """A decorator for an attrs class of options: one that it does not have is answered with what to write instead.
+    """A decorator for an attrs class of options: an unknown option raises an error that suggests what to write instead.
 
     Args:
-        nested: options that are such classes themselves, by name: an option of theirs is found there.
+        nested: by name, options that are such classes themselves; their options are suggested too.
     """
 
     def teach(cls: type[C]) -> type[C]:
@@ -179,22 +179,22 @@ def _advice(owner: str, known: list[str], nested: Mapping[str, type], name: str,
     told = same or list(dict.fromkeys([*part, *near]))
     if not told:
         return f"{owner} has no option {name!r}: it has {', '.join(known)}"
-    shown = repr(value) if isinstance(value, (int, float)) else "..."  # a text may be a secret
+    shown = repr(value) if isinstance(value, (int, float)) else "..."  # a str might be a secret
     written = [f"{start}{shown}{')' if '(' in start else ''}" for start in told[:3]]
     return f"{owner} has no option {name!r}: write {' or '.join(written)}"
 
 
 def truth(_: object, attribute: "Attribute[Any]", value: object) -> None:
-    """An attrs validator: the field it stands at must be a truth value, and not something that passes for one."""
+    """An attrs validator: the field must be a bool, not just any truthy or falsy value."""
     if not isinstance(value, bool):
-        raise TypeError(f"{attribute.name} must be True or False, not {value!r}: write the one that is meant")
+        raise TypeError(f"{attribute.name} must be True or False, not {value!r}: write one of them")
 
 
 def number(least: float, *, exclusive: bool = False) -> Validator:
-    """An attrs validator that is ``check_number`` for the field it stands at."""
+    """An attrs validator: ``check_number`` for the field."""
     return lambda _, attribute, value: check_number(attribute.name, value, least=least, exclusive=exclusive)
 
 
 def whole(least: int) -> Validator:
-    """An attrs validator that is ``check_whole`` for the field it stands at."""
+    """An attrs validator: ``check_whole`` for the field."""
     return lambda _, attribute, value: check_whole(attribute.name, value, least=least)

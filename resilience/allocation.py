@@ -1,8 +1,8 @@
-"""Who gets how many of ``capacity`` units: exact integer shares, and the credit that makes them fair over time.
+"""Division of ``capacity`` units: exact integer shares, and credit that makes them fair over time.
 
-:func:`allocate` divides once and remembers nothing. :class:`CapacityAllocator` remembers what rounding withheld or
-gave too much, so that every name stays within one unit of its exact share for ever, also at capacity 1.
-Everything is counted in integers: no share is ever lost to a float.
+:func:`allocate` divides once and remembers nothing. :class:`CapacityAllocator` carries the rounding remainders over, so
+that every name stays within one unit of its exact share forever, even at capacity 1. All arithmetic is in integers: no
+share is lost to float rounding.
 """
 
 import math
@@ -18,29 +18,29 @@ __all__ = ["CapacityAllocator", "allocate"]
 K = TypeVar("K", bound=Hashable)
 
 _FINE_BITS = 64  # a credit is never rounded to more than 2 ** -64 unit
-_SCALE_BITS = 256  # a finer common denominator than this is rounded off, lest it grow with every new set of names
+_SCALE_BITS = 256  # a finer common denominator than this is rounded, or it would grow with every new set of names
 
 
 class CapacityAllocator(Generic[K]):
-    """Divides unit after unit, or round after round, and carries what rounding left over from one to the next.
+    """Divides unit by unit, or round by round, and carries the rounding remainder over from one to the next.
 
-    Every name has a credit in units: what its weight entitled it to less what it got. The credits always sum to
-    exactly zero. Not thread-safe: the caller's lock guards it, and nothing here waits or calls back.
+    Every name has a credit in units: its share by weight minus what it got. The credits always sum to exactly zero. Not
+    thread-safe: guard it with a lock of the caller; nothing here blocks or calls back.
 
     How far a name can be from its exact share, in units:
 
-    * less than 1, after every round and every unit, while weights, caps and capacity (or those ``among``) stay the
-      same: proven for both faces (see ``first`` and ``allocate``), and nobody starves;
-    * rounds whose capacity and caps change every time: measured at most 1.44 in millions of random rounds of 2 to 12
+    * less than 1, after every round and every unit, while weights, caps and capacity (or the names ``among``) stay the
+      same: proven for both interfaces (see ``first`` and ``allocate``), and no name starves;
+    * in rounds whose capacity and caps change every time: at most 1.44 measured in millions of random rounds of 2 to 12
       names, 1.93 against an adversary that picks the worst of twelve next rounds each time;
-    * units whose takers join, are levelled and leave: each who joins may be owed or owe one unit, so the bound grows
-      with their number; measured at most 3.2 from being as well served as the others present, mostly below 2.
+    * for units whose names join, are levelled and leave: each one that joins can be owed or owe one unit, so the bound
+      grows with their number; measured at most 3.2 from being as well served as the others present, mostly below 2.
 
     Args:
-        weights: name to weight, in registration order; a weight of 0 gets nothing.
+        weights: name to weight, in registration order; a name with weight 0 gets nothing.
 
     Raises:
-        ValueError: a weight that is negative or no integer; a name that is not registered (every method).
+        ValueError: a weight is negative or not an integer; a name is not registered (every method).
     """
 
     def __init__(self, weights: Mapping[K, int]) -> None:
@@ -52,7 +52,7 @@ class CapacityAllocator(Generic[K]):
 
     @property
     def weights(self) -> Mapping[K, int]:
-        """Name to weight, in registration order; read-only, and it follows later changes."""
+        """Name to weight, in registration order; a read-only view that reflects later changes."""
         return MappingProxyType(self._weights)
 
     def credit(self, name: K) -> Fraction:
@@ -63,18 +63,18 @@ class CapacityAllocator(Generic[K]):
     def allocate(self, capacity: int, caps: Mapping[K, int] | None = None) -> dict[K, int]:
         """Divide one round of ``capacity`` units and charge it at once.
 
-        Everyone gets its water-filled share of the round rounded down or up; the credit decides who is rounded up,
-        in the order of PD2, which is optimal for Pfair scheduling (Anderson and Srinivasan 2004).
+        Every name gets its water-filled share of the round, rounded down or up; the credit decides which are rounded
+        up, in the order of PD2, which is optimal for Pfair scheduling (Anderson and Srinivasan 2004).
 
         Args:
             capacity: units to give out in this round.
-            caps: name to the most units it can use in this round; a name that is not in it has no cap.
+            caps: name to the most units it can use in this round; a name without an entry has no cap.
 
         Returns:
             Name to units, in registration order; the sum is that of :func:`allocate`.
 
         Raises:
-            ValueError: a number that is negative or no integer, or a cap for a name that is not registered.
+            ValueError: a number is negative or not an integer, or a cap is for a name that is not registered.
         """
         check("capacity", capacity)
         limits = limits_of(capacity, self._weights, caps)
@@ -85,10 +85,10 @@ class CapacityAllocator(Generic[K]):
         return grants
 
     def charge(self, name: K, units: int, among: Collection[K]) -> None:
-        """Note that ``units`` went to ``name`` while those ``among`` wanted them.
+        """Record that ``units`` went to ``name`` while the names ``among`` wanted them.
 
-        Everyone ``among`` is credited with its weight's part of the units and ``name``, which need not be one of
-        them, is debited with all. Nothing happens when nobody ``among`` has a weight: then nobody missed anything.
+        Every name ``among`` is credited with its share of the units by weight, and ``name``, which need not be one of
+        them, is debited with all of them. Nothing happens if no name ``among`` has a weight.
         """
         check("units", units)
         self._known([name])
@@ -104,18 +104,18 @@ class CapacityAllocator(Generic[K]):
         credits_[name] -= units * self._scale
 
     def first(self, among: Collection[K]) -> list[K]:
-        """Those ``among`` that have a weight, the one that is owed the next unit first.
+        """The names ``among`` that have a weight, with the one that is owed the next unit first.
 
         Eligible names (whose credit is positive once the next unit is shared out) come before the others; within
-        both the earliest deadline ``(1 - credit) / weight`` is first, ties in registration order. Charging the first
-        one unit at a time keeps everyone within one unit of its share: Pfair scheduling on one processor (Baruah,
-        Cohen, Plaxton, Varvel 1996), Tijdeman's chairman assignment.
+        both groups the earliest deadline ``(1 - credit) / weight`` is first, with ties in registration order. Charging
+        the first one unit at a time keeps every name within one unit of its share: Pfair scheduling on one processor
+        (Baruah, Cohen, Plaxton, Varvel 1996), Tijdeman's chairman assignment.
         """
         parts = self._known(among)
         credits_, scale, shift, order = self._credits, self._scale, self._shift, self._order
         weight, spare = sum(parts), scale - sum([credits_[name] for name in among])
         ranked = [
-            # Two deadlines that differ do so by at least 1 / (heaviest weight) ** 2, which the shift makes visible.
+            # Different deadlines differ by at least 1 / (heaviest weight) ** 2, which the shift preserves.
             (own * weight + part * spare <= 0, ((scale - own) << shift) // part, order[name], name)
             for name, part in zip(among, parts, strict=True)
             if part
@@ -125,10 +125,10 @@ class CapacityAllocator(Generic[K]):
         return [entry[3] for entry in ranked]
 
     def level(self, name: K, among: Collection[K]) -> None:
-        """Let ``name`` join those ``among``: it gets at most one unit for its absence and pays at most one for it.
+        """Re-admit ``name`` to the names ``among`` after an absence, limiting its credit and its debt to one unit.
 
-        What is cut off goes to the others ``among`` by weight, which leaves their order as it is. ``name`` may
-        already be ``among`` them. Alone it keeps its credit: there is nobody to be level with.
+        The excess goes to the others ``among`` by weight, which does not change their order. ``name`` can already be
+        ``among`` them. Without others it keeps its credit.
         """
         self._known(among)
         (own,) = self._known([name])
@@ -144,14 +144,14 @@ class CapacityAllocator(Generic[K]):
             self._move((ahead + one) // weight, name, others)
 
     def set_weight(self, name: K, weight: int) -> None:
-        """Add ``name`` with no credit, or change its weight; it keeps its credit then."""
+        """Add ``name`` with a credit of 0, or change its weight and keep its credit."""
         check(f"weight of {name!r}", weight)
         self._weights[name] = weight
         self._credits.setdefault(name, 0)
         self._registered()
 
     def remove(self, name: K) -> None:
-        """Forget ``name``; its credit goes to the others by weight, which leaves their order as it is."""
+        """Remove ``name``; its credit goes to the others by weight, which does not change their order."""
         self._known([name])
         others = {other: weight for other, weight in self._weights.items() if other != name}
         if others:
@@ -161,7 +161,7 @@ class CapacityAllocator(Generic[K]):
         self._registered()
 
     def _round(self, total: int, limits: Mapping[K, int], grants: dict[K, int]) -> None:
-        """Fill ``grants`` with shares rounded down, then round up those who are the most urgent."""
+        """Fill ``grants`` with shares rounded down, then round up the most urgent ones."""
         weights = self._weights
         left, weight, full = water_fill(total, weights, limits)
         if weight and self._scale % weight:
@@ -181,7 +181,7 @@ class CapacityAllocator(Generic[K]):
             credits_[name] -= scale
 
     def _round_up(self, fractions: Mapping[K, int], count: int) -> list[K]:
-        """The ``count`` of those with a fraction that are rounded up: the most urgent, the eligible first."""
+        """The ``count`` names with a fraction that are rounded up: the most urgent, eligible ones first."""
         credits_, scale = self._credits, self._scale
         ranked = [name for name in fractions if credits_[name] > 0]
         ranked.sort(key=lambda name: _urgency(credits_[name], fractions[name], scale))
@@ -198,12 +198,12 @@ class CapacityAllocator(Generic[K]):
             raise ValueError(f"unknown name {missing.args[0]!r}: add it with set_weight() first") from None
 
     def _registered(self) -> None:
-        """Keep what follows from the set of names and weights."""
+        """Update what depends on the set of names and weights."""
         self._order = {name: index for index, name in enumerate(self._weights)}
         self._shift = 2 * max(self._weights.values(), default=0).bit_length()
 
     def _move(self, amount: int, name: K, others: Mapping[K, int]) -> None:
-        """Move ``amount`` of the credit of ``name`` to ``others`` by weight; the last takes what does not divide."""
+        """Move ``amount`` of the credit of ``name`` to ``others`` by weight; the last one gets the remainder."""
         weight, given = sum(others.values()), 0
         self._credits[name] -= amount
         for other, part in others.items():
@@ -213,22 +213,22 @@ class CapacityAllocator(Generic[K]):
         self._credits[other] += amount - given
 
     def _rescale(self, weight: int) -> None:
-        """Count credits in units that ``weight`` divides: exactly, unless that would take too many digits."""
+        """Count credits in fractions that ``weight`` divides: exactly, unless that would take too many digits."""
         scale = math.lcm(self._scale, weight)
         if scale.bit_length() > _SCALE_BITS:
             scale = weight << _FINE_BITS
         credits_ = {name: credit * scale // self._scale for name, credit in self._credits.items()}
         for name in list(credits_)[: -sum(credits_.values())]:
-            credits_[name] += 1  # rounding down left one quantum for each of so many
+            credits_[name] += 1  # the quanta that rounding down has left over
         self._credits, self._scale = credits_, scale
 
 
 def _urgency(credit: int, fraction: int, scale: int) -> tuple[int, int, int]:
-    """Rank of an eligible name, the smallest is rounded up first: the PD2 priority of Pfair scheduling.
+    """Rank of an eligible name, of which the smallest is rounded up first: the PD2 priority of Pfair scheduling.
 
-    Each round is a slot, each ``fraction`` of ``scale`` the rate of a task that runs at most once a slot. With
-    constant inputs PD2 keeps every task within one unit however many run in a slot, which the earliest deadline
-    alone does not from three on. Those who are owed a whole unit come before, the largest credit first.
+    Each round is a slot, each ``fraction`` of ``scale`` the rate of a task that runs at most once per slot. With
+    constant inputs PD2 keeps every task within one unit, however many run in a slot; the earliest deadline alone does
+    so only for up to two. Names that are owed a whole unit come first, the largest credit before the others.
     """
     if credit >= scale:
         return 0, scale - credit, 0
@@ -236,7 +236,7 @@ def _urgency(credit: int, fraction: int, scale: int) -> tuple[int, int, int]:
     deadline, group = -whole, 0
     pause = scale - fraction
     if pause <= fraction:
-        # A task this heavy seldom skips a slot: what counts is when it may skip next, being rounded up until then.
+        # A task this heavy seldom skips a slot: what matters is when it can skip next, being rounded up until then.
         skipped = -((credit - deadline * pause) // scale)
         group = (-skipped * scale - credit) // pause
     return deadline, rest == 0, group

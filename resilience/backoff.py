@@ -1,4 +1,4 @@
-"""When to try again: growing, jittered, and never sooner than the other side asked for."""
+"""Pauses between attempts: growing, jittered, and never shorter than the other side asked for."""
 
 import math
 import random
@@ -13,22 +13,22 @@ __all__ = ["Backoff"]
 
 @attrs.frozen
 class Backoff:
-    """A rule for the pause before the next attempt; it keeps no state, so one instance serves any number of threads.
+    """A rule for the pause before the next attempt; it is stateless, so any number of threads can share an instance.
 
-    The pause is ``initial`` seconds after the first failed attempt, ``factor`` times as long after each further one,
-    at most ``maximum``; a random part of up to ``jitter`` is then taken off, so that many clients do not come back at
-    the same moment.
+    The pause is ``initial`` seconds after the first failed attempt, and ``factor`` times as long after each further
+    one, up to ``maximum``; a random fraction of up to ``jitter`` is then subtracted, so that many clients do not retry
+    at the same moment.
 
     Attributes:
         initial: seconds after the first failed attempt, above 0.
-        maximum: the longest pause in seconds, at least ``initial``; only a hint makes it longer.
+        maximum: the longest pause in seconds, at least ``initial``; only a hint can make it longer.
         factor: growth per attempt, at least 1.
-        jitter: the fraction, 0 to 1, by which a pause may be shorter.
+        jitter: the fraction, 0 to 1, by which a pause can be shorter.
         max_retry_after: the longest pause in seconds that a hint can ask for.
 
     Raises:
-        ValueError: for a number out of range.
-        TypeError: for something that is no number.
+        ValueError: a number is out of range.
+        TypeError: a value is not a number.
     """
 
     initial: float = attrs.field(validator=number(0, exclusive=True))
@@ -40,22 +40,22 @@ class Backoff:
     def __attrs_post_init__(self) -> None:
         if self.maximum < self.initial:
             raise ValueError(
-                f"maximum ({self.maximum!r}) is below initial ({self.initial!r}): raise the one or lower the other"
+                f"maximum ({self.maximum!r}) is below initial ({self.initial!r}): raise one or lower the other"
             )
         if self.jitter > 1:
-            raise ValueError(f"jitter must be a fraction of at most 1, not {self.jitter!r}: 0.5 takes off up to a half")
+            raise ValueError(f"jitter must be a fraction of at most 1, not {self.jitter!r}: 0.5 subtracts up to a half")
 
     def delay(self, attempt: int, *, rng: random.Random, hint: float = 0.0) -> float:
         """The seconds to wait after failed attempt number ``attempt``.
 
         Args:
-            attempt: counts from 1.
-            rng: where the jitter is drawn from, exactly one draw a call.
-            hint: seconds the other side asked for (Retry-After); the pause is at least that long, but for no
-                more than ``max_retry_after``. Not finite: ignored.
+            attempt: the number of the attempt, from 1.
+            rng: the source of the jitter; exactly one draw per call.
+            hint: seconds that the other side asked for (Retry-After), limited to ``max_retry_after``; the pause is at
+                least that long. A value that is not finite is ignored.
 
         Raises:
-            ValueError: when ``attempt`` is below 1.
+            ValueError: ``attempt`` is below 1.
         """
         if attempt < 1:
             raise ValueError(f"attempts count from 1, not {attempt!r}: ask after an attempt has failed")
@@ -65,5 +65,5 @@ class Backoff:
     def _grown(self, steps: int) -> float:
         try:
             return min(self.initial * float(self.factor) ** steps, self.maximum)
-        except OverflowError:  # long before a patient client stops trying
+        except OverflowError:  # after many attempts
             return self.maximum

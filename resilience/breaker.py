@@ -1,11 +1,11 @@
-"""CircuitBreaker: leave a failing dependency alone, ask it carefully whether it has recovered.
+"""CircuitBreaker: stop calling a failing dependency, and test carefully whether it has recovered.
 
-The decisions are in ``circuit.py``; here are the lock, the clock, the listeners and pybreaker: its memory storage holds
-the state, its listeners hear of it. No lock is held while a guarded call or a listener runs, and a call of a healthy
-circuit takes none at all.
+The decisions are in ``circuit.py``; this module adds the lock, the clock, the listeners and pybreaker, whose memory
+storage holds the state and whose listeners are called. No lock is held while a guarded call or a listener runs, and a
+call through a healthy circuit takes no lock at all.
 
-A decision can be cut short: by an exception out of a signal handler, and in a child process by a fork while another
-thread was deciding. The circuit then begins anew, closed and with nothing counted.
+A decision can be interrupted: by an exception from a signal handler or, in a child process, by a fork while another
+thread was deciding. The circuit is then reset: closed, with nothing counted.
 """
 
 import concurrent.futures
@@ -42,10 +42,10 @@ log = logging.getLogger("resilience")
 
 
 class Permit:
-    """Leave for one call. Report once how the call went; any thread may do it.
+    """Permission to make one call. Report its outcome exactly once, from any thread.
 
-    A report returns whether it was in time: False for a second one, for one of a call that began before the breaker
-    last changed its state, and for a probe's after its expiry. Such a report changes nothing.
+    A report returns whether it was in time. It was not if it is a second report, if the call began before the breaker
+    last changed its state, or if a probe's permit has expired; such a report changes nothing.
     """
 
     __slots__ = ("_breaker", "_era", "_unreported")
@@ -57,7 +57,7 @@ class Permit:
 
     @property
     def generation(self) -> int:
-        """The breaker's count of state changes when this permit was given."""
+        """The breaker's count of state changes when this permit was granted."""
         return self._era.generation
 
     @property
@@ -67,7 +67,7 @@ class Permit:
 
     @property
     def expiry(self) -> float | None:
-        """The clock time until which a probe's report is good; None for an ordinary call."""
+        """The clock time until which a probe's report is accepted; None for an ordinary call."""
         return self._era.expiry
 
     @property
@@ -76,9 +76,9 @@ class Permit:
         return hasattr(self, "_unreported")
 
     def run(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call ``call``, and let calls of the same breaker that it makes run under this permit, if it is a probe.
+        """Call ``call``; if this is a probe, calls that it makes through the same breaker run under this permit.
 
-        ``guard()``, the decorator and the fan-out do this by themselves. Nothing is reported.
+        ``guard()``, the decorator and the fan-out do this themselves. Nothing is reported.
         """
         if not self.probe:
             return call(*args, **kwargs)
@@ -89,10 +89,10 @@ class Permit:
             let_go(self)
 
     def report(self, outcome: Outcome[object]) -> bool:
-        """Report what the call came to; return whether the report was in time.
+        """Report the outcome of the call; return whether the report was in time.
 
-        A value is a success (unless ``BreakerConfig.counts`` says otherwise), an error and a timeout are failures,
-        anything else is a ``release()``.
+        A value is a success (unless ``BreakerConfig.counts`` decides otherwise), an error or a timeout is a failure,
+        and any other outcome is a ``release()``.
         """
         if isinstance(outcome, Value):
             wrong = self._breaker._fault_of(outcome.value)  # noqa: SLF001 - a permit is part of its breaker
@@ -104,7 +104,7 @@ class Permit:
         return self.release()
 
     def success(self) -> bool:
-        """Report that the call went well; return whether the report was in time."""
+        """Report that the call succeeded; return whether the report was in time."""
         try:
             del self._unreported  # one step, so that of two threads only one reports
         except AttributeError:
@@ -117,17 +117,17 @@ class Permit:
         A neutral ``error`` (see ``CircuitBreaker.is_neutral``) is a ``release()``.
 
         Args:
-            error: what the call raised.
-            retry_after: seconds (or a ``timedelta``) for which the other side asked to be left alone; by default the
-                ``retry_after`` that ``error`` carries, if any. Should this failure open the breaker, it stays open for
-                exactly so long, but not for longer than ``BreakerConfig.max_retry_after``.
+            error: the exception that the call raised.
+            retry_after: seconds (or a ``timedelta``) that the other side asked to wait; by default the ``retry_after``
+                attribute of ``error``, if any. If this failure opens the breaker, it stays open for exactly this long,
+                but not for longer than ``BreakerConfig.max_retry_after``.
         """
         if error is not None and self._breaker.is_neutral(error):
             return self.release()
         return self._fail(error, _asked_by(error) if retry_after is None else _usable(retry_after))
 
     def release(self) -> bool:
-        """Report that the call says nothing about the other side; return whether the report was in time."""
+        """Report that the call tells nothing about the other side; return whether the report was in time."""
         try:
             del self._unreported
         except AttributeError:
@@ -143,9 +143,9 @@ class Permit:
 
 
 class _InnerPermit(Permit):
-    """Leave for a call that a probe's call makes in turn.
+    """Permission for a call that a probe's call makes in turn.
 
-    Its failure is the probe's, at once; its success and its release say nothing, for the probe is still at work.
+    Its failure is at once the probe's failure; its success or release means nothing, since the probe is still running.
     """
 
     __slots__ = ("_outer",)
@@ -169,30 +169,30 @@ class _InnerPermit(Permit):
 
 
 class CircuitBreaker:
-    """A circuit breaker for one dependency; thread-safe, and usable from coroutines, for it never waits.
+    """A circuit breaker for one dependency; thread-safe, and usable from coroutines because it never blocks.
 
-    Three ways to use it: ``try_acquire()`` and a report on the permit; ``with breaker.guard():``; ``@breaker`` on a
-    function or coroutine function. In asyncio put a timeout inside the guarded part, not around it: what comes from
-    outside is a cancellation, and cancellation is neutral.
+    It can be used in three ways: ``try_acquire()`` and a report on the permit; ``with breaker.guard():``; ``@breaker``
+    on a function or coroutine function. In asyncio, put a timeout inside the guarded block, not around it: from outside
+    it arrives as a cancellation, and cancellation is neutral.
 
     Args:
-        name: for messages and events.
+        name: the name in messages and events.
         config: the policy.
-        clock: monotonic seconds.
-        rng: where the jitter comes from; by default Python's shared generator, which differs in every process.
-        on_event: hears every ``BreakerChanged``.
-        listeners: pybreaker listeners. They hear ``state_change``, ``failure`` and ``success``, and are given a
-            pybreaker face of this breaker that can be read but not driven. With any of them every report takes a lock.
+        clock: returns monotonic seconds.
+        rng: the source of the jitter; by default Python's shared generator, which differs in every process.
+        on_event: called with every ``BreakerChanged``.
+        listeners: pybreaker listeners. Their ``state_change``, ``failure`` and ``success`` are called with a read-only
+            pybreaker view of this breaker. With listeners, every report takes a lock.
 
-    Listeners run with no lock held, one at a time, in the order of the events; one that raises is logged.
+    Listeners run with no lock held, one at a time, in the order of the events; what one raises is logged.
 
-    While it is half-open, what the probe's call calls in turn runs under the same permit, in its thread, its tasks and
-    the fan-outs it makes: a function guarded by the breaker may call another one. After a fork the child's breaker has
-    a lock of its own, and the state that the parent's had.
+    While the breaker is half-open, calls that the probe's call makes in turn run under the same permit, in its thread,
+    its tasks and its fan-outs: a function guarded by the breaker can call another one. After a fork, the breaker in the
+    child has a new lock, and the state of the parent's.
 
     Raises:
-        TypeError: for a ``config`` that is no ``BreakerConfig``, a ``name`` that is no text, or an option that belongs
-            into the configuration.
+        TypeError: ``config`` is not a ``BreakerConfig``, ``name`` is not a str, or an option belongs in the
+            configuration.
     """
 
     def __init__(  # noqa: PLR0913 - the options of one breaker, by keyword
@@ -224,25 +224,25 @@ class CircuitBreaker:
 
     @property
     def state(self) -> BreakerState:
-        """Closed, open or half-open; an open breaker becomes half-open when its first probe is let out."""
+        """Closed, open or half-open; an open breaker becomes half-open when its first probe is granted."""
         return self._circuit.state
 
     @property
     def generation(self) -> int:
-        """How many times the state changed or was set."""
+        """The number of times the state has changed or was set."""
         return self._circuit.era.generation
 
     @property
     def retry_at(self) -> float | None:
-        """The clock time from which a call may be had; None when closed, infinite when forced open."""
+        """The clock time from which a permit can be granted; None when closed, infinite when forced open."""
         return self._circuit.retry_at
 
     @property
     def early_at(self) -> float | None:
-        """The clock time from which ``try_acquire(early=True)`` lets a probe out.
+        """The clock time from which ``try_acquire(early=True)`` grants a probe.
 
-        That is when it opened, or when the wait is over that the other side asked for; None unless it is open because
-        of failures.
+        That is when it opened, or the end of the pause that the other side asked for; None unless it is open because of
+        failures.
         """
         return self._circuit.early_at
 
@@ -253,12 +253,12 @@ class CircuitBreaker:
 
     @property
     def last_error(self) -> BaseException | None:
-        """What the last counted failure raised; None again once the breaker is healthy."""
+        """The exception of the last counted failure; None again once the breaker is healthy."""
         return self._circuit.last_error
 
     @property
     def is_clean(self) -> bool:
-        """Whether a new breaker would behave the same: closed, nothing counted, nothing forced."""
+        """Whether a new breaker would behave the same: closed, nothing counted, not forced."""
         return self._circuit.is_clean(self._clock())
 
     @property
@@ -267,43 +267,43 @@ class CircuitBreaker:
         return self._circuit.forced
 
     def try_acquire(self, *, early: bool = False) -> Permit | Rejected:
-        """Ask for leave to make one call; the caller must report on the permit. Never waits, never raises.
+        """Ask for permission to make one call; the caller must report on the permit. Never blocks, never raises.
 
         Args:
-            early: an open breaker lets its probe out now and not after its wait (see ``early_at``), for callers who
-                have reason to believe that the fault was not the other side's. When such a probe fails or says
-                nothing, the wait goes on as it was.
+            early: grant the probe of an open breaker now instead of after its wait (see ``early_at``), for callers
+                that have reason to believe that the fault was not the other side's. If such a probe fails or tells
+                nothing, the wait continues as it was.
 
         Returns:
-            A permit, or a ``Rejected`` (falsy) that says why not and how many seconds to wait.
+            A permit, or a ``Rejected`` (falsy) with the reason and the seconds to wait.
         """
         era = self._circuit.era
         return Permit(self, era) if era.free else self._ask(early)
 
     def guard(self) -> Guard:
-        """A context manager for one call: what its body raises is a failure and passes through unchanged.
+        """A context manager for one call: an exception in its body is a failure and propagates unchanged.
 
-        Entering it gives the permit, or raises ``BreakerOpenError``.
+        Entering it returns the permit, or raises ``BreakerOpenError``.
         """
         return Guard(self)
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """Decorate ``function`` so that every call of it is guarded.
 
-        What a call returns must not have to run yet: for a generator or an awaitable of a plain function the call
-        raises ``TypeError``, and counts as neither success nor failure.
+        If a plain function returns a generator or an awaitable, which has not run yet, the call raises ``TypeError``
+        and counts as neither success nor failure.
 
         Raises:
-            TypeError: for a generator function, or a context manager made of one: its body runs after the call
-                returned, so guard the body itself.
+            TypeError: ``function`` is a generator function, or a context manager made from one: its body runs after
+                the call has returned, so guard the body itself.
         """
         return guarded(self, function)
 
     def is_neutral(self, error: BaseException) -> bool:
-        """Whether ``error`` is neither success nor failure of the other side.
+        """Whether ``error`` is neither a success nor a failure of the other side.
 
-        Neutral are: cancellation and everything else that is no ``Exception``, the rejection of a breaker (the call
-        never ran), what the configuration excludes or does not count, and a group of nothing else.
+        Neutral errors are: cancellation and everything else that is not an ``Exception``; the rejection by a breaker
+        (the call never ran); errors that the configuration excludes or does not count; and groups of only such errors.
         """
         if isinstance(error, (concurrent.futures.CancelledError, BreakerOpenError, *self.config.excluded)):
             return True
@@ -312,22 +312,22 @@ class CircuitBreaker:
         return not isinstance(error, Exception) or not self._counts(error, unless=True)
 
     def force_open(self) -> None:
-        """Let no call through until ``force_closed()`` or ``reset()``; acts at once, whatever hangs."""
+        """Let no call through until ``force_closed()`` or ``reset()``; takes effect at once, even while calls hang."""
         self._settle(Circuit.force_open)
 
     def force_closed(self) -> None:
-        """Let every call through and count nothing until ``force_open()`` or ``reset()``; acts at once."""
+        """Let every call through and count nothing until ``force_open()`` or ``reset()``; takes effect at once."""
         self._settle(Circuit.force_closed)
 
     def reset(self) -> None:
-        """Begin anew: closed, nothing counted, nothing forced; reports of calls in flight no longer matter."""
+        """Start again: closed, nothing counted, not forced; reports of calls in flight are ignored."""
         self._settle(Circuit.reset)
 
     def __repr__(self) -> str:
         return f"<CircuitBreaker {self.name!r} {self.state.value} failures={self.failures}>"
 
     def _ask(self, early: bool) -> Permit | Rejected:  # noqa: FBT001 - its caller has the keyword
-        """Ask the circuit. Apart from ``try_acquire``, whose frame is to be small: most calls need nothing else."""
+        """Ask the circuit. Separate from ``try_acquire``, so that its frame is small: most calls need nothing else."""
         now = self._clock()
         for outer in held():
             if self._runs_under(outer, now):
@@ -336,7 +336,7 @@ class CircuitBreaker:
         return answer if isinstance(answer, Rejected) else Permit(self, answer)
 
     def _counts(self, what: object, *, unless: bool) -> bool:
-        """Whether the configuration counts an error or a value as a failure; ``unless`` it has nothing to say."""
+        """Whether the configuration counts an error or a value as a failure; ``unless`` if it does not decide."""
         if self.config.counts is None:
             return unless
         try:
@@ -346,13 +346,13 @@ class CircuitBreaker:
             return unless
 
     def _fault_of(self, value: object) -> ResilienceError | None:
-        """The failure that ``value`` stands for, if it counts as one; says no more of it than its type."""
+        """The failure that ``value`` stands for, if it counts as one; its text names only the type."""
         if not self._counts(value, unless=False):
             return None
         return ResilienceError(f"the call returned a {type(value).__name__} that counts as a failure")
 
     def _runs_under(self, outer: Permit, now: float) -> bool:
-        """Whether ``outer`` is a probe of this breaker that is still good."""
+        """Whether ``outer`` is a probe of this breaker that is still valid."""
         breaker, era = outer._breaker, outer._era  # noqa: SLF001 - a permit is part of its breaker
         if breaker is not self or not outer.unreported:
             return False
@@ -381,7 +381,7 @@ class CircuitBreaker:
     def _settle(self, decide: Callable[[Circuit], R], heard: "Callable[[_Face], None] | None" = None) -> R:
         circuit = self._circuit
         with self._lock:
-            if self._deciding and not circuit.forced:  # the last decision was cut short
+            if self._deciding and not circuit.forced:  # the last decision was interrupted
                 circuit.reset()
             self._deciding = True
             answer = decide(circuit)
@@ -403,7 +403,7 @@ class CircuitBreaker:
                 self._news.append(functools.partial(self._face.tell_change, change))
 
     def _tell(self) -> None:
-        # One thread tells at a time: listeners that keep the latest state must not hear an older one last.
+        # One thread calls listeners at a time: one that keeps the latest state must not receive an older one last.
         while self._news and self._tell_one():
             pass
 
@@ -422,14 +422,14 @@ class CircuitBreaker:
         return me is not None
 
     def _after_fork(self) -> None:
-        """In a child process: no other thread of the parent's is here to release its lock or to go on telling."""
+        """In a child process: the parent's threads, which held the lock or called listeners, do not exist here."""
         self._lock = threading.Lock()
         self._news = deque()
         self._teller = None
 
 
 class _Face(pybreaker.CircuitBreaker):
-    """The breaker as pybreaker listeners know it: to be read, not to be driven past the rules."""
+    """A read-only view of the breaker for pybreaker listeners."""
 
     def __init__(
         self,
@@ -450,7 +450,7 @@ class _Face(pybreaker.CircuitBreaker):
 
     @property
     def state(self) -> Any:  # noqa: ANN401 - one of pybreaker's state classes
-        # pybreaker's own getter tells the listeners when it finds that the storage moved on: it did, and they know.
+        # pybreaker's own getter would notify listeners of a changed storage; they have already been notified.
         return self._create_new_state(self.current_state)
 
     @state.setter
@@ -458,7 +458,7 @@ class _Face(pybreaker.CircuitBreaker):
         self._refuse(state)
 
     def _refuse(self, *_: object, **__: object) -> NoReturn:
-        raise ResilienceError(f"this view of {self.name!r} is for reading; drive the resilience.CircuitBreaker itself")
+        raise ResilienceError(f"this view of {self.name!r} is read-only; use the resilience.CircuitBreaker itself")
 
     call = call_async = open = half_open = close = _refuse
 
@@ -479,12 +479,12 @@ class _Face(pybreaker.CircuitBreaker):
     def _tell_one(self, listener: pybreaker.CircuitBreakerListener, what: str, *facts: object) -> None:
         try:
             getattr(listener, what)(self, *facts)
-        except Exception:  # a listener is somebody else's code: it must not take the breaker down with it
+        except Exception:  # a listener's error must not break the breaker
             log.exception("pybreaker listener %r raised on %s", listener, what)
 
 
 def _usable(hint: object) -> float | None:
-    """``hint`` as seconds, if it is a positive, finite number of them or a timedelta; servers send anything."""
+    """``hint`` as seconds, if it is a positive, finite number or a timedelta; servers can send anything."""
     seconds = hint.total_seconds() if isinstance(hint, timedelta) else hint
     if isinstance(seconds, (int, float)) and math.isfinite(seconds) and seconds > 0:
         return float(seconds)
@@ -492,7 +492,7 @@ def _usable(hint: object) -> float | None:
 
 
 def _asked_by(error: BaseException | None) -> float | None:
-    """For how many seconds ``error``, or a part of it if it is a group, asks to leave the other side alone."""
+    """The seconds that ``error``, or a part of it if it is a group, asks to wait."""
     asked = (_usable(getattr(one, "retry_after", None)) for one in _parts(error))
     return max((hint for hint in asked if hint is not None), default=None)
 
@@ -509,7 +509,7 @@ _POLICY = {
     "reset_timeout": "BreakerConfig(reset_timeout={!r})",
     "success_threshold": "BreakerConfig(success_threshold={!r})",
     "exclude": "BreakerConfig(excluded=(...,)), a tuple of exception classes, or BreakerConfig(counts=function)",
-    "state_storage": "nothing: the state is kept in memory",
+    "state_storage": "nothing: the state is always in memory",
     "throw_new_error_on_trip": "nothing: the error of the call always reaches the caller",
 }
 
@@ -531,8 +531,8 @@ _PYBREAKERS = {
     "remove_excluded_exception": "BreakerConfig(excluded=(...,))",
     "is_system_error": "not breaker.is_neutral(error)",
     "listeners": "CircuitBreaker(name, listeners=[...])",
-    "remove_listener": "CircuitBreaker(name, listeners=[...]): they stay for its life",
-    "remove_listeners": "CircuitBreaker(name, listeners=[...]): they stay for its life",
+    "remove_listener": "CircuitBreaker(name, listeners=[...]): they cannot be removed",
+    "remove_listeners": "CircuitBreaker(name, listeners=[...]): they cannot be removed",
     "success_counter": "breaker.state: closed again after config.success_threshold probes",
     "add_listener": "CircuitBreaker(name, listeners=[...])",
     "add_listeners": "CircuitBreaker(name, listeners=[...])",
@@ -540,10 +540,10 @@ _PYBREAKERS = {
 
 
 class _NotHere:
-    """Stands where a user of pybreaker looks for something, and says what to write instead."""
+    """Replaces an attribute of pybreaker's class with an error that names what to write instead."""
 
     def __init__(self, name: str, instead: str) -> None:
-        self._text = f"a CircuitBreaker has no {name!r} as pybreaker's has: write {instead}"
+        self._text = f"a CircuitBreaker has no {name!r}, unlike pybreaker's: write {instead}"
 
     def __get__(self, breaker: object, owner: type) -> NoReturn:
         raise AttributeError(self._text)
@@ -561,9 +561,9 @@ def _check_arguments(name: object, config: object, on_event: object, misplaced: 
             instead = f"BreakerConfig({option}={value!r})"
         else:
             raise TypeError(f"CircuitBreaker() has no option {option!r}")
-        raise TypeError(f"CircuitBreaker() has no option {option!r}; instead of it write {instead}")
+        raise TypeError(f"CircuitBreaker() has no option {option!r}; instead, write {instead}")
     if not isinstance(name, str):
-        raise TypeError(f"the name of a circuit breaker must be a text, not {name!r}: give it first, then the config")
+        raise TypeError(f"the name of a circuit breaker must be a str, not {name!r}: pass it first, then the config")
     if not isinstance(config, BreakerConfig):
         raise TypeError(
             f"config must be a BreakerConfig, not {config!r}: write CircuitBreaker({name!r}, BreakerConfig(fail_max=3))"

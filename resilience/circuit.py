@@ -1,18 +1,18 @@
-"""What a circuit breaker decides, without clock, lock or thread: who may call, what a report changes.
+"""The decisions of a circuit breaker, without clock, lock or thread: which calls are permitted, what a report changes.
 
-One idea carries the rules. Every permit belongs to an *era*, and the circuit begins a new one whenever something
-happened that a call begun earlier cannot know of: a failure was counted, the state changed, a probe was let out. A
-report is judged by its era alone:
+The rules rest on one idea. Every permit belongs to an *era*, and the circuit begins a new one whenever something
+happens that a call begun earlier cannot have been affected by: a failure is counted, the state changes, a probe is
+granted. A report is judged by its era alone:
 
 * a call of an earlier era began before the last counted failure was seen. If it failed, that is part of the same
-  failure and not another one; if it succeeded, that says nothing of what came after;
-* an era of an earlier generation is history: its reports change nothing;
-* a probe has an era of its own, so that only the probe that is out can decide, and only until its expiry.
+  failure, not another one; if it succeeded, that tells nothing about the time since;
+* an era of an earlier generation is over: its reports change nothing;
+* a probe has its own era, so that only the current probe can decide, and only until its expiry.
 
-A failure rate, if one is configured, is taken over all calls of the current generation that ended within the window:
-it bounds what one stall means by ``min_calls``, not by eras.
+A failure rate, if one is configured, is computed over all calls of the current generation that ended within the
+window: the effect of one stall is bounded by ``min_calls``, not by eras.
 
-Generations as in sony/gobreaker, expiring probes and eras are our own.
+Generations are taken from sony/gobreaker; expiring probes and eras are our own.
 """
 
 import math
@@ -35,28 +35,28 @@ class BreakerConfig:
     """The policy of a circuit breaker. All times are seconds.
 
     Attributes:
-        fail_max: consecutive counted failures that open it; None only with a ``failure_rate``.
-        failure_rate: the part of the calls, above 0 and at most 1, that opens it when so many of the last ``window``
-            seconds failed; None for no such rule.
-        window: seconds over which the failure rate is taken.
-        min_calls: how many calls must have ended within the window before the rate means anything.
+        fail_max: number of consecutive counted failures that open it; None only with a ``failure_rate``.
+        failure_rate: the fraction of failed calls, above 0 and at most 1, within the last ``window`` seconds that opens
+            it; None for no such rule.
+        window: seconds over which the failure rate is computed.
+        min_calls: number of calls that must have ended within the window before the rate is considered.
         reset_timeout: how long it stays open at first, before the jitter.
-        max_reset_timeout: what doubling after each failed probe leads to at most, before the jitter.
-        jitter: each time it opens, the wait is multiplied by one draw from 1 to 1 + jitter.
-        success_threshold: successful probes in a row that close it.
-        probe_timeout: how long a probe's permit is good; then its place is free again.
+        max_reset_timeout: upper bound of the wait, which doubles after each failed probe; before the jitter.
+        jitter: each time it opens, the wait is multiplied by a random factor from 1 to 1 + jitter.
+        success_threshold: number of successful probes in a row that close it.
+        probe_timeout: how long a probe's permit is valid; then another probe can be granted.
         max_retry_after: the longest pause that the other side can ask for (Retry-After).
         excluded: errors that are neutral: neither success nor failure. Cancellation always is.
-        counts: ``counts(what)`` is given the error that a call raised or the value that it returned, and says whether
-            that is a failure. An error that is none is neutral, as if it were excluded; a value that is none is a
-            success. It is called without a lock; what it raises is logged, and the error counts, the value does not.
+        counts: ``counts(what)`` is called with the error that a call raised or the value that it returned, and returns
+            whether that is a failure. If not, the error is neutral, as if it were excluded, and the value is a
+            success. It is called without a lock; if it raises, that is logged, and an error counts, a value does not.
 
-    Of an exception group the parts are judged, not the group: it is neutral if all of them are.
+    For an exception group the parts are judged, not the group: it is neutral if all of them are.
 
     Raises:
-        ValueError: for a number out of range, a ``max_reset_timeout`` below ``reset_timeout``, or a ``fail_max`` of
+        ValueError: a number is out of range, ``max_reset_timeout`` is below ``reset_timeout``, or ``fail_max`` is
             None without a ``failure_rate``.
-        TypeError: for a value of the wrong type.
+        TypeError: a value has the wrong type.
     """
 
     fail_max: int | None = 3
@@ -78,17 +78,17 @@ class BreakerConfig:
         if self.fail_max is not None:
             check_whole("fail_max", self.fail_max, least=1)
         if self.fail_max is None and self.failure_rate is None:
-            raise ValueError("fail_max is None and so is failure_rate: nothing would ever open it; give one of them")
+            raise ValueError("fail_max is None and so is failure_rate: nothing would ever open it; set one of them")
         if self.failure_rate is not None and self.failure_rate > 1:
             raise ValueError(
-                f"failure_rate must be a part of the calls, at most 1, not {self.failure_rate!r}: 0.5 is half of them"
+                f"failure_rate must be a fraction of at most 1, not {self.failure_rate!r}: 0.5 is half of the calls"
             )
         if self.counts is not None:
             check_plain("counts", self.counts)
         if self.max_reset_timeout < self.reset_timeout:
             raise ValueError(
                 f"max_reset_timeout ({self.max_reset_timeout!r}) is below reset_timeout ({self.reset_timeout!r}): "
-                "raise the one or lower the other"
+                "raise one or lower the other"
             )
         if not isinstance(self.excluded, tuple) or not all(map(_is_error_type, self.excluded)):
             raise TypeError(f"excluded must be a tuple of exception classes, not {self.excluded!r}: write (MyError,)")
@@ -126,13 +126,13 @@ class Storage(Protocol):
 
 
 class Era:
-    """What all permits have in common between which nothing happened; read without a lock.
+    """The state shared by all permits between which nothing happened; read without a lock.
 
     Attributes:
         generation: count of the circuit's state changes when it began.
-        expiry: clock time until which a probe's report is good; None for calls of a closed circuit.
-        free: calls may go ahead without asking (the circuit is closed).
-        clean: a success changes nothing, so it need not be reported.
+        expiry: clock time until which a probe's report is accepted; None for calls of a closed circuit.
+        free: whether calls are permitted without asking (the circuit is closed).
+        clean: whether a success changes nothing, so that it need not be reported.
     """
 
     __slots__ = ("clean", "expiry", "free", "generation")
@@ -144,22 +144,22 @@ class Era:
         self.clean = clean
 
 
-_BUCKETS = 10  # a window moves on by a tenth of its length
+_BUCKETS = 10  # a window advances by a tenth of its length
 
 
 class _Window:
-    """How many calls ended in the last ``seconds``, and how many of them failed; memory does not grow with calls."""
+    """The number of calls that ended in the last ``seconds``, and of those that failed; its memory is bounded."""
 
     def __init__(self, seconds: float) -> None:
         self.calls = 0
         self.failures = 0
-        self.blank_at = -math.inf  # from when on no failure is in it
+        self.blank_at = -math.inf  # the time from which it contains no failure
         self._seconds = seconds
         self._width = seconds / _BUCKETS
         self._buckets: deque[list[int]] = deque()  # number, calls, failures
 
     def add(self, now: float, *, failed: bool) -> None:
-        """A call has ended."""
+        """Record that a call has ended."""
         number = math.floor(now / self._width)
         while self._buckets and self._buckets[0][0] <= number - _BUCKETS:
             _, calls, failures = self._buckets.popleft()
@@ -179,17 +179,17 @@ class Circuit:
     """The state machine of one breaker. Not thread-safe: its driver holds a lock around every method.
 
     Args:
-        name: for the events.
+        name: the name in the events.
         config: the policy.
-        storage: keeps state and counters; sees every transition.
-        draw: a random number from 0 to 1, called once each time the circuit opens.
-        silent: successes of a healthy circuit need not be reported.
+        storage: holds state and counters; every transition is written to it.
+        draw: returns a random number from 0 to 1; called once each time the circuit opens.
+        silent: whether successes of a healthy circuit need not be reported.
 
     Attributes:
-        era: what a call that begins now belongs to.
-        retry_at: clock time from which a call may be had; None when closed.
-        early_at: clock time from which a probe may be had early; None unless it is open because of failures.
-        changes: the transitions that nobody was told of yet; the driver takes them away.
+        era: the era of a call that begins now.
+        retry_at: clock time from which a call can be permitted; None when closed.
+        early_at: clock time from which an early probe can be granted; None unless it is open because of failures.
+        changes: the transitions that listeners have not been notified of; the driver removes them.
     """
 
     def __init__(
@@ -223,13 +223,13 @@ class Circuit:
         return BreakerState(self.storage.state)
 
     def is_clean(self, now: float) -> bool:
-        """Whether a new circuit would behave the same: closed, nothing counted, nothing forced."""
+        """Whether a new circuit would behave the same: closed, nothing counted, not forced."""
         if self.state is not BreakerState.CLOSED or self.storage.counter or self.forced:
             return False
         return self._window is None or now >= self._window.blank_at
 
     def admit(self, now: float, *, early: bool = False) -> Era | Rejected:
-        """The era a call that begins now belongs to, or why it may not begin; ``early``: it need not wait if open."""
+        """The era of a call that begins now, or why it must not begin; ``early``: do not wait if open."""
         if self.retry_at is None:
             return self.era
         opens_at = self.early_at if early and self.early_at is not None else self.retry_at
@@ -239,12 +239,12 @@ class Circuit:
             self._due = self.retry_at
             self._enter(BreakerState.HALF_OPEN, self._due)
         expiry = now + self.config.probe_timeout
-        self.retry_at = max(expiry, self._due)  # a probe that was let out early and is lost ends no wait
+        self.retry_at = max(expiry, self._due)  # an early probe that is never reported does not end the wait
         self._begin_era(expiry=expiry)
         return self.era
 
     def succeeded(self, era: Era, now: float) -> bool:
-        """Take in that a call of ``era`` succeeded; False when its report came too late to mean anything."""
+        """Record that a call of ``era`` succeeded; False when the report came too late to count."""
         if not self.is_good(era, now):
             return False
         if self.state is BreakerState.HALF_OPEN:
@@ -259,9 +259,9 @@ class Circuit:
         return True
 
     def failed(self, era: Era, now: float, error: BaseException | None, hint: float | None) -> bool:
-        """Take in that a call of ``era`` failed; ``hint`` is how many seconds' pause the other side asked for.
+        """Record that a call of ``era`` failed; ``hint`` is the pause in seconds that the other side asked for.
 
-        True when the report was in time, also if it is part of a failure that was counted before.
+        True when the report was in time, even if it is part of a failure that was counted before.
         """
         if not self.is_good(era, now):
             return False
@@ -282,7 +282,7 @@ class Circuit:
         return True
 
     def released(self, era: Era, now: float) -> bool:
-        """Take in that a call of ``era`` came to nothing that says anything: a probe's place is free again."""
+        """Record that a call of ``era`` tells nothing: another probe can be granted in its place."""
         if not self.is_good(era, now):
             return False
         if self._is_early(now):
@@ -293,7 +293,7 @@ class Circuit:
 
     def force_open(self) -> None:
         """Let no call through until ``force_closed`` or ``reset``."""
-        self.forced = False  # until it is in effect: see how the driver treats a decision that was cut short
+        self.forced = False  # until it is in effect: see how the driver treats an interrupted decision
         self._enter(BreakerState.OPEN, math.inf, pause=math.inf)
         self.forced = True
 
@@ -304,18 +304,18 @@ class Circuit:
         self.forced = True
 
     def reset(self) -> None:
-        """Begin anew: closed, nothing counted, nothing forced; calls in flight no longer matter."""
+        """Start again: closed, nothing counted, not forced; reports of calls in flight are ignored."""
         self.forced = False
         self._close()
 
     def is_good(self, era: Era, now: float) -> bool:
-        """Whether a report of a call of ``era`` would mean anything now."""
+        """Whether a report of a call of ``era`` would be in time now."""
         if era.generation != self.era.generation:
             return False
         return era.expiry is None or (era is self.era and now < era.expiry)
 
     def _too_many_failed(self, now: float) -> bool:
-        """Take a failure into the window of the rate, if there is one; whether that opens the circuit."""
+        """Record a failure in the window of the rate, if there is one; return whether that opens the circuit."""
         window, rate = self._window, self.config.failure_rate
         if window is None or rate is None or self.state is not BreakerState.CLOSED:
             return False
@@ -326,11 +326,11 @@ class Circuit:
         if self.forced:
             return f"circuit breaker {self.name!r} is forced open"
         if self.state is BreakerState.HALF_OPEN:
-            return f"circuit breaker {self.name!r} is half-open and its probe is out"
+            return f"circuit breaker {self.name!r} is half-open and its probe is in flight"
         return f"circuit breaker {self.name!r} is open"
 
     def _is_early(self, now: float) -> bool:
-        """Whether it is half-open for an early probe, and the wait that this was let out of is not over yet."""
+        """Whether it is half-open because of an early probe, and the wait is not over yet."""
         return self.state is BreakerState.HALF_OPEN and now < self._due
 
     def _probe_succeeded(self, now: float) -> None:
@@ -356,7 +356,7 @@ class Circuit:
         self.early_at = now if hint is None else self.retry_at
 
     def _open_again(self, now: float) -> None:
-        """An early probe told nothing new: the wait goes on as it was, no longer than it was."""
+        """Open again after an early probe that told nothing new: the wait ends when it would have ended anyway."""
         self._enter(BreakerState.OPEN, self._due, pause=self._due - now, error=self.last_error)
         self.early_at = now
 

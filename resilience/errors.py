@@ -1,4 +1,4 @@
-"""What can go wrong, and whose doing it is: one root and its few children."""
+"""The exceptions of this package, with one root class."""
 
 import math
 import os
@@ -20,34 +20,35 @@ __all__ = [
 ]
 
 MAX_RETRY_AFTER = 3600.0
-"""Seconds for which the other side can ask to be left alone (Retry-After), unless a configuration says otherwise."""
+"""The longest pause in seconds that the other side can ask for (Retry-After), unless configured otherwise."""
 
 
 class ResilienceError(Exception):
-    """Root of every error this package raises on its own account. They can be pickled, whatever they carry can."""
+    """Base class of all errors that this package defines. They can be pickled if their attributes can."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuilt, (type(self), self.args, self.__dict__)
 
 
 def _rebuilt(kind: type[ResilienceError], args: tuple[Any, ...], facts: dict[str, Any]) -> ResilienceError:
-    """An error as it was; its constructor takes other arguments than those that Python would repeat."""
+    """The unpickled error; its constructor does not accept the arguments that Python would pass by default."""
     error = kind.__new__(kind, *args)
     error.__dict__.update(facts)
     return error
 
 
 class BreakerOpenError(ResilienceError):
-    """The breaker did not let the call run: the other side was failing, your call is not at fault.
+    """The breaker did not permit the call: the other side was failing; the call itself is not at fault.
 
     Attributes:
-        name: the breaker that said no.
-        retry_after: seconds until it makes sense to ask again; ``inf`` while it is forced open.
+        name: the name of the breaker.
+        retry_after: seconds until it makes sense to ask again; ``inf`` while the breaker is forced open.
 
     Args:
-        name: the breaker's.
+        name: the name of the breaker.
         retry_after: seconds.
-        reason: why, in words, such as the ``reason`` of a ``Rejected``; by default that it is open.
+        reason: the reason as a sentence, such as the ``reason`` of a ``Rejected``; by default, that the breaker is
+            open.
     """
 
     def __init__(self, name: str, retry_after: float, *, reason: str = "") -> None:
@@ -58,17 +59,17 @@ class BreakerOpenError(ResilienceError):
 
 
 class AnswerTooLarge(ResilienceError):  # noqa: N818 - says what the answer was
-    """Raised by a source whose answer was larger than it reads: the failure counts, and the next poll asks for less.
+    """Raised by a source whose answer exceeded its size limit: the failure counts, and the next poll asks for less.
 
-    It asks for half as many values, down to one, and for one more after some full answers.
+    It asks for half as many values, down to one, and for one more again after several full answers.
     """
 
 
 class Incomplete(ResilienceError):  # noqa: N818 - says what the answer was
-    """Raised by a source whose answer was damaged: its good part is taken in, and the failure counts.
+    """Raised by a source whose answer was damaged: its intact part is used, and the failure counts.
 
     Attributes:
-        values: the good part.
+        values: the intact part.
     """
 
     def __init__(self, message: str, values: Sequence[Any] = ()) -> None:
@@ -77,11 +78,11 @@ class Incomplete(ResilienceError):  # noqa: N818 - says what the answer was
 
 
 class OutboxError(ResilienceError):
-    """An outbox cannot be used, or what was to be written was not; the text says why and what to do.
+    """An outbox cannot be used, or a write has failed; the text says why and what to do.
 
     Attributes:
         path: the file.
-        lost: what was written there before is not to be found any more, as the file is gone or damaged.
+        lost: whether its earlier contents are lost, because the file is gone or damaged.
     """
 
     def __init__(self, message: str, path: os.PathLike[str], *, lost: bool = False) -> None:
@@ -91,13 +92,13 @@ class OutboxError(ResilienceError):
 
 
 class Refused(ResilienceError):  # noqa: N818 - says what the answer was
-    """Raised by a destination that answered and did not take a result, but did not say that it never will.
+    """Raised by a destination that answered but did not accept a result, and might accept it later.
 
     The result is sent again. It becomes a dead letter only when it has been refused for ``RelayConfig.refused_for``
-    seconds while the destination took other results: before that, the fault may be the destination's.
+    seconds while the destination accepted other results: before that, the destination might be at fault.
 
     Attributes:
-        counts: whether the refusal is a failure of the destination. False: only this result is refused.
+        counts: whether the refusal is a failure of the destination; if False, only this result is at fault.
     """
 
     def __init__(self, message: str, *, counts: bool = True) -> None:
@@ -106,18 +107,18 @@ class Refused(ResilienceError):  # noqa: N818 - says what the answer was
 
 
 class Throttled(ResilienceError):  # noqa: N818 - the design's name: it is a request to wait, not a fault
-    """Raised by a source or a destination that asks for a pause: it waits, and nothing counts against it.
+    """Raised by a source or a destination that asks for a pause; this does not count as a failure.
 
     Attributes:
-        retry_after: seconds to leave it alone; 0 leaves the length of the pause to the caller's backoff. No pause is
-            longer than an hour, however much is asked for; the text says so then.
+        retry_after: seconds to wait; 0 leaves the length of the pause to the caller's backoff. A pause is at most an
+            hour; if more was asked for, the text mentions it.
 
     Args:
         retry_after: seconds, or a ``timedelta``.
         message: the text of the error.
 
     Raises:
-        TypeError: ``retry_after`` is neither.
+        TypeError: ``retry_after`` is neither a number nor a ``timedelta``.
     """
 
     def __init__(self, retry_after: float | timedelta = 0.0, message: str = "the other side asks for a pause") -> None:
@@ -129,18 +130,18 @@ class Throttled(ResilienceError):  # noqa: N818 - the design's name: it is a req
             )
         seconds = float(max(-sys.float_info.max, min(seconds, sys.float_info.max))) if type(seconds) is int else seconds
         if MAX_RETRY_AFTER < seconds < math.inf:
-            message = f"{message} (of {seconds:.10g} s, which is cut to {MAX_RETRY_AFTER:.0f} s)"
+            message = f"{message} (of {seconds:.10g} s, limited to {MAX_RETRY_AFTER:.0f} s)"
         super().__init__(message)
         self.retry_after = seconds
 
 
 class Undeliverable(ResilienceError):  # noqa: N818 - the design's name
-    """Raised by a destination that will certainly never take this result: it becomes a dead letter at once.
+    """Raised by a destination that will certainly never accept this result: it becomes a dead letter at once.
 
-    Raise `Refused` where that is not certain.
+    Raise `Refused` if that is not certain.
 
     Attributes:
-        reason: why, for the person who looks at the dead letter.
+        reason: the reason, for people who inspect the dead letter.
     """
 
     def __init__(self, reason: str) -> None:

@@ -1,7 +1,7 @@
-"""What happened, as frozen values; every part that tells of events takes one ``on_event(event)``.
+"""Events as frozen values; every component that emits events accepts an ``on_event(event)`` callback.
 
-Listeners run with no lock held, in the thread where the event came about. What one raises is logged and goes no
-further, `SystemExit` included; but for the main thread, see `notify`.
+Listeners run with no lock held, in the thread where the event occurred. An exception that one raises is logged and not
+propagated, `SystemExit` included; for the exception in the main thread, see `notify`.
 """
 
 import enum
@@ -49,7 +49,7 @@ E = TypeVar("E")
 
 
 class BreakerState(enum.Enum):
-    """The three states of a circuit breaker: calls go through, none does, one probe at a time does."""
+    """The three states of a circuit breaker: all calls are permitted, none is, one probe at a time is."""
 
     CLOSED = "closed"
     OPEN = "open"
@@ -61,13 +61,13 @@ class BreakerChanged:
     """A breaker moved from one state to another.
 
     Attributes:
-        name: the breaker's.
-        before: its state so far.
-        after: its state from now on.
-        generation: how many times its state has changed or was set, this time included.
+        name: the name of the breaker.
+        before: its old state.
+        after: its new state.
+        generation: number of times its state has changed or was set, including this one.
         retry_after: seconds until its next probe, if it is open now; ``inf`` if it was forced open.
-        error: the counted failure that opened it, if one did.
-        calls: what its calls are, where one name has several breakers.
+        error: the counted failure that opened it, if any.
+        calls: the kind of its calls, where several breakers have the same name.
     """
 
     name: str
@@ -81,7 +81,7 @@ class BreakerChanged:
 
 @attrs.frozen
 class ItemsArrived:
-    """A poll of ``source`` brought ``count`` items, asked for ``asked``, after ``duration`` seconds."""
+    """A poll of ``source`` for ``asked`` items returned ``count`` of them after ``duration`` seconds."""
 
     source: str
     count: int
@@ -91,7 +91,7 @@ class ItemsArrived:
 
 @attrs.frozen
 class ItemsArrivedLate:
-    """A poll of ``source`` that had been abandoned brought ``count`` items after all; they are taken in."""
+    """An abandoned poll of ``source`` returned ``count`` items after all; they will be handled."""
 
     source: str
     count: int
@@ -99,9 +99,9 @@ class ItemsArrivedLate:
 
 @attrs.frozen
 class SurplusArrived:
-    """A poll of ``source`` brought ``count`` items though ``asked`` were asked for; the surplus goes back.
+    """A poll of ``source`` returned ``count`` items though ``asked`` were requested; the surplus is given back.
 
-    Told at the first such poll of a source alone; each surplus that goes back is in a `GaveBack`.
+    Emitted only for the first such poll of a source; each surplus that is given back is in a `GaveBack`.
     """
 
     source: str
@@ -119,7 +119,7 @@ class PollFailed:
 
 @attrs.frozen
 class PollOverdue:
-    """A poll of ``source`` has not answered in time; what it was granted is lent to the others."""
+    """A poll of ``source`` has not been answered in time; the ``granted`` units are lent to the other sources."""
 
     source: str
     granted: int
@@ -127,7 +127,7 @@ class PollOverdue:
 
 @attrs.frozen
 class PollTimedOut:
-    """A poll of ``source`` was abandoned after ``timeout`` seconds; a late answer is still taken in."""
+    """A poll of ``source`` was abandoned after ``timeout`` seconds; a late answer will still be used."""
 
     source: str
     timeout: float
@@ -135,7 +135,7 @@ class PollTimedOut:
 
 @attrs.frozen
 class GaveBack:
-    """``count`` items that had not started were returned to ``source``, for the ``reason`` that the words say."""
+    """``count`` items that had not started were returned to ``source``; ``reason`` is for people."""
 
     source: str
     count: int
@@ -146,7 +146,7 @@ class GaveBack:
 class GiveBackFailed:
     """``count`` un-started items could not be returned to ``source``, because of ``error``.
 
-    They come back when their source times them out, if it does such a thing.
+    They can be polled again once their source times them out, if it does so.
     """
 
     source: str
@@ -156,14 +156,14 @@ class GiveBackFailed:
 
 @attrs.frozen
 class LeaseLost:
-    """The lease of an item of ``source`` is over, and it could not be extended; somebody else may be given the item.
+    """The lease of an item of ``source`` has ended, because it could not be extended; another client might get it.
 
-    An item that runs goes on; one that has not started is dropped (``Tally.dropped``).
+    A running item continues; one that has not started is dropped (``Tally.dropped``).
 
     Attributes:
-        source: where the item came from.
-        value: the item's value; not shown.
-        error: what came of the last attempt to extend its lease.
+        source: the source of the item.
+        value: the item's value; not shown in ``repr``.
+        error: the error of the last attempt to extend the lease.
     """
 
     source: str
@@ -175,11 +175,11 @@ class LeaseLost:
 class LeaseGivenUp:
     """The lease of an item of ``source`` was extended for ``max_lease`` seconds and is not extended any more.
 
-    The item goes on; when its lease is over, somebody else may be given it.
+    The item continues; when its lease ends, another client might get it.
 
     Attributes:
-        source: where the item came from.
-        value: the item's value; not shown.
+        source: the source of the item.
+        value: the item's value; not shown in ``repr``.
         max_lease: seconds since it arrived.
     """
 
@@ -190,12 +190,12 @@ class LeaseGivenUp:
 
 @attrs.frozen
 class ThreadUnavailable:
-    """The system had no thread for ``purpose``; what it was for is tried again, and not reported until it worked.
+    """The system could not start a thread for ``purpose``; it is tried again, and reported again only after a success.
 
     Attributes:
-        source: whose poll or item it was for.
+        source: the source whose poll or item it was for.
         purpose: ``a poll`` or ``a unit``.
-        reason: what the system said.
+        reason: the system's error message.
     """
 
     source: str
@@ -213,13 +213,13 @@ class HandlerFailed:
 
 @attrs.frozen
 class DeliveryFailed:
-    """A result was not taken; it will be sent again.
+    """A result could not be delivered; it will be sent again.
 
     Attributes:
-        destination: where it was to go.
-        key: the result's.
-        attempt: how many attempts to send this result have failed, counted from 1.
-        error: what came of this one.
+        destination: the name of the destination.
+        key: the key of the result.
+        attempt: number of attempts to send this result that have failed, from 1.
+        error: the error of this attempt.
     """
 
     destination: str
@@ -230,13 +230,13 @@ class DeliveryFailed:
 
 @attrs.frozen
 class DeliveryRefused:
-    """A destination that is well does not take this result (`Refused`, not counted); it will be sent again.
+    """A healthy destination did not accept this result (`Refused`, not counted); it will be sent again.
 
     Attributes:
-        destination: where it was to go.
-        key: the result's.
-        attempt: how many attempts to send this result have failed, counted from 1.
-        error: what came of this one.
+        destination: the name of the destination.
+        key: the key of the result.
+        attempt: number of attempts to send this result that have failed, from 1.
+        error: the error of this attempt.
     """
 
     destination: str
@@ -247,7 +247,7 @@ class DeliveryRefused:
 
 @attrs.frozen
 class DeliveryResumed:
-    """``destination`` had failed and answers again."""
+    """``destination`` had failed and is answering again."""
 
     destination: str
 
@@ -257,12 +257,12 @@ class DeadLettered:
     """A result was given up: it is a dead letter now.
 
     Attributes:
-        destination: where it was to go.
-        key: the result's.
-        reason: why, for people.
-        payload: the result itself; not shown.
-        error: `Undeliverable`, as the destination will never take it; `Refused`, as it was refused for too long; None
-            for a result of a former process that cannot be read.
+        destination: the name of the destination.
+        key: the key of the result.
+        reason: the reason, for people.
+        payload: the result itself; not shown in ``repr``.
+        error: `Undeliverable` if the destination will never accept it; `Refused` if it was refused for too long; None
+            for a result of an earlier process that cannot be read.
     """
 
     destination: str
@@ -274,7 +274,7 @@ class DeadLettered:
 
 @attrs.frozen
 class BacklogFull:
-    """So many results wait for ``destination`` that it should be given no more work: ``waiting`` of them."""
+    """The backlog of ``destination`` reached its limit, ``waiting`` results: it should get no more work."""
 
     destination: str
     waiting: int
@@ -282,16 +282,16 @@ class BacklogFull:
 
 @attrs.frozen
 class BacklogDrained:
-    """Half of the results that made ``destination``'s backlog full are gone: it may have work again."""
+    """The backlog of ``destination`` has halved since it was full: it can get work again."""
 
     destination: str
 
 
 @attrs.frozen
 class OutboxFailed:
-    """Results for ``destination`` cannot be written down because of ``error``: they are kept in memory and sent.
+    """Results for ``destination`` cannot be stored because of ``error``: they are kept in memory and sent from there.
 
-    It should have no more work until ``OutboxResumed``: what that brings would be lost with the process.
+    It should get no more work until ``OutboxResumed``: the results would be lost if the process ended.
     """
 
     destination: str
@@ -300,16 +300,16 @@ class OutboxFailed:
 
 @attrs.frozen
 class OutboxResumed:
-    """No result for ``destination`` is unwritten any more: written down after all, or delivered."""
+    """All results for ``destination`` are stored again, or delivered."""
 
     destination: str
 
 
 @attrs.frozen
 class RowsKept:
-    """``count`` results of a former process wait for a ``destination`` with an ``identity`` that is not served here.
+    """``count`` results of an earlier process are waiting for a ``destination`` whose ``identity`` is not served here.
 
-    They are kept until it is, by whatever process.
+    They remain stored until a process serves it.
     """
 
     destination: str
@@ -319,13 +319,13 @@ class RowsKept:
 
 @attrs.frozen
 class Undelivered:
-    """The last attempts are over, ``destination`` has not taken the result called ``key``, and it is in no outbox."""
+    """The result with this ``key`` is lost: ``destination`` has not accepted it, and it could not be stored."""
 
     destination: str
     key: str
 
 
-Event = Union[  # noqa: UP007 - one name for all, also in annotations of user code
+Event = Union[  # noqa: UP007 - one name for all, usable in annotations of user code too
     BreakerChanged,
     ItemsArrived,
     ItemsArrivedLate,
@@ -354,21 +354,21 @@ Listener = Callable[[Event], None]
 
 
 def notify(listener: Callable[[E], None] | None, event: E) -> None:
-    """Tell ``listener`` of ``event``; call it with no lock held. What it raises is logged and not passed on.
+    """Call ``listener`` with ``event``; no lock must be held. An exception that it raises is logged, not propagated.
 
-    The exception is what ends the program in the main thread: `KeyboardInterrupt`, `SystemExit` and every other
-    `BaseException` that is not an `Exception` may come out of a signal handler there, so it is passed on.
+    The only exceptions that propagate are those that end the program in the main thread: `KeyboardInterrupt`,
+    `SystemExit` and every other `BaseException` that is not an `Exception` might come from a signal handler there.
     """
     if listener is None:
         return
     try:
         listener(event)
-    except BaseException as error:  # a listener must not take a poll, a breaker or a thread down with it
+    except BaseException as error:  # a listener's error must not break a poll, a breaker or a thread
         if ends_program(error):
             raise
         log.exception("listener %r raised on %r", listener, event)
 
 
 def ends_program(error: BaseException) -> bool:
-    """Whether ``error``, just caught, is to end the program: not an `Exception`, and raised in the main thread."""
+    """Whether ``error``, just caught, should end the program: not an `Exception`, and raised in the main thread."""
     return not isinstance(error, Exception) and threading.current_thread() is threading.main_thread()

@@ -1,4 +1,4 @@
-"""What one call came to: exactly one of value, failed, timed out, rejected, cancelled."""
+"""The outcome of one call: exactly one of value, failed, timed out, rejected, cancelled."""
 
 from typing import Generic, TypeVar
 
@@ -14,8 +14,8 @@ class Value(Generic[T_co]):
     """The call returned.
 
     Attributes:
-        value: what it returned.
-        duration: seconds it ran.
+        value: the returned value.
+        duration: seconds that it ran.
     """
 
     value: T_co
@@ -27,8 +27,8 @@ class Failed:
     """The call raised.
 
     Attributes:
-        error: what it raised.
-        duration: seconds it ran.
+        error: the raised exception.
+        duration: seconds that it ran.
     """
 
     error: BaseException
@@ -37,10 +37,10 @@ class Failed:
 
 @attrs.frozen
 class TimedOut:
-    """The call had not ended when its timeout was over; it may still be running.
+    """The call had not ended when its timeout expired; it might still be running.
 
     Attributes:
-        timeout: the seconds it was given.
+        timeout: the timeout in seconds.
     """
 
     timeout: float
@@ -51,8 +51,8 @@ class Rejected:
     """The call never ran. Falsy, so that ``if permit := breaker.try_acquire()`` reads well.
 
     Attributes:
-        reason: why not, in words.
-        retry_after: seconds until it makes sense to try again; None when no time is known.
+        reason: the reason, for people.
+        retry_after: seconds until it makes sense to try again; None if unknown.
     """
 
     reason: str
@@ -64,10 +64,10 @@ class Rejected:
 
 @attrs.frozen
 class Cancelled:
-    """The call was cancelled: this says nothing about the other side.
+    """The call was cancelled, which tells nothing about the other side.
 
     Attributes:
-        duration: seconds it ran.
+        duration: seconds that it ran.
     """
 
     duration: float = attrs.field(default=0.0, eq=False)

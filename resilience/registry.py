@@ -1,4 +1,4 @@
-"""BreakerRegistry: one breaker per name, made on first use, bounded without forgetting anything that matters."""
+"""BreakerRegistry: one breaker per name, created on first use, with a bound that never loses relevant state."""
 
 import itertools
 import logging
@@ -18,30 +18,30 @@ from resilience.events import BreakerChanged
 __all__ = ["BreakerRegistry"]
 
 LOOKED_AT = 8
-"""Breakers examined for eviction per new name: a constant, so that a flood of names costs the same per name."""
+"""Number of breakers examined for eviction per new name: constant, so that many names do not cost more each."""
 
 log = logging.getLogger("resilience")
 
 
 class BreakerRegistry:
-    """A circuit breaker for each name; thread-safe, and without a lock for a name that is known.
+    """A circuit breaker for each name; thread-safe, and without a lock for a known name.
 
-    When there are more than ``max_size`` names, those breakers are dropped, oldest first, whose loss nobody can notice:
-    closed, with nothing counted or forced, and held by no one, not even by a call in flight. When there are none such,
-    it grows rather than forget a failing dependency, and says so in the log.
+    When there are more than ``max_size`` names, it evicts, oldest first, breakers that are closed, have no failures,
+    are not forced, and are not referenced, not even by a call in flight. If there are none, it grows rather than forget
+    a failing dependency, and logs a warning.
 
     Args:
-        config: the policy for every name that ``configs`` says nothing about.
+        config: the policy for every name that is not in ``configs``.
         configs: policies by exact name or, with a ``*`` at the end, by prefix. The exact name wins, then the longest
             prefix.
-        max_size: how many breakers to keep, at least 1.
-        clock: monotonic seconds, for all breakers.
-        rng: where the jitter comes from, for all breakers.
-        on_event: hears the events of all breakers.
+        max_size: number of breakers to keep, at least 1.
+        clock: returns monotonic seconds, for all breakers.
+        rng: the source of the jitter, for all breakers.
+        on_event: called with the events of all breakers.
 
     Raises:
-        ValueError: for a ``max_size`` below 1.
-        TypeError: for a ``max_size`` that is no whole number, or a configuration that is no ``BreakerConfig``.
+        ValueError: ``max_size`` is below 1.
+        TypeError: ``max_size`` is not an integer, or a configuration is not a ``BreakerConfig``.
     """
 
     def __init__(  # noqa: PLR0913 - the options of all breakers, by keyword
@@ -57,13 +57,13 @@ class BreakerRegistry:
     ) -> None:
         if misplaced:
             raise TypeError(
-                f"BreakerRegistry() has no option {next(iter(misplaced))!r}: what a breaker does is said by its "
+                f"BreakerRegistry() has no option {next(iter(misplaced))!r}: options of breakers belong in a "
                 "configuration; write BreakerRegistry(BreakerConfig(...)), or configs={name: BreakerConfig(...)}"
             )
         check_whole("max_size", max_size, least=1)
         for policy in (config, *configs.values()):
             if not isinstance(policy, BreakerConfig):
-                raise TypeError(f"a breaker's configuration must be a BreakerConfig, not {policy!r}: make one of it")
+                raise TypeError(f"a breaker's configuration must be a BreakerConfig, not {policy!r}: create one")
         self._config = config
         self._exact = {name: policy for name, policy in configs.items() if not name.endswith("*")}
         prefixes = [(name[:-1], policy) for name, policy in configs.items() if name.endswith("*")]
@@ -80,7 +80,7 @@ class BreakerRegistry:
         _registries.add(self)
 
     def get(self, name: str) -> CircuitBreaker:
-        """The breaker called ``name``; the same one for as long as anyone could tell the difference."""
+        """The breaker named ``name``; always the same one while it is referenced or has state."""
         return self._breakers.get(name) or self._add(name)
 
     def config_for(self, name: str) -> BreakerConfig:
@@ -117,8 +117,8 @@ class BreakerRegistry:
             self._grown = self._grown or outgrown
         if outgrown:
             log.warning(
-                "more than max_size=%d circuit breakers are in use or hold failures (now also %r); none is forgotten: "
-                "raise max_size, or see where so many names come from",
+                "more than max_size=%d circuit breakers are in use or have failures (latest: %r); none is evicted: "
+                "raise max_size, or find out where so many names come from",
                 self._max_size,
                 name,
             )
@@ -127,19 +127,19 @@ class BreakerRegistry:
     def _evict(self) -> None:
         for name in tuple(itertools.islice(self._breakers, LOOKED_AT)):
             if self._breakers[name].is_clean:
-                # Idle means that nobody else holds it, neither a caller nor the permit of a call in flight: then it is
-                # gone with our own reference. No counter has to be kept in step on the path of every call for that.
+                # Idle means that nothing else references it, neither a caller nor the permit of a call in flight: then
+                # it is gone with our own reference. This needs no counter that every call would have to update.
                 held = weakref.ref(self._breakers.pop(name))
                 breaker = held()
                 if breaker is not None:
                     self._breakers[name] = breaker
                 elif len(self._breakers) < self._max_size:
                     return
-            else:  # to the young end, so that the next look is at others
+            else:  # move it to the end, so that others are examined next time
                 self._breakers[name] = self._breakers.pop(name)
 
     def _after_fork(self) -> None:
-        """In a child process: no other thread of the parent's is here to release its lock."""
+        """In a child process: the parent's threads, one of which might have held the lock, do not exist here."""
         self._lock = threading.Lock()
 
 

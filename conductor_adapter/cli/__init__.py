@@ -1,6 +1,6 @@
-"""The command line. Importing this needs no extra: what a missing one costs is said by `main`, in one line.
+"""The command line. Importing this needs no extra: `main` reports a missing one in one line.
 
-Nor does it take long: `main` comes first, and then whatever has to be imported.
+Nor does it take long: `main` starts first, and imports what it needs.
 """
 
 import sys
@@ -31,9 +31,9 @@ def main() -> None:
 
 
 def _advice(arguments: Sequence[str], missing: str) -> str:
-    """What to install for the command that was wanted, in one go."""
+    """What to install for the command, with all extras that it needs."""
     name = next((word for word in arguments if not word.startswith("-")), None)
     extras = "cli,dev-server" if name in SERVING else "cli"
     what = "the command line" if name is None else f"the command {name!r}"
     advice = f"pip install '.[{extras}]' in the checkout of conductor-resilience"
-    return f"{what} needs {missing}, which is not installed; get it with: {advice}"
+    return f"{what} needs {missing}, which is not installed; install it with: {advice}"

@@ -1,4 +1,4 @@
-"""The commands and their options; what each does is in the file of its name."""
+"""The commands and their options; each command is implemented in the file of the same name."""
 
 import logging
 import sys
@@ -33,7 +33,7 @@ from conductor_adapter.cli.usage import (
 __all__ = ["app", "command"]
 
 INTERRUPTED = 130
-MAX_ID = 2**63 - 1  # of a row
+MAX_ID = 2**63 - 1  # the largest id of a row
 NAME = "conductor-adapter"
 
 app = typer.Typer(
@@ -48,7 +48,7 @@ Servers = Annotated[
     typer.Option(
         "--server",
         metavar="NAME=URL",
-        help="A server; repeat it. Credentials: CONDUCTOR_AUTH_KEY_<NAME>, CONDUCTOR_AUTH_SECRET_<NAME>.",
+        help="A server; repeatable. Credentials: CONDUCTOR_AUTH_KEY_<NAME>, CONDUCTOR_AUTH_SECRET_<NAME>.",
     ),
 ]
 Config = Annotated[
@@ -57,14 +57,16 @@ Config = Annotated[
 Transport = Annotated[str, typer.Option(metavar="auto|requests|curl", help="The HTTP library.")]
 OutboxFile = Annotated[
     str,
-    typer.Option("--outbox", metavar="PATH", help="The file; the user's own if it is left out.", show_default=False),
+    typer.Option("--outbox", metavar="PATH", help="The outbox file; by default, your own.", show_default=False),
 ]
 OutboxServers = Annotated[
     list[str] | None,
-    typer.Option("--server", parser=server_name, metavar="NAME", help="Only this server's; repeat it."),
+    typer.Option("--server", parser=server_name, metavar="NAME", help="Only results for this server; repeatable."),
 ]
-LetterIds = Annotated[list[int] | None, typer.Argument(min=1, max=MAX_ID, metavar="ID", help="Of dead letters.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+LetterIds = Annotated[
+    list[int] | None, typer.Argument(min=1, max=MAX_ID, metavar="ID", help="IDs of dead letters, from 'outbox list'.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
 
 
 def _say_version(asked: bool) -> None:  # noqa: FBT001 - typer calls it with the option
@@ -77,7 +79,7 @@ def _say_version(asked: bool) -> None:  # noqa: FBT001 - typer calls it with the
 @app.callback()
 def main(
     version: Annotated[  # noqa: FBT002 - a switch of the command line
-        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say which version this is.")
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """One worker, several Conductor servers."""
@@ -85,23 +87,21 @@ def main(
 
 @app.command()
 def run(  # noqa: PLR0913, PLR0917 - the options of a command
-    target: Annotated[
-        str, typer.Argument(metavar="TARGET", help="A Python file or a module that holds @worker functions.")
-    ],
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="A Python file or module with @worker functions.")],
     server: Servers = None,
     config: Config = None,
     threads: Annotated[
-        int | None, typer.Option(parser=count, metavar="N", help="Threads of every worker, instead of its own.")
+        int | None, typer.Option(parser=count, metavar="N", help="Threads for each worker; overrides its own number.")
     ] = None,
     poll_wait: Annotated[
-        float | None, typer.Option(parser=timeout, metavar="S", help="Seconds a poll waits for a task.")
+        float | None, typer.Option(parser=timeout, metavar="S", help="Seconds that a poll waits for a task.")
     ] = None,
     poll_timeout: Annotated[
         float | None,
         typer.Option(
             parser=timeout,
             metavar="S",
-            help="Seconds after which a poll counts as failed; its connection is closed after twice that, or 30.",
+            help="Seconds until a poll counts as failed; its connection is closed after twice as long, at least 30 s.",
         ),
     ] = None,
     transport: Transport = "auto",
@@ -109,15 +109,15 @@ def run(  # noqa: PLR0913, PLR0917 - the options of a command
         str,
         typer.Option(
             metavar="PATH|none",
-            help="The file for results that have to wait, over a crash too; the user's own if it is left out.",
+            help="Where undelivered results are stored, so that they survive a crash; by default, your own file.",
             show_default=False,
         ),
     ] = "",
     grace: Annotated[
-        float, typer.Option(parser=grace_length, metavar="S", help="Seconds that stopping may take.")
+        float, typer.Option(parser=grace_length, metavar="S", help="Seconds that running tasks have to finish on stop.")
     ] = 10.0,
     duration: Annotated[
-        float | None, typer.Option(parser=seconds, metavar="S", help="Stop after so many seconds.")
+        float | None, typer.Option(parser=seconds, metavar="S", help="Stop after this many seconds.")
     ] = None,
     log: Annotated[
         str | None,
@@ -125,23 +125,23 @@ def run(  # noqa: PLR0913, PLR0917 - the options of a command
             "--log-level",
             parser=log_level,
             metavar="LEVEL",
-            help="Show what the task functions log, from debug, info, warning, error or critical on.",
+            help="Show what task functions log at this level or above: debug, info, warning, error or critical.",
         ),
     ] = None,
     json: Json = False,  # noqa: FBT002 - a switch of the command line
     verbose: Annotated[
-        int, typer.Option("-v", "--verbose", count=True, help="Say more; of a task that failed the traceback, too.")
+        int, typer.Option("-v", "--verbose", count=True, help="Print more, with tracebacks of failed tasks.")
     ] = 0,
-    quiet: Annotated[int, typer.Option("-q", "--quiet", count=True, help="Say less.")] = 0,
+    quiet: Annotated[int, typer.Option("-q", "--quiet", count=True, help="Print less.")] = 0,
 ) -> None:
-    """Run workers until SIGTERM, SIGINT or SIGHUP: running tasks finish, un-started ones go back.
+    """Run workers until SIGTERM, SIGINT or SIGHUP; running tasks then finish, and un-started ones are given back.
 
-    A second signal ends at once, unless it comes within a second of the first.
+    A second signal stops the process at once, unless it arrives within a second of the first.
 
     Servers come from --server, --config, or CONDUCTOR_SERVER_URL (several: separated by commas).
 
-    Exit status: 0 when nothing was left, 1 when something was (also after a second signal) or a result was refused for
-    good, 2 for bad usage.
+    Exit status: 0 after a clean stop; 1 when work was left undone (including after a second signal) or a result was
+    refused permanently; 2 for bad usage.
     """
     options = RunOptions(
         target=target,
@@ -163,14 +163,14 @@ def run(  # noqa: PLR0913, PLR0917 - the options of a command
 def check(
     server: Servers = None,
     config: Config = None,
-    task: Annotated[list[str] | None, typer.Option(metavar="TYPE", help="A task type to look at; repeat it.")] = None,
+    task: Annotated[list[str] | None, typer.Option(metavar="TYPE", help="A task type to check; repeatable.")] = None,
     transport: Transport = "auto",
     json: Json = False,  # noqa: FBT002 - a switch of the command line
 ) -> None:
-    """Say for each server whether it is reachable, its version, latency, auth, endpoints, and what waits.
+    """Check each server: reachability, version, latency, auth, endpoints and waiting tasks.
 
-    Takes no task and changes none. Exit status: 1 when one of the servers cannot be worked with, or when a task type is
-    unknown to all of them.
+    Takes no task and changes none. Exit status: 1 when one of the servers is unusable, or when a task type is unknown
+    to all of them.
     """
     raise typer.Exit(check_servers(server or [], config, task or [], transport, as_json=json))
 
@@ -178,14 +178,14 @@ def check(
 @app.command()
 def demo(
     real: Annotated[
-        list[str] | None, typer.Option(metavar="URL", help="Work on real servers instead (nothing is broken there).")
+        list[str] | None, typer.Option(metavar="URL", help="Use real servers instead; no faults are injected.")
     ] = None,
     seconds: Annotated[
-        float, typer.Option(parser=story_length, metavar="S", help="How long the story takes, without the drain.")
+        float, typer.Option(parser=story_length, metavar="S", help="Length of the demo, without the final drain.")
     ] = 24.0,
     json: Json = False,  # noqa: FBT002 - a switch of the command line
 ) -> None:
-    """Watch three embedded servers: one hangs, one is killed and comes back, and no task is lost.
+    """Show one worker on three embedded servers: one hangs, one is killed and comes back, and no task is lost.
 
     Exit status: 1 when a task was lost.
     """
@@ -196,21 +196,21 @@ def demo(
 
 @app.command("dev-server")
 def dev_server(
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 lets the system choose.")] = 8080,
-    state: Annotated[Path | None, typer.Option(metavar="FILE", help="Keeps everything, also over a crash.")] = None,
-    faults: Annotated[str, typer.Option(metavar="FAULTS", help='For example "latency=1,only=polls" or "hang".')] = "",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")] = 8080,
+    state: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep the server's state in FILE.")] = None,
+    faults: Annotated[str, typer.Option(metavar="FAULTS", help='For example "latency=1,only=polls", "hang".')] = "",
     seed_tasks: Annotated[
-        list[str] | None, typer.Option(metavar="TYPE=N", help="Start N one-task workflows; repeat it.")
+        list[str] | None, typer.Option(metavar="TYPE=N", help="Start N one-task workflows; repeatable.")
     ] = None,
     payload_threshold: Annotated[
-        int | None, typer.Option(min=1, metavar="BYTES", help="Store larger inputs and outputs outside of the tasks.")
+        int | None, typer.Option(min=1, metavar="BYTES", help="Store larger inputs and outputs outside the task.")
     ] = None,
 ) -> None:
-    """Run the embedded Conductor-compatible server alone, with faults."""
+    """Run the embedded Conductor-compatible server on its own, with faults if wanted."""
     raise typer.Exit(serve_alone(port, state, faults, seed_tasks or [], payload_threshold))
 
 
-outbox = typer.Typer(no_args_is_help=True, help="Results that wait in a file, and those that were refused for good.")
+outbox = typer.Typer(no_args_is_help=True, help="Inspect and manage undelivered results and dead letters.")
 app.add_typer(outbox, name="outbox")
 
 
@@ -220,7 +220,7 @@ def outbox_list(
     server: OutboxServers = None,
     json: Json = False,  # noqa: FBT002 - a switch of the command line
 ) -> None:
-    """Say how many results wait for each server, and which were refused for good, and why."""
+    """Show how many results are waiting for each server, and which were refused permanently, and why."""
     raise typer.Exit(show(path, server or [], as_json=json))
 
 
@@ -228,7 +228,7 @@ def outbox_list(
 def outbox_retry(ids: LetterIds = None, path: OutboxFile = "", server: OutboxServers = None) -> None:
     """Send dead letters again: all, or those of --server, or those with these IDs (see 'outbox list').
 
-    A worker that runs takes them up within seconds. Exit status: 1 when there is none like that.
+    A running worker picks them up within seconds. Exit status: 1 when no dead letter matches.
     """
     raise typer.Exit(retry(path, server or [], ids or []))
 
@@ -239,24 +239,26 @@ def outbox_purge(
     path: OutboxFile = "",
     server: OutboxServers = None,
     waiting: Annotated[  # noqa: FBT002 - a switch of the command line
-        bool, typer.Option("--waiting", help="Delete what waits for --server instead, as far as no worker has it.")
+        bool, typer.Option("--waiting", help="Delete results waiting for --server instead; not claimed ones.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Yes, for good.")] = False,  # noqa: FBT002 - likewise
+    yes: Annotated[  # noqa: FBT002 - a switch of the command line
+        bool, typer.Option("--yes", help="Delete permanently; required.")
+    ] = False,
 ) -> None:
     """Delete dead letters: all, or those of --server, or those with these IDs (see 'outbox list').
 
-    Exit status: 1 when there is none like that.
+    Exit status: 1 when nothing matches.
     """
     raise typer.Exit(purge(path, server or [], ids or [], waiting=waiting, sure=yes))
 
 
 def command(arguments: Sequence[str]) -> int:
-    """Run one command and return its exit status; bad usage is one line on standard error."""
-    if list(arguments[:1]) != ["run"]:  # which has handlers of its own
+    """Run one command and return its exit status; bad usage is reported in one line on standard error."""
+    if list(arguments[:1]) != ["run"]:  # which installs its own handlers
         interrupts_raise()
     for name in ("resilience", "conductor_adapter"):
         quiet = logging.getLogger(name)
-        quiet.addHandler(logging.NullHandler())  # what they log are events too, and those the commands tell themselves
+        quiet.addHandler(logging.NullHandler())  # everything they log is also an event, and the commands print those
         quiet.propagate = False
     try:
         status = int(app(list(arguments), prog_name=NAME, standalone_mode=False) or 0)
@@ -269,7 +271,7 @@ def command(arguments: Sequence[str]) -> int:
     except (typer.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except Exception as error:
-        # typer's own usage errors: which module they come from depends on its version
+        # Typer's own usage errors: the module that defines them depends on its version.
         told = getattr(error, "format_message", None)
         if told is None:
             raise

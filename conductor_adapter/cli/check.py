@@ -1,4 +1,4 @@
-"""``conductor-adapter check``: is each server there, does it let us in, and what waits on it."""
+"""``conductor-adapter check``: whether each server is reachable, accepts the credentials, and has waiting tasks."""
 
 import json
 from collections.abc import Sequence
@@ -20,22 +20,22 @@ from resilience._texts import printable
 __all__ = ["check"]
 
 FAILED = 1
-TIMEOUT = 5.0  # seconds for all that is asked of one server
-NARROW = ("state", "version", "latency", "auth")  # what has to fit between name, url and what waits
+TIMEOUT = 5.0  # seconds for all calls to one server
+NARROW = ("state", "version", "latency", "auth")  # the columns between the URL and the waiting tasks
 
 
 def check(
     servers: Sequence[str], config: Path | None, task_types: Sequence[str], transport: str, *, as_json: bool
 ) -> int:
-    """Ask every server, say how it is, and return the exit status.
+    """Ask every server, print its health, and return the exit status.
 
-    That is 1 if one cannot be worked with, or if there is a task type that none of them knows.
+    The status is 1 if a server is unusable, or if none of them knows one of the task types.
     """
     with refusing():
         settings = find_servers(servers, config)
         wanted = [Wanted(task_type) for task_type in task_types]
         if hint := credentials_hint(servers, config, settings):
-            say_error(hint)  # standard output is for what servers say
+            say_error(hint)  # standard output is for the servers' health
         asked = ask_all(settings, wanted, choose(transport), TIMEOUT, v2=True)
     with written():
         _tell(asked, as_json=as_json)
@@ -47,7 +47,7 @@ def check(
 
 
 def _tell(asked: Sequence[Health], *, as_json: bool) -> None:
-    console = Console(highlight=False, markup=False, emoji=False)  # what servers say is theirs, and no layout of ours
+    console = Console(highlight=False, markup=False, emoji=False)  # text from servers must not be read as markup
     if as_json:
         for health in asked:
             print(json.dumps(attrs.asdict(health)))  # noqa: T201 - output of a command
@@ -63,7 +63,7 @@ def _tell(asked: Sequence[Health], *, as_json: bool) -> None:
 
 
 def _draw(console: Console, asked: Sequence[Health]) -> None:
-    """A table, and what there is to say about a server below it, where there is room."""
+    """Draw a table, with remarks about the servers below it, where there is room."""
     table = Table(show_lines=True)
     table.add_column("server", overflow="fold")
     for column in NARROW:
@@ -82,7 +82,7 @@ def _draw(console: Console, asked: Sequence[Health]) -> None:
 
 
 def _remarks(health: Health) -> str:
-    """What is wrong with a server, or looks so."""
+    """What is wrong, or looks wrong, with a server."""
     parts = [without_name(health.problem or "", health.name)]
     if health.hint is not None and health.hint not in parts[0]:
         parts.append(health.hint)

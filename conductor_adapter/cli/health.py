@@ -1,4 +1,4 @@
-"""What a server is like right now, asked without taking a task and without changing one."""
+"""The health of a server, found out without taking or changing a task."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -21,12 +21,12 @@ __all__ = ["Health", "Wanted", "ask_all"]
 
 T = TypeVar("T")
 
-OURSELVES = "conductor-adapter-check"  # as task type and worker: no real type may look as if it were polled
+OURSELVES = "conductor-adapter-check"  # as task type and worker id: no real task type must appear to be polled
 
 
 @attrs.frozen
 class Wanted:
-    """A task type to look at, and the domain its tasks are queued in unless the server's settings name one."""
+    """A task type to check, and the domain its tasks are queued in unless the server's settings name one."""
 
     task_type: str = attrs.field()
     domain: str | None = None
@@ -34,7 +34,7 @@ class Wanted:
     @task_type.validator
     def _can_be_asked_for(self, _attribute: object, value: str) -> None:
         if not can_be_sent(value):
-            raise ValueError(f"task type {value!r} holds bytes that are no text: it cannot be the name of one")
+            raise ValueError(f"task type {value!r} is not valid text, so it cannot be the name of a task type")
 
 
 @attrs.frozen(kw_only=True)
@@ -42,17 +42,17 @@ class Health:
     """How one server answered.
 
     Attributes:
-        name: the server.
-        url: where it is.
-        problem: what is wrong; None when it can be worked with.
-        hint: what looks odd about it though it may be right.
-        version: its version; None if it does not tell.
+        name: the name of the server.
+        url: its URL.
+        problem: what is wrong; None if it can be used.
+        hint: what looks odd about it, though it might be right.
+        version: its version; None if it does not report it.
         latency: seconds that one poll took.
-        auth: ``none``, ``ok``, ``rejected``, or ``?`` when it was not found out.
-        endpoints: what it has, by name: ``batch poll``, ``update-v2`` (only if asked for), ``queue sizes``; None if
-            that did not show.
-        waiting: tasks waiting, by queue: the task type, behind ``domain:`` where there is one.
-        unknown: task types that it has no definition of.
+        auth: ``none``, ``ok``, ``rejected``, or ``?`` if it is not known.
+        endpoints: by name, whether it has them: ``batch poll``, ``update-v2`` (only on request), ``queue sizes``; None
+            if that is not known.
+        waiting: number of waiting tasks by queue: the task type, preceded by ``domain:`` if there is one.
+        unknown: task types that it has no definition for.
     """
 
     name: str
@@ -75,9 +75,9 @@ def ask_all(
     *,
     v2: bool = False,
 ) -> list[Health]:
-    """Ask all servers at once; one that does not answer within ``timeout`` seconds is told to be so.
+    """Ask all servers at once; one that does not answer within ``timeout`` seconds is reported as not answering.
 
-    Whether there is an update-v2 shows only when a server refuses a result of no task: with ``v2`` one is sent.
+    Whether a server has update-v2 can be told only from how it refuses a result without a task: ``v2`` sends one.
     """
     settings, queues = list(servers), tuple(wanted)
     with FanOutExecutor() as fan_out:
@@ -104,7 +104,7 @@ def _ask(asking: "_Asking", wanted: tuple[Wanted, ...], *, v2: bool) -> Health:
 
 
 class _Asking:
-    """One server, the transport to it, and the time there is."""
+    """One server, the transport to it, and the timeout."""
 
     def __init__(self, settings: ServerSettings, transport: Transport, timeout: float) -> None:
         self._settings = settings
@@ -113,8 +113,8 @@ class _Asking:
         self._timeout = timeout
 
     def health(self, wanted: tuple[Wanted, ...], *, v2: bool) -> Health:
-        """Poll it, which must work; then ask for the rest, which not every server or gateway lets through."""
-        self._poll()  # the first one also pays for the connection and the token
+        """Poll it, which must work; then ask for the rest, which not every server or gateway allows."""
+        self._poll()  # the first one includes the time for the connection and the token
         began = time.monotonic()
         self._poll()
         latency = time.monotonic() - began
@@ -143,18 +143,18 @@ class _Asking:
 
     def _waiting(self, sizes: Mapping[str, int], wanted: tuple[Wanted, ...]) -> dict[str, int]:
         if not wanted:
-            others = {name: size for name, size in sizes.items() if not name.startswith("_")}  # those are its own
+            others = {name: size for name, size in sizes.items() if not name.startswith("_")}  # those are internal
             return {shorten(one_line(name)): size for name, size in others.items()}
         domains = [self._settings.domain or one.domain for one in wanted]
         names = [f"{d}:{w.task_type}" if d else w.task_type for w, d in zip(wanted, domains, strict=True)]
         return {name: sizes.get(name, 0) for name in names}
 
     def _v2(self) -> tuple[bool | None, str | None]:
-        """Whether it has update-v2: a result for a workflow that cannot be is refused by the endpoint, if there is one.
+        """Whether it has update-v2, which then refuses a result for a workflow that cannot exist; None if not known.
 
-        And, if no result gets that far, why. Then it does not show.
+        The second value is the reason why no result gets that far, or None.
 
-        The operation itself falls back to the plain update when there is none.
+        The operation itself falls back to the plain update if there is no update-v2.
         """
         result = TaskResult(task_id=OURSELVES, workflow_id=OURSELVES)
         calls: list[HttpCall] = []
@@ -165,13 +165,13 @@ class _Asking:
         except Undeliverable:
             return calls[-1].path.endswith("/update-v2"), None
         except (Refused, ServerFailed) as error:
-            return None, f"takes no results now: {without_name(str(error), self._settings.name, OURSELVES)}"
+            return None, f"accepts no results now: {without_name(str(error), self._settings.name, OURSELVES)}"
         except ResilienceError:
             return False, None
-        return False, None  # whoever takes such a result is no Conductor
+        return False, None  # a server that accepts such a result is not a Conductor server
 
     def _told(self, operation: Operation[T]) -> T | None:
-        """What it answers; None if it refuses, which is no reason not to work with it."""
+        """Its answer; None if it refuses, which does not make the server unusable."""
         try:
             return self._drive(operation)
         except TransportError:
@@ -184,7 +184,7 @@ class _Asking:
 
 
 def _noting(operation: Operation[T], calls: list[HttpCall]) -> Operation[T]:
-    """The operation, with its calls noted."""
+    """The operation, with its calls recorded in ``calls``."""
     answer: HttpAnswer | None = None
     while True:
         try:

@@ -1,4 +1,4 @@
-"""``run --log-level``: what task functions write to Python's log is said as everything else is, on standard output."""
+"""``run --log-level``: prints what task functions log to standard output, like every other line."""
 
 import logging
 import traceback
@@ -11,18 +11,18 @@ from conductor_adapter.tasks import task_named
 __all__ = ["print_logs"]
 
 STYLES = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "bold red"}
-OURS = "urllib3"  # what it says outside a task is about our own calls
+OURS = "urllib3"  # outside a task its records are about our own calls
 
 
 def print_logs(printer: Printer, level: str) -> None:
-    """Let the root logger, and so every logger that is not set up otherwise, say what is of ``level`` or above."""
+    """Print records of ``level`` or above from the root logger, and so from every logger not set up otherwise."""
     root = logging.getLogger()
     root.addHandler(_Printing(printer))
     root.setLevel(level.upper())
 
 
 class _Printing(logging.Handler):
-    """Says a record in one line, and the rest of its message and its traceback below it."""
+    """Prints a record in one line, with the rest of its message and its traceback below it."""
 
     def __init__(self, printer: Printer) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class _Printing(logging.Handler):
             return
         try:
             message = record.getMessage()
-        except Exception:  # noqa: BLE001 - the arguments do not fit: logging says so, and where
+        except Exception:  # noqa: BLE001 - the arguments do not fit: logging reports that, and where
             self.handleError(record)
             return
         first, _, rest = message.partition("\n")
@@ -52,7 +52,7 @@ class _Printing(logging.Handler):
 
 
 def _context() -> TaskContext | None:
-    """The task that runs here, if one does."""
+    """The context of the task that is running here, if any."""
     try:
         return task_context()
     except RuntimeError:

@@ -1,6 +1,6 @@
-"""``conductor-adapter outbox``: what waits in the file of results, and what becomes of its dead letters.
+"""``conductor-adapter outbox``: shows the results that are waiting in an outbox, and manages its dead letters.
 
-A worker may be running on the same file: it has what is sent again within seconds.
+A worker can be running on the same file: it sends a revived dead letter within seconds.
 """
 
 import json
@@ -27,16 +27,16 @@ __all__ = ["NO_OUTBOX", "elsewhere", "outbox_path", "purge", "retry", "show"]
 NO_OUTBOX = "none"
 _NAME = "conductor-adapter"
 _ALL: Sequence[str | None] = (None,)
-_NOTHING = 1  # exit status: there was nothing of what was named
-_NO_LETTER = f"there is no such dead letter: see '{_NAME} outbox list'"
+_NOTHING = 1  # exit status: nothing matched
+_NO_LETTER = f"no matching dead letter: see '{_NAME} outbox list'"
 
 
 def outbox_path(given: str) -> Path | None:
     """The file that ``--outbox`` names: the user's own if it is empty, None if it says ``none``.
 
     Raises:
-        ValueError: a user without a home directory has none of their own; or it is nothing but blanks; or a link is
-            in the place of the user's own.
+        ValueError: the user has no home directory for a default; or the name is blank; or the default is a symbolic
+            link.
     """
     if given and not given.strip():
         raise ValueError(f"--outbox is {given!r}: name a file, or leave it out")
@@ -47,12 +47,12 @@ def outbox_path(given: str) -> Path | None:
     path = _own_folder() / "outbox.db"
     for place in (path.parent, path):
         if place.is_symlink():
-            raise ValueError(f"{place} is a link, and nobody named it: remove it, or name the file with --outbox")
+            raise ValueError(f"{place}, the default, is a symbolic link: remove it, or name the file with --outbox")
     return path
 
 
 def elsewhere(path: Path | None, servers: Iterable[ServerSettings]) -> dict[str, str]:
-    """A sentence by server on results that another process has: one that was killed has them for a while."""
+    """By server, a sentence about results claimed by another process: a killed one keeps its claim for a while."""
     if path is None:
         return {}
     ours = {(server.name, server.identity) for server in servers}
@@ -60,15 +60,15 @@ def elsewhere(path: Path | None, servers: Iterable[ServerSettings]) -> dict[str,
         taken = {one.destination: _taken(one) for one in outbox.stock() if (one.destination, one.identity) in ours}
         within = outbox.claim_for * 4 / 3  # a worker looks for such results after every third
     return {
-        name: f"another worker has {counted(count, 'result')} of it in the outbox; if that worker was killed, this one"
-        f" sends them within {within:g} s"
+        name: f"another worker has claimed {counted(count, 'result')} for this server in the outbox; if that worker was"
+        f" killed, this one will send them within {within:g} s"
         for name, count in taken.items()
         if count
     }
 
 
 def show(given: str, servers: Collection[str], *, as_json: bool) -> int:
-    """Say what waits for each server, and every dead letter with its reason."""
+    """Print the number of waiting results for each server, and every dead letter with its reason."""
     with _opened(given) as outbox, written():
         found = outbox.stock()
         stocks = [stock for stock in found if not servers or stock.destination in servers]
@@ -83,23 +83,23 @@ def show(given: str, servers: Collection[str], *, as_json: bool) -> int:
 
 
 def retry(given: str, servers: Sequence[str], ids: Collection[int]) -> int:
-    """Let dead letters be sent again; exit status 1 if there is none like that."""
+    """Let dead letters be sent again; exit status 1 if none matches."""
     with _opened(given) as outbox:
         revived = sum(outbox.revive(server, ids=ids or None) for server in servers or _ALL)
     if not revived:
         say(_NO_LETTER)
         return _NOTHING
-    say(f"{counted(revived, 'dead letter')} will be sent again: by a worker that runs, or the next one that does")
+    say(f"{counted(revived, 'dead letter')} will be retried by the running worker, or by the next one to start")
     return 0
 
 
 def purge(given: str, servers: Sequence[str], ids: Collection[int], *, waiting: bool, sure: bool) -> int:
-    """Delete dead letters, or what waits for ``servers`` and no worker has; exit status 1 if there is none of it."""
+    """Delete dead letters, or unclaimed results waiting for ``servers``; exit status 1 if nothing matches."""
     with refusing():
         if waiting and (ids or not servers):
-            raise ValueError("--waiting deletes results that no server has: name whose with --server, and no ids")
+            raise ValueError("--waiting deletes results that were not delivered: it needs --server NAME, and no IDs")
         if not sure:
-            raise ValueError("what is purged is gone for good: look at 'outbox list', then repeat this with --yes")
+            raise ValueError("purging is permanent: check 'outbox list', then repeat the command with --yes")
     with _opened(given) as outbox:
         if waiting:
             deleted, what = sum(map(outbox.discard, servers)), "waiting result"
@@ -117,7 +117,7 @@ def _own_folder() -> Path:
         folder = platformdirs.user_state_path(_NAME)
     except RuntimeError as error:
         raise ValueError(f"{error}; or name a file with --outbox, or '--outbox {NO_OUTBOX}'") from None
-    if not folder.is_absolute():  # what platformdirs makes of it depends on its version
+    if not folder.is_absolute():  # platformdirs' behaviour here depends on its version
         raise ValueError(
             f"there is no home directory: set HOME, or name a file with --outbox, or '--outbox {NO_OUTBOX}'"
         )
@@ -126,7 +126,7 @@ def _own_folder() -> Path:
 
 @contextmanager
 def _opened(given: str) -> Iterator[Outbox]:
-    """The outbox, which must be there: one that a typing error makes would be empty and tell nothing."""
+    """The outbox, which must exist: one that is created because of a typo would be empty and misleading."""
     with refusing():
         outbox = open_outbox(_there(given))
     try:
@@ -140,14 +140,14 @@ def _opened(given: str) -> Iterator[Outbox]:
 def _there(given: str) -> Path:
     path = outbox_path(given)
     if path is None:
-        raise ValueError(f"--outbox is {NO_OUTBOX!r}: name the file that the workers were given")
+        raise ValueError(f"--outbox is {NO_OUTBOX!r}: name the file that the workers use")
     try:
         path.stat()
     except FileNotFoundError:
-        raise ValueError(f"there is no outbox at {path}: no worker has made it; --outbox names another one") from None
+        raise ValueError(f"there is no outbox at {path}: no worker has made one; name another with --outbox") from None
     except (OSError, ValueError) as error:
         said = getattr(error, "strerror", None) or error
-        raise ValueError(f"the outbox {str(path)!r} cannot be looked at: {said}; --outbox names another one") from None
+        raise ValueError(f"outbox {str(path)!r} cannot be read: {said}; name another with --outbox") from None
     return path
 
 
@@ -160,9 +160,9 @@ def _print_objects(stocks: Sequence[Stock], letters: Sequence[DeadLetter]) -> No
 
 
 def _nothing_of(servers: Collection[str], found: Sequence[Stock]) -> str:
-    """A name that is none of them is likely a typing error."""
+    """The text for names that are not in the outbox: they are likely typos."""
     there = ", ".join(dict.fromkeys(stock.destination for stock in found))
-    return f"nothing of {', '.join(servers)}; there is something of {there}"
+    return f"nothing for {', '.join(servers)}; the outbox has entries for {there}"
 
 
 def _taken(stock: Stock) -> int:
@@ -181,7 +181,7 @@ def _print(outbox: Outbox, stocks: Sequence[Stock], letters: Sequence[DeadLetter
         _print_lines((one.destination, one.identity, *_amounts(one)) for one in stocks)
     if taken := sum(map(_taken, stocks)):
         put(
-            f"{taken} of those that wait: a worker that runs has them, or one that was killed less than"
+            f"{taken} of the waiting results: claimed by a running worker, or by one killed less than"
             f" {outbox.claim_for:g} s ago"
         )
     _print_letters(console, letters)
@@ -192,7 +192,7 @@ def _amounts(stock: Stock) -> Sequence[str]:
 
 
 def _print_letters(console: Console, letters: Sequence[DeadLetter]) -> None:
-    """On a terminal a table without the reasons: those are long, and stand below it."""
+    """Print a table on a terminal, with the reasons below it because they are long; else one line for each."""
     rows = [_columns(letter) for letter in letters]
     if not console.is_terminal:
         _print_lines(rows)
@@ -209,7 +209,7 @@ def _columns(letter: DeadLetter) -> Sequence[str]:
 
 
 def _print_lines(rows: Iterable[Sequence[str]]) -> None:
-    """A line each, its columns apart by two spaces."""
+    """Print one line per row, with two spaces between columns."""
     for row in rows:
         put(*row)
 

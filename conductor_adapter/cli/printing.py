@@ -1,4 +1,4 @@
-"""Where a command's lines go: with time and colour on a terminal, plain elsewhere, JSON objects for machines."""
+"""Printing of a command's lines: with time and colour on a terminal, plain elsewhere, JSON objects for machines."""
 
 import json
 import sys
@@ -24,15 +24,15 @@ LONGEST_DETAIL = 16_000
 
 
 class Printer:
-    """Says lines: sentences for people, JSON objects for machines. Thread-safe.
+    """Prints lines: sentences for people, JSON objects for machines. Thread-safe.
 
-    A reader who goes away (``| head``), a full disk or a closed output cost the lines, never the work.
+    If the reader goes away (``| head``), the disk is full or the output is closed, lines are lost but the work goes on.
 
     Args:
-        as_json: one JSON object a line.
-        level: how much to say: -1 nothing, 0 what matters, 1 the usual, 2 everything.
-        stream: where to; None for standard output.
-        clock: seconds since the epoch, for what is said.
+        as_json: whether to print one JSON object per line.
+        level: how much to print: -1 nothing, 0 what matters, 1 the usual, 2 everything.
+        stream: where to print; None for standard output.
+        clock: seconds since the epoch, for the printed times.
         timer: monotonic seconds, for sampling.
     """
 
@@ -57,7 +57,7 @@ class Printer:
         self._console = console if console.is_terminal and not as_json else None
 
     def hear(self, event: RunnerEvent) -> None:
-        """Say what there is to say about ``event``."""
+        """Print the line for ``event``, if it has one and is not left out by sampling."""
         line = line_of(event)
         if line is None or line.level > self._level:
             return
@@ -87,7 +87,7 @@ class Printer:
         detail: str = "",
         **facts: Any,  # noqa: ANN401 - JSON
     ) -> None:
-        """Say one thing, if its level is wanted; ``facts`` are for machines alone, ``detail`` stands below the line."""
+        """Print one line, if its level is wanted; ``facts`` appear in JSON only, ``detail`` is put below the line."""
         if level > self._level:
             return
         text, detail = _cut(text), cut(detail, LONGEST_DETAIL, tail=LONGEST_DETAIL // 2)
@@ -103,7 +103,7 @@ class Printer:
             self._write(text, style)
 
     def say_left_out(self) -> None:
-        """Say how many lines were left out since the last of their kind."""
+        """Print how many lines were left out since the last one of their kind."""
         with self._lock:
             unsaid = self._sampler.unsaid()
         if unsaid:
@@ -111,7 +111,7 @@ class Printer:
             self.say("left out", f"not shown: {', '.join(parts)}", level=NORMAL)
 
     def _traceback(self, line: Line) -> str:
-        """The traceback of what went wrong, for those who want to see everything."""
+        """The traceback of the line's error, if verbose."""
         if line.error is None or line.error.__traceback__ is None or self._level < VERBOSE:
             return ""
         return "".join(traceback.format_exception(line.error)).rstrip()
@@ -124,14 +124,14 @@ class Printer:
             else:
                 now = time.strftime("%H:%M:%S ", time.localtime(self._clock()))
                 self._console.print(Text.assemble((now, "dim"), (text, style)))
-        except (OSError, ValueError) as error:  # nobody reads, the disk is full, the terminal is gone, it is closed
+        except (OSError, ValueError) as error:  # no reader, a full disk, the terminal is gone, it is closed
             self._give_up(error)
 
     def _give_up(self, error: Exception) -> None:
-        if not self._lost:  # one that is no file fails again and again
+        if not self._lost:  # a stream without a file descriptor fails every time
             self._lost = True
             give_up(self._stream, error)
 
 
 def _cut(text: str) -> str:
-    return cut(text, LONGEST_LINE + 100)  # room for what stands behind a line that was cut already
+    return cut(text, LONGEST_LINE + 100)  # room for what follows a line that was cut already

@@ -1,4 +1,4 @@
-"""``conductor-adapter run``: the workers of a file or module, on several servers, until a signal or for a while."""
+"""``conductor-adapter run``: runs the workers of a file or module on several servers, until a signal or for a while."""
 
 import threading
 from collections import Counter
@@ -31,16 +31,16 @@ from resilience import DeadLettered, PollConfig
 __all__ = ["Ended", "RunOptions", "first_look", "run", "say_end"]
 
 LEFT = 1  # exit status: something was left undone
-NAMED = 5  # dead letters in the last line
-FIRST_LOOK = 5.0  # seconds until it says how each server is
-BEFORE_END = 1.0  # seconds before the end of a run that is shorter
+NAMED = 5  # dead letters named in the last line
+FIRST_LOOK = 5.0  # seconds until the state of each server is printed
+BEFORE_END = 1.0  # if the run is shorter: seconds before its end
 LOOK_TIMEOUT = 3.0
 LONGEST_WAIT = 5.0  # seconds that a Conductor server waits for a task
 
 
 @attrs.frozen(kw_only=True)
 class RunOptions:
-    """What the command was given."""
+    """The options of the command."""
 
     target: str
     servers: Sequence[str]
@@ -55,7 +55,7 @@ class RunOptions:
     log_level: str | None = None
 
     def runner_config(self) -> RunnerConfig:
-        """How the workers are to run."""
+        """The runner's configuration that follows from the options."""
         return RunnerConfig(
             threads=self.threads,
             transport=self.transport,
@@ -69,20 +69,20 @@ class RunOptions:
         wait = usual.poll_wait if self.poll_wait is None else self.poll_wait
         timeout = usual.poll_timeout if self.poll_timeout is None else self.poll_timeout
         if wait > LONGEST_WAIT:
-            raise ValueError(f"--poll-wait is {wait:g} s, and a Conductor server waits for {LONGEST_WAIT:g} s at most")
+            raise ValueError(f"--poll-wait is {wait:g} s, but Conductor servers wait for at most {LONGEST_WAIT:g} s")
         if wait + usual.overdue_after >= timeout:
             raise ValueError(
                 f"--poll-wait {wait:g} and --poll-timeout {timeout:g}: the timeout must be more than"
                 f" {usual.overdue_after:g} s longer than the wait, or healthy polls time out; shorten --poll-wait or"
                 " lengthen --poll-timeout"
             )
-        # A longer timeout keeps its place between the wait and the moment when the connection is closed.
+        # A longer timeout must still fall between the wait and the moment when the connection is closed.
         give_up_after = max(usual.give_up_after, 2 * timeout)
         return PollConfig(poll_wait=wait, poll_timeout=timeout, give_up_after=give_up_after)
 
 
 class Ended:
-    """Notes which tasks failed and which results were refused for good, by server; passes events on."""
+    """Records which tasks failed and which results were refused permanently, by server, and passes events on."""
 
     def __init__(self, printer: Printer) -> None:
         self.printer = printer
@@ -91,11 +91,11 @@ class Ended:
         self._refused: list[str] = []
 
     def hear(self, event: RunnerEvent) -> None:
-        """Note it if it means that a task failed or that a result was refused."""
+        """Record the event if a task failed or a result was refused."""
         if isinstance(event, TaskFailed):
             with self._lock:
                 self._failed[event.server] += 1
-        elif isinstance(event, DeadLettered) and len(self._refused) < NAMED:  # told one at a time
+        elif isinstance(event, DeadLettered) and len(self._refused) < NAMED:  # these events arrive one at a time
             self._refused.append(f"task {event.key} of {event.destination}")
         self.printer.hear(event)
 
@@ -105,13 +105,13 @@ class Ended:
             return self._failed[server]
 
     def refused(self, count: int) -> str:
-        """The first of ``count`` results that were refused."""
+        """The first few of ``count`` refused results, by task."""
         more = [f"{count - NAMED} more"] if count > NAMED else []
         return ", ".join((*self._refused, *more))
 
 
 class TellingRunner(WorkerRunner):
-    """A runner that says why it cannot start, and when it begins to stop: then a signal means something else."""
+    """A runner that prints why it cannot start, and when it begins to stop, because a signal then ends it at once."""
 
     printer: Printer
 
@@ -126,20 +126,20 @@ class TellingRunner(WorkerRunner):
     def stop(self, grace: float | None = None) -> StopReport:
         """See `WorkerRunner`."""
         seconds = self.config.grace if grace is None else grace
-        text = f"stopping: running tasks have {seconds:g} s to finish; another signal, after a second, ends at once"
+        text = f"stopping: running tasks have {seconds:g} s to finish; another signal after 1 s stops immediately"
         self.printer.say("stopping", text, level=NORMAL, style="bold")
         return super().stop(grace)
 
 
 def run(options: RunOptions, printer: Printer) -> int:
-    """Run the workers and return the exit status; bad usage ends with one line that says what to change."""
+    """Run the workers and return the exit status; bad usage is reported in one line that says what to change."""
     with refusing():
         if options.duration is not None and options.duration > threading.TIMEOUT_MAX:
-            raise ValueError(f"--duration is {options.duration:g} s; leave it out to run without end")
+            raise ValueError(f"--duration is {options.duration:g} s, which is too long; omit it to run without a limit")
         servers = find_servers(options.servers, options.config)
         config = options.runner_config()
         if options.log_level is not None:
-            print_logs(printer, options.log_level)  # before the target: what it says as it is imported counts too
+            print_logs(printer, options.log_level)  # before the target: what it logs while it is imported counts too
         specs = load_target(options.target)
         ended = Ended(printer)
         runner = TellingRunner(specs, servers, config=config, on_event=ended.hear)
@@ -164,13 +164,13 @@ def run(options: RunOptions, printer: Printer) -> int:
     keep_until_gone(status)
     look.cancel()
     if options.duration is not None:
-        look.join(LOOK_TIMEOUT)  # what it says belongs above the end
+        look.join(LOOK_TIMEOUT)  # its lines belong above the last ones
     say_end(printer, ended, report)
     return status
 
 
 def first_look(duration: float | None) -> float:
-    """When it says how each server is: soon, or just before the end of a run of ``duration`` seconds."""
+    """When to print the state of each server: soon, or just before the end of a run of ``duration`` seconds."""
     return FIRST_LOOK if duration is None else min(FIRST_LOOK, max(duration - BEFORE_END, duration / 2))
 
 
@@ -198,19 +198,19 @@ def _look(printer: Printer, servers: Iterable[ServerSettings], specs: Iterable[W
 def _sentence(health: Health) -> str:
     if health.problem is not None:
         return f"not reachable: {without_name(health.problem, health.name)}"
-    waiting = ", ".join(f"{count} {name}" for name, count in health.waiting.items()) or "it does not say"
+    waiting = ", ".join(f"{count} {name}" for name, count in health.waiting.items()) or "unknown (no queue sizes)"
     unknown = "".join(f"; task type {name!r} is unknown there" for name in health.unknown)
     return f"reachable; waiting: {waiting}{unknown}"
 
 
 def say_end(printer: Printer, ended: Ended, report: StopReport) -> None:
-    """Say what became of everything; the last line says what is not well."""
+    """Print what became of all tasks and results; the last line names what went wrong."""
     printer.say_left_out()
     for name, books in report.books.items():
         failed = ended.failed(name)
         printer.say("books", books_sentence(books, failed), server=name, failed=failed, **books_facts(books))
     left: dict[str, Any] = attrs.asdict(report, filter=lambda field, _: field.name != "books")
-    text = "; ".join([*_left(report), *_refused(ended, report)]) or "nothing was left"
+    text = "; ".join([*_left(report), *_refused(ended, report)]) or "nothing is left undone"
     if report.unreached:
         text += f"{', but' if report.clean else ';'} no poll of {', '.join(report.unreached)} ever succeeded"
     style = "yellow" if report.unreached else "green"
@@ -220,17 +220,17 @@ def say_end(printer: Printer, ended: Ended, report: StopReport) -> None:
 def _refused(ended: Ended, report: StopReport) -> list[str]:
     if not report.dead:
         return []
-    return [f"refused for good: {counted(report.dead, 'result')} ({ended.refused(report.dead)})"]
+    return [f"refused permanently: {counted(report.dead, 'result')} ({ended.refused(report.dead)})"]
 
 
 def _left(report: StopReport) -> list[str]:
     if not (report.left or report.unfinished or report.kept):
         return []
-    safe = f" ({report.saved} in the outbox: the next worker sends them)" if report.saved else ""
+    safe = f" ({report.saved} in the outbox; the next worker will send them)" if report.saved else ""
     text = (
-        f"left: {counted(report.left, 'result')} not delivered{safe}, {counted(report.unfinished, 'task')} "
+        f"left undone: {counted(report.left, 'result')} not delivered{safe}, {counted(report.unfinished, 'task')} "
         f"still running, {counted(report.kept, 'un-started task')} not given back"
     )
     if report.left > report.saved or report.unfinished or report.kept:
-        text += "; their servers time them out and run them again"
+        text += "; their servers will time them out and run them again"
     return [text]

@@ -1,4 +1,4 @@
-"""Repeated lines, sampled: the first few of a kind, then a count every now and then. Pure."""
+"""Sampling of repeated lines: the first few of a kind, then a count every now and then. Pure."""
 
 import attrs
 
@@ -9,7 +9,7 @@ Key = tuple[str, str]  # kind and server
 
 @attrs.define
 class _Repeated:
-    """What is known of one key."""
+    """The state of one key."""
 
     seen_at: float
     said: int = 0
@@ -19,11 +19,11 @@ class _Repeated:
 
 
 class Sampler:
-    """Decides for each line whether it is said: at most a few hundred a day of one key, however often it comes.
+    """Decides which lines are printed: at most a few hundred a day per key, however many there are.
 
-    The first ``first`` lines of a key are said. After that one is said when ``shortest`` seconds have gone by since
-    the last one, then twice as many, up to ``longest``, each with the number of those that were left out. A key that
-    has been silent for ``longest`` seconds is news again.
+    The first ``first`` lines of a key are printed. The next one is printed ``shortest`` seconds after the last one,
+    then after twice as long, and so on up to ``longest``, each with the number of lines that were left out. A key
+    without lines for ``longest`` seconds starts anew.
     """
 
     def __init__(self, *, first: int = 3, shortest: float = 10.0, longest: float = 600.0) -> None:
@@ -33,7 +33,7 @@ class Sampler:
         self._keys: dict[Key, _Repeated] = {}
 
     def admit(self, key: Key, now: float) -> int | None:
-        """Whether a line of ``key`` is said at ``now``: how many were left out before it, or None to leave it out."""
+        """The number of lines of ``key`` left out before this one, to be printed at ``now``; None to leave it out."""
         known = self._keys.get(key)
         if known is None or now - known.seen_at >= self._longest:
             unsaid = 0 if known is None else known.unsaid
@@ -46,7 +46,7 @@ class Sampler:
         return self._say(known, now)
 
     def unsaid(self) -> dict[Key, int]:
-        """How many lines of each key were left out and not counted in a later one."""
+        """The number of lines of each key that were left out since the last printed one."""
         return {key: known.unsaid for key, known in self._keys.items() if known.unsaid}
 
     def _say(self, known: _Repeated, now: float) -> int:

@@ -1,4 +1,4 @@
-"""Which servers a command talks to: named by options, by a file, or by the environment."""
+"""The servers that a command connects to: named by options, in a file, or in the environment."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,10 +18,10 @@ def find_servers(options: Sequence[str], config: Path | None) -> tuple[ServerSet
     """The servers of ``--server``, else of ``--config``, else of the environment.
 
     Raises:
-        ValueError: there is none, one is wrong, or both options were given.
+        ValueError: there are no servers, one is invalid, or both options were given.
     """
     if options and config is not None:
-        raise ValueError(f"--server and --config {config} both name servers: give one of them")
+        raise ValueError(f"--server and --config {config} both name servers: use only one of them")
     if options:
         return servers_from_options(options)
     if config is not None:
@@ -30,5 +30,5 @@ def find_servers(options: Sequence[str], config: Path | None) -> tuple[ServerSet
 
 
 def credentials_hint(options: Sequence[str], config: Path | None, servers: Sequence[ServerSettings]) -> str | None:
-    """Which credentials in the environment are read for none of these servers, if one of them could be meant."""
+    """A hint about credentials in the environment that none of these servers reads, if they might be meant for one."""
     return unread_credentials(servers) if options or config is not None else None

@@ -1,8 +1,8 @@
-"""What a signal means to a command before its work begins, and once it is done. Imports next to nothing.
+"""What a signal does to a command before its work begins, and after it has ended. Imports next to nothing.
 
-The first process of a container does not hear a signal that it has no handler for, and any process dies of one that
-comes while Python takes its modules apart, whatever its exit status would have been. So a handler is there as soon as
-possible, and there is one until the process is gone.
+The first process of a container does not receive a signal that it has no handler for, and a signal that arrives while
+Python finalizes its modules kills the process, whatever its exit status would have been. So a handler is installed as
+soon as possible, and one remains until the process ends.
 """
 
 import atexit
@@ -15,15 +15,15 @@ from types import FrameType
 __all__ = ["end_at_once", "interrupts_raise", "keep_until_gone"]
 
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
-SIGNALLED = 128  # plus the signal's number: the exit status, as shells have it
-SAME_SIGNAL = 1.0  # seconds after the end in which a signal asks for nothing more than that
+SIGNALLED = 128  # plus the signal's number: the exit status, as in a shell
+SAME_SIGNAL = 1.0  # seconds after the end in which a signal is ignored
 Handler = Callable[[int, FrameType | None], None]
 
 
 def end_at_once(arguments: Sequence[str]) -> None:
-    """From here on a signal ends this process at once and without a word.
+    """From here on a signal ends this process at once, without output.
 
-    Status 0 for ``run``, which has taken no task yet and leaves none; but Ctrl-C is 130 for every command.
+    The status is 0 for ``run``, which has not taken a task yet; but 130 for every command after Ctrl-C.
     """
     drained = list(arguments[:1]) == ["run"]
 
@@ -31,20 +31,20 @@ def end_at_once(arguments: Sequence[str]) -> None:
         os._exit(0 if drained and number != signal.SIGINT else SIGNALLED + number)
 
     _handle(end)
-    atexit.register(_ignore)  # runs last of all, when Python is about to take the handlers away
+    atexit.register(_ignore)  # runs last of all, just before Python removes the handlers
 
 
 def interrupts_raise() -> None:
-    """From here on Ctrl-C is Python's KeyboardInterrupt again, for commands that end in order."""
+    """From here on Ctrl-C raises KeyboardInterrupt again, for commands that clean up."""
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def keep_until_gone(status: int) -> None:
-    """The work is done: a signal changes nothing any more, but after a second it ends a process that hangs.
+    """The work is done: from here on signals are ignored, but after a second one ends a process that hangs.
 
     Args:
-        status: the exit status that the process ends with.
+        status: the exit status of the process.
     """
     done = time.monotonic()
 
@@ -57,7 +57,7 @@ def keep_until_gone(status: int) -> None:
 
 def _handle(handler: Handler) -> None:
     for number in SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup's wish, or that of a shell for its background job
+        if signal.getsignal(number) is not signal.SIG_IGN:  # set by nohup, or by a shell for a background job
             signal.signal(number, handler)
 
 

@@ -1,4 +1,4 @@
-"""Standard output and error of a command, also where nobody can write to them. Needs no extra."""
+"""Standard output and error of a command, even where they cannot be written to. Needs no extra."""
 
 import errno
 import io
@@ -27,17 +27,17 @@ __all__ = [
 
 UNREAD = 1  # exit status
 LONGEST_ERROR = 16_000  # characters
-UNWRITABLE = (errno.EPIPE, errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO)  # of a stream that was open
+UNWRITABLE = (errno.EPIPE, errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO)  # for a stream that was open
 
 
 class Nowhere(io.TextIOWrapper):
-    """What stands for a standard stream that was closed before the command began."""
+    """Replaces a standard stream that was closed before the command began."""
 
 
 def open_streams() -> None:
-    """Give this process standard streams that take every character; one that was closed leads nowhere.
+    """Give this process standard streams that accept every character; a closed one is replaced by the null device.
 
-    Without it Python has None there, and the next connection would get the descriptor that others print to.
+    Otherwise Python has None there, and the next connection would get the file descriptor that others print to.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
@@ -48,28 +48,28 @@ def open_streams() -> None:
 
 
 def silence(stream: TextIO) -> None:
-    """Send the rest of ``stream`` nowhere, because nobody reads it any more."""
-    with suppress(OSError, ValueError):  # a stream that is no file needs nothing
+    """Send the rest of ``stream`` to the null device, because its reader is gone."""
+    with suppress(OSError, ValueError):  # a stream without a file descriptor needs nothing
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
 
 
 def give_up(stream: TextIO, error: Exception) -> None:
-    """Send the rest of ``stream`` nowhere, because ``error`` came of writing to it; say so unless its reader left."""
+    """Discard the rest of ``stream``, because writing to it raised ``error``; report it unless its reader left."""
     silence(stream)
     if not isinstance(error, BrokenPipeError):
         why = getattr(error, "strerror", None) or error
-        say_error(f"standard output cannot be written: {why}; what it should say from here on is lost")
+        say_error(f"standard output cannot be written: {why}; further output is discarded")
 
 
 def put(*columns: str) -> None:
-    """Print a line, its columns apart by two blanks: to be called within ``written``."""
+    """Print a line, with two spaces between columns; call it within ``written``."""
     print("  ".join(map(printable, columns)))  # noqa: T201 - it is a command
 
 
 def say(line: str) -> None:
-    """Write a line to standard output, if that can be."""
+    """Write a line to standard output, if possible."""
     try:
         print(printable(line), flush=True)  # noqa: T201 - it is a command
     except (OSError, ValueError) as error:
@@ -77,7 +77,7 @@ def say(line: str) -> None:
 
 
 def say_error(text: str) -> None:
-    """Write a line to standard error, and a traceback below it if there is one, if that can be."""
+    """Write a line to standard error, with a traceback below it if the text has one, if possible."""
     first, _, rest = cut(text, LONGEST_ERROR, tail=LONGEST_ERROR // 2).partition("\n")
     below = f"\n{indented(rest)}" if rest else ""
     with suppress(OSError, ValueError):
@@ -86,7 +86,7 @@ def say_error(text: str) -> None:
 
 
 def flushed() -> bool:
-    """Whether all that was written to standard output is out."""
+    """Whether everything written to standard output could be flushed."""
     try:
         sys.stdout.flush()
     except (OSError, ValueError) as error:
@@ -97,7 +97,7 @@ def flushed() -> bool:
 
 @contextmanager
 def written() -> Iterator[None]:
-    """Around the output of a command that is there for its output: what cannot be written ends it with status 1."""
+    """Wrap the output of a command whose purpose is its output: it exits with status 1 if that cannot be written."""
     try:
         yield
     except OSError as error:

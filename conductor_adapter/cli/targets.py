@@ -1,4 +1,4 @@
-"""What ``conductor-adapter run`` is pointed at: a Python file or a module that holds ``@worker`` functions."""
+"""The target of ``conductor-adapter run``: a Python file or module with ``@worker`` functions."""
 
 import contextlib
 import functools
@@ -18,26 +18,26 @@ __all__ = ["TargetError", "load_target", "sdk_advice"]
 _FUNCTIONS = (types.FunctionType, types.MethodType, functools.partial)
 _OURS = f"{Path(__file__).parents[1]}{os.sep}"
 _SDK = "conductor.client.automator.task_handler"  # conductor-python's; its @worker_task notes every function there
-_NAMED = 5  # task types in one line
+_NAMED = 5  # task types named in one line
 _NOT_THEIRS = (_OURS, contextlib.__file__, importlib.__file__, "<frozen importlib", "<attrs generated")
 
 
 class TargetError(Exception):
-    """The target gives no workers. The text is for the user: what is wrong, where, and what to change."""
+    """The target provides no workers. The text is for the user: what is wrong, where, and what to change."""
 
 
 def load_target(target: str | os.PathLike[str]) -> list[WorkerSpec]:
-    """Import ``target`` and find its workers, in the order in which they stand there.
+    """Import ``target`` and find its workers, in the order of their definition.
 
     Like ``python FILE`` and ``python -m MODULE``, this puts the file's folder, or the current one, first on the import
-    path. Workers that the module imported from elsewhere count too.
+    path. Workers that the module imports from elsewhere are included.
 
     Args:
         target: a path that ends in ``.py``, or the dotted name of a module.
 
     Raises:
-        TargetError: no such file or module, importing it failed (with the traceback of the user's own code), it holds
-            no worker, or two for one task type and domain.
+        TargetError: there is no such file or module, importing it failed (with the traceback of the user's own code),
+            it contains no worker, or it contains two for one task type and domain.
     """
     name = os.fspath(target)
     _check_length(name)
@@ -54,7 +54,7 @@ def load_target(target: str | os.PathLike[str]) -> list[WorkerSpec]:
 
 
 def sdk_advice() -> str | None:
-    """What to do about the functions with conductor-python's ``@worker_task`` that were imported; None without any."""
+    """A hint about imported functions with conductor-python's ``@worker_task``; None without any."""
     noted = getattr(sys.modules.get(_SDK), "_decorated_functions", None)
     types = list(dict.fromkeys(str(key[0]) for key in noted)) if isinstance(noted, dict) else []
     if not types:
@@ -70,9 +70,9 @@ def sdk_advice() -> str | None:
 def _check_length(name: str) -> None:
     try:
         Path(name).exists()
-    except OSError as error:  # no file and no folder on a module's path can be called that
+    except OSError as error:  # no file and no folder on a module's path can have this name
         raise TargetError(
-            f"{name:.60}… cannot be looked for: {error.strerror}; name a Python file or a module"
+            f"{name:.60}… cannot be a file or module: {error.strerror}; name a Python file or a module"
         ) from None
 
 
@@ -85,7 +85,7 @@ def _workers_in(module: types.ModuleType) -> list[WorkerSpec]:
     for value in list(vars(module).values()):
         if isinstance(value, WorkerSpec):
             found.append(value)
-        # only what a function can be is asked: a lazy proxy may do anything when touched
+        # only possible functions are examined: accessing a lazy proxy can have any effect
         elif isinstance(value, _FUNCTIONS) and attached_spec(value) is not None:
             found.append(spec_of(value))
     return found
@@ -99,10 +99,10 @@ def _import_file(path: Path) -> types.ModuleType:
     path = path.resolve()
     name = path.stem
     if name in sys.modules or not name.isidentifier():
-        name = f"conductor_target_{abs(hash(path)):x}"  # must not replace a module that somebody else imported
+        name = f"conductor_target_{abs(hash(path)):x}"  # must not replace a module that is already imported
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise TargetError(f"{path} is no Python file; its name must end in .py")
+        raise TargetError(f"{path} is not a Python file; its name must end in .py")
     _search_first(path.parent)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # data classes and pickle look their module up there
@@ -122,10 +122,10 @@ def _import_module(name: str) -> types.ModuleType:
             return importlib.import_module(name)
         except ModuleNotFoundError as error:
             if not error.name or not f"{name}.".startswith(f"{error.name}."):
-                raise  # the module is there; what it imports is not
+                raise  # the module exists; a module that it imports does not
             raise TargetError(
                 f"no module named {name!r} (looked in {Path.cwd()} and in this Python's packages); "
-                "give a module name such as shop.workers, or a file such as workers.py"
+                "name a module such as shop.workers, or a file such as workers.py"
             ) from error
 
 
@@ -136,7 +136,7 @@ def _search_first(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _telling(name: str) -> Iterator[None]:
-    """Turn whatever the user's module raises at its import into one error that shows the user's part of it."""
+    """Turn any exception from the import of the user's module into one error that shows only the user's frames."""
     try:
         yield
     except (KeyboardInterrupt, TargetError):
@@ -149,7 +149,7 @@ def _telling(name: str) -> Iterator[None]:
 
 
 def _users_own(error: BaseException) -> str:
-    """The traceback without our frames and the import system's."""
+    """The traceback without our frames and those of the import system."""
     told = traceback.TracebackException.from_exception(error)
     part: traceback.TracebackException | None = told
     while part is not None:

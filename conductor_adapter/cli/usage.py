@@ -1,4 +1,4 @@
-"""A user's mistake is one line that says what to change, and exit status 2; never our stack trace."""
+"""A user's mistake is reported in one line that says what to change, with exit status 2; never with a stack trace."""
 
 import math
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ __all__ = [
 
 BAD_USAGE = 2
 LONGEST_COUNT = 20  # digits
-LONGEST = 100_000.0  # seconds, more than a day: a longer timeout is a typing error
+LONGEST = 100_000.0  # seconds, more than a day: a longer timeout is a typo
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
 SHORTEST_STORY, LONGEST_STORY = 2.0, 3600.0
@@ -34,7 +34,7 @@ SHORTEST_STORY, LONGEST_STORY = 2.0, 3600.0
 
 @contextmanager
 def refusing() -> Iterator[None]:
-    """Turn what options, environment, files, targets and outboxes are refused with into a line and exit status 2."""
+    """Report errors in options, environment, files, targets and outboxes in one line, and exit with status 2."""
     try:
         yield
     except (ValueError, TypeError, ImportError, TargetError, OutboxError) as error:
@@ -51,12 +51,12 @@ def seconds(text: str) -> float:
 
 
 def timeout(text: str) -> float:
-    """A number of seconds, more than 0, for which something may wait."""
+    """A number of seconds, more than 0, as a timeout."""
     return _bounded(text, seconds(text))
 
 
 def grace_length(text: str) -> float:
-    """A number of seconds for which something may wait; 0 is one."""
+    """A number of seconds, 0 or more, as a timeout."""
     value = _number(text)
     if value < 0:
         raise typer.BadParameter(f"{text!r} must be 0 or more seconds")
@@ -64,7 +64,7 @@ def grace_length(text: str) -> float:
 
 
 def story_length(text: str) -> float:
-    """A number of seconds in which the demo's story can be told."""
+    """A number of seconds that is a possible length of the demo."""
     value = _number(text)
     if not SHORTEST_STORY <= value <= LONGEST_STORY:
         raise typer.BadParameter(f"{text!r} must be from {SHORTEST_STORY:g} to {LONGEST_STORY:g} seconds")
@@ -75,7 +75,7 @@ def _number(text: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is no number of seconds; write for example 2.5") from None
+        raise typer.BadParameter(f"{text!r} is not a number of seconds; write for example 2.5") from None
     if not math.isfinite(value):
         raise typer.BadParameter(f"{text!r} must be more than 0 and finite")
     return value
@@ -88,7 +88,7 @@ def _bounded(text: str, value: float) -> float:
 
 
 def log_level(text: str) -> str:
-    """The name of a level of Python's log from an option."""
+    """The name of a logging level, from an option."""
     if text.lower() not in LEVELS:
         raise typer.BadParameter(f"{text[:50]!r} is not a log level; write {', '.join(LEVELS[:-1])} or {LEVELS[-1]}")
     return text.lower()
@@ -97,7 +97,7 @@ def log_level(text: str) -> str:
 def server_name(text: str) -> str:
     """The name of a server from an option."""
     if not can_be_sent(text):
-        raise typer.BadParameter(f"{text!r} holds bytes that are no text in UTF-8; no server is called that")
+        raise typer.BadParameter(f"{text!r} is not valid UTF-8, so it cannot be the name of a server")
     return text
 
 

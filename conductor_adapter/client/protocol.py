@@ -1,4 +1,4 @@
-"""Conductor's HTTP calls, and the one table of what an answer means. Pure: no I/O, no HTTP library, no clock."""
+"""Conductor's HTTP calls, and the only table of what answers mean. Pure: no I/O, no HTTP library, no clock."""
 
 import email.utils
 import enum
@@ -35,12 +35,12 @@ __all__ = [
 ]
 
 MAX_POLL_WAIT_MS = 5000  # a server answers 400 to a longer wait
-MAX_RETRY_AFTER = 300.0  # seconds; more would let one odd header switch a server off for a day
-AUTH_PAUSE = 30.0  # seconds a server rests for a task type after it refused our credentials
-_NOT_TAKEN = "the task's result was not taken: "
-REJECTED_PAUSE = 5.0  # seconds after a request that is wrong: it will be wrong next time too
+MAX_RETRY_AFTER = 300.0  # seconds; otherwise one odd header could switch a server off for a day
+AUTH_PAUSE = 30.0  # seconds that a server is not polled for a task type after it refused our credentials
+_NOT_TAKEN = "the task's result was not accepted: "
+REJECTED_PAUSE = 5.0  # seconds after an invalid request: it will be invalid next time too
 _QUOTED = 4 * LONGEST_QUOTE  # letters; an excerpt is shortened once the secrets are out of it
-_LARGEST_OBJECT = 2**20  # bytes; an error or a token is far smaller, and what is not costs time each time it is read
+_LARGEST_OBJECT = 2**20  # bytes; an error or a token is far smaller, and reading anything larger would waste time
 _JSON_HEADERS = (("Content-Type", "application/json"),)
 
 
@@ -48,10 +48,10 @@ def build_poll(task_type: str, worker_id: str, count: int, wait: float, domain: 
     """The call that polls for tasks.
 
     Args:
-        task_type: what to poll for.
-        worker_id: who polls.
-        count: tasks at most.
-        wait: seconds the server may wait for a task; more than 5 are asked for as 5, a server refuses more.
+        task_type: the task type to poll for.
+        worker_id: the worker's id.
+        count: maximum number of tasks.
+        wait: seconds that the server waits for a task; limited to 5, because servers refuse more.
         domain: Conductor's domain, if any.
     """
     wait_ms = min(int(wait * 1000), MAX_POLL_WAIT_MS)
@@ -61,7 +61,7 @@ def build_poll(task_type: str, worker_id: str, count: int, wait: float, domain: 
 
 @functools.lru_cache(maxsize=1024)
 def _poll_target(task_type: str, worker_id: str, domain: str | None) -> tuple[str, str]:
-    """What stays the same from poll to poll."""
+    """The parts that are the same in every poll."""
     query = f"workerid={quote(worker_id, safe='')}"
     if domain:
         query += f"&domain={quote(domain, safe='')}"
@@ -69,15 +69,15 @@ def _poll_target(task_type: str, worker_id: str, domain: str | None) -> tuple[st
 
 
 def build_update(result: TaskResult, *, v2: bool = False) -> HttpCall:
-    """The call that reports a result; with ``v2`` its answer may bring the next task.
+    """The call that reports a result; with ``v2`` its answer can contain the next task.
 
     Raises:
-        Undeliverable: the output is no JSON, so no server will ever take it.
+        Undeliverable: the output is not JSON-serializable, so no server will ever accept it.
     """
     try:
         body = result.to_json().encode()
     except (TypeError, ValueError, RecursionError) as error:
-        raise Undeliverable(f"task {result.task_id}: its result is no JSON: {error}") from error
+        raise Undeliverable(f"task {result.task_id}: its result is not JSON-serializable: {error}") from error
     return HttpCall("POST", "/tasks/update-v2" if v2 else "/tasks", headers=_JSON_HEADERS, body=body)
 
 
@@ -93,20 +93,20 @@ def build_lease(task: Task) -> HttpCall:
 
 
 def build_storage(path: str, operation: str, payload: str) -> HttpCall:
-    """The call that asks where a large payload is or goes: ``READ`` or ``WRITE``, ``TASK_INPUT`` or ``TASK_OUTPUT``."""
+    """The call that asks for the place of a large payload: ``READ`` or ``WRITE``, ``TASK_INPUT`` or ``TASK_OUTPUT``."""
     query = urlencode({"path": path, "operation": operation, "payloadType": payload})
     return HttpCall("GET", "/tasks/externalstoragelocation", query)
 
 
 def build_token(key: str, secret: str) -> HttpCall:
-    """The call that asks for a token."""
+    """The call that requests a token."""
     return HttpCall("POST", "/token", headers=_JSON_HEADERS, body=encode({"keyId": key, "keySecret": secret}).encode())
 
 
 def too_large(result: TaskResult, problem: str) -> TaskResult:
-    """What a server is told instead of a final result that is too large for it.
+    """The result sent to a server instead of a final result that is too large for it.
 
-    A completed one becomes a failure for good, as a retry would meet the same end; a failure keeps its reason.
+    A completed result becomes a terminal error, because a retry would have the same result; a failure keeps its reason.
     """
     if result.status is not TaskStatus.COMPLETED:
         return _without_output(result, result.status, result.reason)
@@ -114,7 +114,7 @@ def too_large(result: TaskResult, problem: str) -> TaskResult:
 
 
 def given_up(result: TaskResult, problem: str) -> TaskResult | None:
-    """What a server is told instead of a final result that it kept refusing; None if it was told already."""
+    """The result sent to a server instead of a final result that it kept refusing; None if that was one already."""
     if (result.reason or "").startswith(_NOT_TAKEN) or not result.is_final:
         return None
     status = TaskStatus.FAILED if result.status is TaskStatus.COMPLETED else result.status
@@ -132,7 +132,7 @@ def _without_output(result: TaskResult, status: TaskStatus, reason: str | None) 
 
 
 def give_back(task: Task) -> TaskResult:
-    """The update that returns an un-started task: the server hands it out again at once, its own output kept."""
+    """The update that returns an un-started task: the server hands it out again at once, with its output unchanged."""
     return TaskResult(
         task_id=task.task_id,
         workflow_id=task.workflow_id,
@@ -142,11 +142,11 @@ def give_back(task: Task) -> TaskResult:
     )
 
 
-# What an answer means: the one table.
+# What answers mean: the only table.
 
 
 class Meaning(enum.Enum):
-    """What an answer says about the call and about the server."""
+    """What an answer means for the call and for the server."""
 
     OK = "ok"
     SERVER = "the server failed"  # counts
@@ -177,24 +177,24 @@ def _has_retry_after(answer: HttpAnswer) -> bool:
     return "retry-after" in answer.headers
 
 
-# First row that fits wins. What fits none is the server's failure: redirects, any 5xx, and any 4xx that is not
-# Conductor's own word. A 500 says "retryable": false also while a database is away, so that is not looked at.
+# The first matching row wins. An answer that matches none is a failure of the server: redirects, any 5xx, and any 4xx
+# that does not come from Conductor itself. A 500 has "retryable": false even while a database is away: ignored.
 _TABLE: tuple[tuple[Collection[int], Callable[[HttpAnswer], bool], Meaning], ...] = (
     (range(200, 300), _any, Meaning.OK),
     ((401, 403), _any, Meaning.AUTH),
     ((404,), _says_unknown_id, Meaning.UNKNOWN_ID),
-    ((402, 407, 409, 423, 429), _any, Meaning.PAUSE),  # a quota, a proxy that wants a login, something locked
+    ((402, 407, 409, 423, 429), _any, Meaning.PAUSE),  # a quota, a proxy that requires a login, a lock
     (range(400, 600), _has_retry_after, Meaning.PAUSE),
     ((404,), _says_no_endpoint, Meaning.NO_ENDPOINT),
-    ((404,), _any, Meaning.SERVER),  # a proxy's, or a wrong address
+    ((404,), _any, Meaning.SERVER),  # from a proxy, or a wrong URL
     ((405,), _any, Meaning.NO_ENDPOINT),
-    ((408, 421, 425), _any, Meaning.SERVER),  # the same request may succeed next time
+    ((408, 421, 425), _any, Meaning.SERVER),  # the same request might succeed next time
     (range(400, 500), _is_conductors_own, Meaning.OURS),
 )
 
 
 def classify(answer: HttpAnswer) -> Meaning:
-    """What the status and Conductor's own error JSON say; whether an OK body can be read is for its reader to say."""
+    """The meaning of the status and of Conductor's error JSON; whether an OK body is valid is decided by its reader."""
     for statuses, fits, meaning in _TABLE:
         if answer.status in statuses and fits(answer):
             return meaning
@@ -202,7 +202,7 @@ def classify(answer: HttpAnswer) -> Meaning:
 
 
 def refusal(answer: HttpAnswer, text: str) -> ResilienceError:
-    """The error for an answer that is not OK, with ``text`` as its message."""
+    """The exception for an answer that is not OK, with ``text`` as its message."""
     meaning = classify(answer)
     if meaning is Meaning.PAUSE:
         return Throttled(retry_after(answer), text)
@@ -214,7 +214,7 @@ def refusal(answer: HttpAnswer, text: str) -> ResilienceError:
 
 
 def update_refusal(answer: HttpAnswer, text: str) -> ResilienceError:
-    """The same for an update: only Conductor's word that there is no such task or workflow is final for a result."""
+    """The same for an update: only Conductor's answer that there is no such task or workflow is final for a result."""
     meaning = classify(answer)
     if meaning is Meaning.UNKNOWN_ID:
         return Undeliverable(text)
@@ -224,9 +224,9 @@ def update_refusal(answer: HttpAnswer, text: str) -> ResilienceError:
 
 
 def retry_after(answer: HttpAnswer) -> float:
-    """Seconds to wait as the answer asks for, at most 300; 0 when it names no time that can be understood.
+    """The seconds that the answer asks to wait, at most 300; 0 if it contains no valid time.
 
-    A date counts from the answer's own ``Date``, so that neither side's clock need be right.
+    A date is compared with the answer's own ``Date``, so that neither clock has to be right.
     """
     text = answer.headers.get("retry-after", "").strip()
     if text.isascii() and text.isdigit():
@@ -241,22 +241,22 @@ def retry_after(answer: HttpAnswer) -> float:
 
 
 def own_message(answer: HttpAnswer) -> str:
-    """The message of Conductor's error JSON, or nothing when the answer is somebody else's."""
+    """The message of Conductor's error JSON, or an empty str if the answer does not come from Conductor."""
     message = as_object(answer).get("message")
     return message if isinstance(message, str) else ""
 
 
 def excerpt(answer: HttpAnswer) -> str:
-    """What the answer says, for an error message: Conductor's own message, else how the body begins.
+    """The text of the answer, for an error message: Conductor's own message, or else the beginning of the body.
 
-    One line, still to be shortened: secrets must be taken out first, or the cut would leave a part of one.
+    One line, not shortened yet: secrets must be removed first, because shortening could leave a part of one.
     """
     words = one_line(own_message(answer)[:_QUOTED] or answer.body[:_QUOTED].decode("utf-8", "replace"))
     return f"HTTP {answer.status}: {words}" if words else f"HTTP {answer.status} with an empty body"
 
 
 def as_object(answer: HttpAnswer) -> dict[str, Any]:
-    """The body as an object; an empty one when it is none, or larger than any error or token."""
+    """The body as an object; an empty one if it is not an object, or larger than any error or token."""
     if len(answer.body) > _LARGEST_OBJECT:
         return {}
     try:

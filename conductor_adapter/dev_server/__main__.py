@@ -9,10 +9,10 @@ from .serve import serve
 def main(arguments: list[str] | None = None) -> int:
     """Read the command line, serve, and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m conductor_adapter.dev_server", description=__doc__)
-    parser.add_argument("--port", type=int, default=8080, help="0 lets the system choose")
+    parser.add_argument("--port", type=int, default=8080, help="0 picks a free one")
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--control-port", type=int, help="a second port for /dev alone; 0 lets the system choose")
-    parser.add_argument("--state", metavar="FILE", help="keep everything there (default: in memory)")
+    parser.add_argument("--control-port", type=int, help="a second port for /dev only; 0 picks a free one")
+    parser.add_argument("--state", metavar="FILE", help="keep the state there (default: in memory)")
     parser.add_argument("--seed-tasks", metavar="TYPE=N", action="append", default=[], type=_seed)
     parser.add_argument("--faults", default="", help='for example "latency=1,only=polls" or "hang"')
     parser.add_argument("--payload-threshold", type=int, metavar="BYTES", help="store larger payloads outside")

@@ -1,4 +1,4 @@
-"""Who may call a server that asks for tokens, as the commercial one does."""
+"""Tokens, for a server that requires them, like the commercial one."""
 
 from collections.abc import Mapping
 from uuid import uuid4
@@ -11,11 +11,11 @@ __all__ = ["Access"]
 
 
 class Access:
-    """Hands out tokens and checks them; they are lost with the process. ``now`` is milliseconds.
+    """Issues tokens and checks them; they are lost with the process. ``now`` is in milliseconds.
 
     Args:
-        credentials: the key that is good.
-        token_seconds: how long a token is good.
+        credentials: the valid key.
+        token_seconds: how long a token is valid.
     """
 
     def __init__(self, credentials: Credentials, token_seconds: float = 3600.0) -> None:
@@ -24,7 +24,7 @@ class Access:
         self._tokens: dict[str, float] = {}
 
     def token(self, call: Call, now: int) -> Answer:
-        """Answer a request for a token; ApiError (401) if the key is wrong."""
+        """Answer a request for a token; ApiError (401) if the key is invalid."""
         known = self._credentials
         asked = call.mapping()
         if (asked.get("keyId"), asked.get("keySecret")) != (known.key, known.secret):
@@ -34,7 +34,7 @@ class Access:
         return json_answer({"token": token})
 
     def check(self, headers: Mapping[str, str], now: int) -> None:
-        """Let a call pass, or raise the ApiError (401) it gets."""
+        """Accept a call, or raise the ApiError (401) for its answer."""
         until = self._tokens.get(headers.get("X-Authorization", ""))
         if until is None:
             raise ApiError(401, "Token is missing or not known", error="INVALID_TOKEN")
@@ -42,5 +42,5 @@ class Access:
             raise ApiError(401, "Token has expired", error="EXPIRED_TOKEN")
 
     def expire_all(self) -> None:
-        """Let every token handed out so far be expired."""
+        """Expire all tokens issued so far."""
         self._tokens = dict.fromkeys(self._tokens, 0.0)

@@ -13,13 +13,13 @@ __all__ = ["EMPTY", "NO_CONTENT", "Answer", "ApiError", "Call", "json_answer", "
 JSON = "application/json"
 TEXT = "text/plain;charset=UTF-8"
 _LONGEST_NUMBER = 1000  # characters
-_DEEPEST = 1000  # objects and lists in each other
+_DEEPEST = 1000  # nested objects and lists
 _TOO_DEEP = f"JSON parse error: Document nesting depth exceeds the maximum allowed ({_DEEPEST})"
 
 
 @attrs.frozen
 class Answer:
-    """What the server says. ``media_type`` is empty for an answer without a body."""
+    """An answer of the server. ``media_type`` is empty for an answer without a body."""
 
     status: int
     body: bytes = b""
@@ -33,7 +33,7 @@ NO_CONTENT = Answer(204)
 
 @attrs.define
 class Call:
-    """What a client asked: ``path`` without the query, ``query`` as it stood after the question mark."""
+    """A client's call: ``path`` without the query, ``query`` as it is after the question mark."""
 
     method: str
     path: str
@@ -49,12 +49,12 @@ class Call:
         return self._parameters.get(name)
 
     def flag(self, name: str, *, default: bool) -> bool:
-        """Return a query parameter that says true or false."""
+        """Return a query parameter that is true or false."""
         value = self.text(name)
         return default if value is None else value.lower() == "true"
 
     def number(self, name: str, default: int) -> int:
-        """Return a query parameter that must be a whole number; ApiError as the real server has it."""
+        """Return a query parameter that must be an integer; raises the ApiError of a real server."""
         value = self.text(name)
         if value is None:
             return default
@@ -68,7 +68,7 @@ class Call:
             ) from None
 
     def json(self) -> Any:  # noqa: ANN401 - JSON
-        """Return the body as JSON; ApiError as the real server has it (a 500) if it is none or is not called so."""
+        """Return the body as JSON; raises the ApiError (500) of a real server if it is not JSON or not declared so."""
         media_type = self.headers.get("Content-Type", "application/octet-stream")
         if "json" not in media_type:
             raise ApiError(500, f"Content-Type '{media_type}' is not supported")
@@ -85,7 +85,7 @@ class Call:
         return _without_halves(value) if b"\\u" in self.body else value
 
     def mapping(self) -> dict[str, Any]:
-        """Return the body as a JSON object; ApiError (a 500) if it is none."""
+        """Return the body as a JSON object; ApiError (500) if it is not one."""
         value = self.json()
         if not isinstance(value, dict):
             raise ApiError(500, f"JSON parse error: Cannot deserialize an object from {type(value).__name__}")
@@ -97,7 +97,7 @@ class ApiError(Exception):
 
     Attributes:
         status: HTTP status.
-        extra: fields beside the usual ones; a None takes a usual one out.
+        extra: fields besides the usual ones; None removes a usual one.
     """
 
     def __init__(self, status: int, message: str, **extra: object) -> None:
@@ -114,7 +114,7 @@ class ApiError(Exception):
 
 
 def _is_too_deep(value: Any) -> bool:  # noqa: ANN401 - JSON
-    """Look level by level: how deep Python itself reads depends on its version."""
+    """Check level by level: the depth that Python itself can read depends on its version."""
     level = [value]
     for _ in range(_DEEPEST + 1):
         level = [part for part in level if isinstance(part, dict | list)]
@@ -148,7 +148,7 @@ _READER = json.JSONDecoder(parse_int=_whole, parse_float=_real, parse_constant=_
 
 
 def _without_halves(value: Any) -> Any:  # noqa: ANN401 - JSON
-    """Replace half a character, which JSON can carry and nothing else, by a question mark, as Java does."""
+    """Replace lone surrogates, which only JSON can contain, by question marks, as Java does."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode()
     if isinstance(value, dict):
@@ -164,5 +164,5 @@ def json_answer(value: object, status: int = 200) -> Answer:
 
 
 def text_answer(text: str) -> Answer:
-    """Answer with plain text, as the server does with ids."""
+    """Answer with plain text, like the server with ids."""
     return Answer(200, text.encode(), TEXT)

@@ -1,4 +1,4 @@
-"""Request bodies: task results and start requests, checked the way the server checks them."""
+"""Request bodies: task results and start requests, validated like on a real server."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,11 +20,11 @@ def read_update(call: Call, *, strict: bool) -> TaskUpdate:
     """Read a TaskResult.
 
     Args:
-        call: what came.
+        call: the call.
         strict: answer missing ids with 400 (``POST /tasks``) rather than 500 (``update-v2``).
 
     Raises:
-        ApiError: the answer of a real server to what is wrong with it.
+        ApiError: the answer of a real server to an invalid body.
     """
     wire = call.mapping()
     status = wire.get("status")
@@ -52,7 +52,7 @@ def read_update(call: Call, *, strict: bool) -> TaskUpdate:
 
 
 def _cut(reason: Any) -> Any:  # noqa: ANN401 - JSON
-    """Cut a reason to what a server keeps of it."""
+    """Cut a reason to the length that a server keeps."""
     return reason[:_LONGEST_REASON] if isinstance(reason, str) else reason
 
 
@@ -71,7 +71,7 @@ def _check_ids(wire: Mapping[str, Any], *, strict: bool) -> None:
 
 
 def read_start(wire: Mapping[str, Any]) -> StartRequest:
-    """Read a StartWorkflowRequest; ApiError is the answer to what is wrong with it."""
+    """Read a StartWorkflowRequest; ApiError is the answer to an invalid one."""
     name = wire.get("name")
     if not name:
         message = "Workflow name cannot be null or empty"

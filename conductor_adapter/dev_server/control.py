@@ -1,4 +1,4 @@
-"""The control path ``/dev``: faults, seeding and counters. It is never subject to faults."""
+"""The control path ``/dev``: faults, seeding and counters. It is never affected by faults."""
 
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -19,7 +19,7 @@ class Control:
     ``GET`` / ``PUT /dev/faults``             the faults in force, as JSON
     ``POST /dev/tasks?type=T&count=N``        start N one-task workflows in one transaction (body: their input)
     ``GET /dev/counts[?name=T]``              runs by state, and calls by kind and status
-    ``GET /dev/handed-out[?least=2]``         how often each step was given to a worker
+    ``GET /dev/handed-out[?least=2]``         how often each step was handed to a worker
     ``POST /dev/sweep``                       evaluate all timeouts now
     ========================================  ==============================================================
     """
@@ -64,7 +64,7 @@ class Control:
     def _seed(self, call: Call) -> Answer:
         task_type, count = call.text("type"), call.number("count", 1)
         if not task_type or count < 1:
-            raise ApiError(400, "say which tasks and how many: /dev/tasks?type=T&count=N")
+            raise ApiError(400, "specify the tasks and their number: /dev/tasks?type=T&count=N")
         given = call.mapping() if call.body else {}
         seed = Seed(
             task_type=task_type,

@@ -1,4 +1,4 @@
-"""Conductor's definitions as values: what tasks and workflows are made after, to and from their JSON."""
+"""Conductor's definitions of tasks and workflows as values, to and from their JSON."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ import attrs
 
 __all__ = ["Plan", "Step", "TaskDef"]
 
-# What a real server adds to what it was given: workers see it in every task, so it is part of their cost.
+# The fields that a real server adds to a definition: workers receive them in every task, so they are part of its cost.
 _TASK_DEF_DEFAULTS: Mapping[str, Any] = {
     "createTime": 0,
     "updateTime": 0,
@@ -62,16 +62,16 @@ _PLAN_DEFAULTS: Mapping[str, Any] = {
 
 @attrs.frozen(kw_only=True)
 class TaskDef:
-    """How tasks of one type are retried and timed; the defaults are the server's own.
+    """Retries and timeouts of tasks of one type; the defaults are those of a real server.
 
     Attributes:
         name: the task type.
-        retry_count: attempts after the first.
+        retry_count: number of attempts after the first.
         retry_delay: seconds before the next attempt.
         retry_logic: ``FIXED``, ``EXPONENTIAL_BACKOFF`` or ``LINEAR_BACKOFF``.
         backoff_scale: factor of the linear growth.
-        response_timeout: seconds a worker may be silent.
-        raw: the definition as it came, with the fields this server only stores.
+        response_timeout: seconds after which a task without an update times out.
+        raw: the definition as received, including fields that this server only stores.
     """
 
     name: str
@@ -84,7 +84,7 @@ class TaskDef:
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> "TaskDef":
-        """Read a definition; ValueError says which field is wrong."""
+        """Read a definition; ValueError names the wrong field."""
         return cls(
             name=_text(wire, "name"),
             retry_count=_number(wire, "retryCount", 3),
@@ -96,7 +96,7 @@ class TaskDef:
         )
 
     def to_wire(self) -> dict[str, Any]:
-        """Render the JSON object of the server's answers: what came, and defaults for the rest."""
+        """Render the JSON object of the server's answers: the definition, and defaults for the rest."""
         counted = {
             "name": self.name,
             "retryCount": self.retry_count,
@@ -128,7 +128,7 @@ class Step:
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> "Step":
-        """Read a step; ValueError for a kind of task this server does not run."""
+        """Read a step; ValueError for a kind of task that this server does not run."""
         kind = wire.get("type") or "SIMPLE"
         if kind != "SIMPLE":
             raise ValueError(f"the dev server runs SIMPLE tasks only, not {kind!r}")
@@ -142,7 +142,7 @@ class Step:
         )
 
     def to_wire(self, task_def: TaskDef) -> dict[str, Any]:
-        """Render the JSON object of the server's answers, with the definition its tasks have."""
+        """Render the JSON object of the server's answers, with the task definition."""
         return {**_STEP_DEFAULTS, **self.raw, "type": "SIMPLE", "taskDefinition": task_def.to_wire()}
 
 
@@ -158,7 +158,7 @@ class Plan:
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> "Plan":
-        """Read a definition; ValueError says what is wrong with it."""
+        """Read a definition; ValueError names the problem."""
         tasks = wire.get("tasks") or []
         if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
             raise ValueError("tasks must be a list of task objects")
@@ -189,15 +189,15 @@ class Plan:
 
 
 def _text(wire: Mapping[str, Any], field: str) -> str:
-    """Read a text that must be there."""
+    """Read a required str."""
     value = wire.get(field)
     if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{field} must be a text that is not empty, not {value!r}")
+        raise ValueError(f"{field} must be a non-empty str, not {value!r}")
     return value
 
 
 def _number(wire: Mapping[str, Any], field: str, default: int, *, least: int = 0) -> int:
-    """Read a whole number that may be absent."""
+    """Read an optional integer."""
     value = wire.get(field)
     if value is None:
         return default
@@ -207,10 +207,10 @@ def _number(wire: Mapping[str, Any], field: str, default: int, *, least: int = 0
 
 
 def _mapping(wire: Mapping[str, Any], field: str) -> Mapping[str, Any]:
-    """Read an object that may be absent."""
+    """Read an optional object."""
     value = wire.get(field)
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise ValueError(f"{field} must be an object, not {value!r}")  # noqa: TRY004 - a fault of the wire's
+        raise ValueError(f"{field} must be an object, not {value!r}")  # noqa: TRY004 - bad data, not a bug
     return value

@@ -1,4 +1,4 @@
-"""The server's operations: what each call changes, decided by ``workflows`` and kept by ``state``."""
+"""The server's operations: the changes by each call, decided by ``workflows`` and stored by ``state``."""
 
 import json
 import os
@@ -18,17 +18,17 @@ __all__ = ["Engine", "Missing", "StartRequest", "new_id"]
 _MAX_LOGS = 10
 
 
-class Missing(Exception):  # noqa: N818 - what it says is that something is missing
-    """What the caller named does not exist; the text is the server's own."""
+class Missing(Exception):  # noqa: N818 - it means that something is missing
+    """The workflow, task or definition does not exist; the text is the real server's."""
 
 
 @attrs.frozen(kw_only=True)
 class StartRequest:
-    """What is to be started.
+    """A request to start a workflow.
 
     Attributes:
-        plan: a definition that came along; without it, name and version find one.
-        whole_input: give the first task the input of the workflow as it is, whatever its parameters say.
+        plan: a definition in the request; without one, it is found by name and version.
+        whole_input: give the first task the unchanged input of the workflow, whatever its parameters are.
     """
 
     name: str
@@ -42,18 +42,18 @@ class StartRequest:
 
 
 def new_id() -> str:
-    """Make an id that looks like the server's."""
+    """Create an id that looks like the server's."""
     digits = os.urandom(16).hex()
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-8{digits[17:20]}-{digits[20:]}"
 
 
 class Engine:
-    """Polls, updates, starts. ``now`` is milliseconds since the epoch: deadlines outlive the process.
+    """Polls, updates, starts. ``now`` is in milliseconds since the epoch: deadlines survive the process.
 
     Args:
-        store: where everything is kept.
-        notify: told, after the fact, of a queue that got a task, or of a workflow id that ended.
-        payload_threshold: bytes; a larger input or output is shown as a path to it. None: none is.
+        store: the state.
+        notify: called afterwards with a queue that got a task, or a workflow id that ended.
+        payload_threshold: size in bytes above which an input or output is shown as a path; None for no limit.
 
     Not thread-safe: it belongs to one event loop's thread.
     """
@@ -70,7 +70,7 @@ class Engine:
     # -- workers' calls ---------------------------------------------------------------------------------------
 
     def hold(self, queue: str, count: int, now: int) -> list[str]:
-        """Take up to ``count`` tasks off a queue for a poll that goes on waiting; returns their ids."""
+        """Take up to ``count`` tasks off a queue for a poll that keeps waiting; returns their ids."""
         found = [task.task_id for task, _ in self.store.ready(queue, count, now)]
         if found:
             with self.store.transaction():
@@ -78,7 +78,7 @@ class Engine:
         return found
 
     def hand_out(self, tasks: Sequence[tuple[Task, int]], worker_id: str | None, now: int) -> list[str]:
-        """Assign tasks to a worker, for good, and return the JSON text of each for the answer."""
+        """Assign tasks to a worker permanently, and return the JSON text of each for the answer."""
         if not tasks:
             return []
         answers = []
@@ -89,12 +89,12 @@ class Engine:
         return answers
 
     def held(self, task_ids: Sequence[str]) -> list[tuple[Task, int]]:
-        """Return those of the held tasks that may still be handed out."""
+        """Return the held tasks that can still be handed out."""
         found = [self.store.task(task_id) for task_id in task_ids]
         return [entry for entry in found if entry is not None and entry[0].state is TaskState.SCHEDULED]
 
     def update(self, update: TaskUpdate, now: int) -> Task:
-        """Apply a worker's report and return the task as it then is; a finished task ignores it.
+        """Apply a worker's report and return the changed task; a finished task ignores it.
 
         Raises:
             Missing: no such workflow, or no such task.
@@ -106,7 +106,7 @@ class Engine:
         return self._update_in(before, task, update, now)
 
     def _update_elsewhere(self, update: TaskUpdate, now: int) -> Task:
-        """Update a task of another workflow than the report names: a real server does not mind either."""
+        """Update a task of a workflow other than the reported one: a real server allows that too."""
         found = self.store.task(update.task_id)
         if found is None:
             raise Missing(f"No such task found by id: {update.task_id}")
@@ -129,7 +129,7 @@ class Engine:
         return changed
 
     def add_log(self, task_id: str, text: str, now: int) -> None:
-        """Write down one log line of a task."""
+        """Store one log line of a task."""
         with self.store.transaction():
             self.store.add_logs(task_id, [(now, text)])
 
@@ -139,7 +139,7 @@ class Engine:
         """Start a workflow and return its id.
 
         Raises:
-            Missing: there is no definition of that name and version.
+            Missing: there is no definition with this name and version.
         """
         with self.store.transaction():
             run = self._begin(request, self._plan_number(request), now)
@@ -151,7 +151,7 @@ class Engine:
         """Start ``count`` runs of a one-task workflow in one transaction.
 
         Raises:
-            Missing: there is no definition of that name and version.
+            Missing: there is no definition with this name and version.
         """
         run = self._begin(request, self._plan_number(request), now)
         with self.store.transaction():
@@ -159,9 +159,9 @@ class Engine:
         self._tell(None, run)
 
     def define_task(self, task_type: str, fields: Mapping[str, Any]) -> None:
-        """Make sure that a workflow of one task exists under the name of its type, and the type's definition.
+        """Make sure that a one-task workflow with the name of the task type exists, and the type's definition.
 
-        Fields (Conductor's own: ``responseTimeoutSeconds``) replace a definition that exists.
+        Fields (in Conductor's spelling: ``responseTimeoutSeconds``) replace an existing definition.
         """
         known = task_type in self.store.task_defs and self.store.find_plan(task_type, None) is not None
         if known and not fields:
@@ -183,7 +183,7 @@ class Engine:
         self._save(before, advance(before, now, self._rules))
 
     def sweep(self, now: int) -> int:
-        """Evaluate every run with a worker that has been silent for too long; returns how many there were."""
+        """Evaluate every run with a task whose response timeout is over; returns their number."""
         overdue = self.store.overdue(now)
         for workflow_id in overdue:
             self.decide(workflow_id, now)
@@ -201,11 +201,11 @@ class Engine:
     # -- answers ----------------------------------------------------------------------------------------------
 
     def task_json(self, task: Task, plan: int) -> str:
-        """Render a task with its step, as every answer has it."""
+        """Render a task with its step, as in every answer."""
         return self._with_step(self.payloads.shown(task, json.dumps(task.to_wire())), plan, task.reference)
 
     def run_json(self, workflow_id: str, *, tasks: bool) -> str:
-        """Render a run with its definition, and its tasks if they are wanted.
+        """Render a run with its definition, and optionally its tasks.
 
         Raises:
             Missing: no such workflow.
@@ -231,7 +231,7 @@ class Engine:
         return body[:-1] + step_text
 
     def _plan_number(self, request: StartRequest) -> int:
-        """Find the definition that is asked for, or keep the one that came along."""
+        """Find the requested definition, or store the one in the request."""
         if request.plan is not None:
             return self.store.put_plan(request.plan, listed=False)
         number = self.store.find_plan(request.name, request.version)
@@ -272,7 +272,7 @@ class Engine:
         self._tell(before, after)
 
     def _tell(self, before: Run | None, after: Run) -> None:
-        """Notify of what a worker or a caller may be waiting for."""
+        """Notify pollers and callers that might be waiting."""
         if after.tasks and after.tasks[-1].state is TaskState.SCHEDULED:
             self._notify(after.tasks[-1].queue)
         if after.workflow.finished and not (before and before.workflow.finished):

@@ -1,4 +1,4 @@
-"""Conductor's ``${…}`` expressions: what a step's input parameters take from the run."""
+"""Conductor's ``${…}`` expressions, which take a step's input parameters from the run."""
 
 import json
 import re
@@ -11,13 +11,13 @@ _EXPRESSION = re.compile(r"\$\{([^}]*)\}")
 
 
 def fill(template: Any, scope: Mapping[str, Any]) -> Any:  # noqa: ANN401 - JSON in, JSON out
-    """Replace every ``${a.b.c}`` in a JSON value by what the scope holds there.
+    """Replace every ``${a.b.c}`` in a JSON value by the value at that path of the scope.
 
-    A text that is one expression becomes the value itself; an expression within a longer text is inserted as
-    text. What is not there is null (within a text: nothing).
+    A str that is one expression becomes the value itself; an expression within a longer str is inserted as text. A
+    missing value is null (within a str: nothing).
 
     Args:
-        template: a JSON value, nested as it likes.
+        template: a JSON value of any depth.
         scope: the values that expressions start from, by first name.
 
     Returns:
@@ -42,7 +42,7 @@ def _fill_text(text: str, scope: Mapping[str, Any]) -> Any:  # noqa: ANN401 - JS
 
 
 def _look_up(path: str, scope: Mapping[str, Any]) -> Any:  # noqa: ANN401 - JSON out
-    """Follow a dotted path; None where it ends in nothing."""
+    """Follow a dotted path; None if there is no such value."""
     value: Any = scope
     for name in path.strip().split("."):
         if not isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""What can be made to go wrong: faults as one value, and the switch that holds the one in force."""
+"""Faults as one value, and the switch that holds the faults in force."""
 
 import base64
 import binascii
@@ -12,7 +12,7 @@ import attrs
 __all__ = ["SCOPES", "FaultControl", "FaultSwitch", "Faults"]
 
 SCOPES = ("all", "tasks", "polls", "updates", "payloads")
-"""Which calls a fault can hit: every call, polls and updates, one of the two, or those for payloads stored outside."""
+"""The calls that a fault can affect: all, polls and updates, one of these, or those for payloads stored outside."""
 _OF_THE_SERVER = ("content-length", "transfer-encoding")
 
 
@@ -44,7 +44,7 @@ def _check_count(_: object, field: "attrs.Attribute[int]", value: object) -> Non
 
 def _check_body(_: object, field: "attrs.Attribute[str | bytes | None]", value: object) -> None:
     if value is not None and not isinstance(value, str | bytes):
-        raise TypeError(f"{field.name} must be a text or bytes, not {value!r:.80}")
+        raise TypeError(f"{field.name} must be a str or bytes, not {value!r:.80}")
 
 
 def _check_headers(_: object, field: "attrs.Attribute[Mapping[str, str]]", value: object) -> None:
@@ -54,7 +54,7 @@ def _check_headers(_: object, field: "attrs.Attribute[Mapping[str, str]]", value
         if not isinstance(name, str) or not re.fullmatch(r"[!#$%&'*+.^`|~\w-]+", name, re.ASCII):
             raise ValueError(f"{field.name}: {name!r:.80} is not the name of a header")
         if not isinstance(text, str) or not text.isprintable():
-            raise ValueError(f"{field.name}: {name} must be a text in one line, not {text!r:.80}")
+            raise ValueError(f"{field.name}: {name} must be a str in one line, not {text!r:.80}")
 
 
 def _copied(value: Mapping[str, str]) -> Mapping[str, str]:
@@ -66,32 +66,32 @@ _flag = attrs.validators.instance_of(bool)
 
 @attrs.frozen(kw_only=True)
 class Faults:
-    """What goes wrong on this server. The default is nothing.
+    """The faults of a server; by default there are none.
 
     Attributes:
-        latency: seconds each call is kept waiting before the server looks at it.
-        hang: calls are accepted and never answered; the server does nothing for them.
-        swallow: calls are carried out (a poll assigns its tasks) and never answered.
-        refuse: the listening socket is closed and with it every connection.
-        garbage: calls are answered with 200 and a page of HTML, and nothing is done for them.
-        database_away: calls are answered as by a server whose database is away, and nothing is done for them: a poll
-            with no tasks, everything that needs the database with a 500 that says ``"retryable": false``, the rest
-            as usual. A real server says so after a timeout of its own, often 1 s or 30 s: that is ``latency``.
-        error: calls are answered with this HTTP status, and nothing is done for them; 0 for none.
-        body: the body of those answers, instead of Conductor's own error object: text, or bytes that are sent as
-            they are, compressed ones for instance. Without ``error`` the status is 200.
-        headers: more headers of those answers; ``Content-Type`` is ``application/json`` unless it is among them.
+        latency: seconds by which each call is delayed before the server handles it.
+        hang: calls are accepted, but neither executed nor answered.
+        swallow: calls are executed (a poll assigns its tasks), but never answered.
+        refuse: the listening socket and every connection are closed.
+        garbage: calls are answered with 200 and an HTML page, and not executed.
+        database_away: calls are answered as by a server whose database is down, and not executed: a poll with no
+            tasks, everything that needs the database with a 500 with ``"retryable": false``, the rest as usual. A real
+            server answers so after its own timeout, often 1 s or 30 s: use ``latency`` for that.
+        error: calls are answered with this HTTP status, and not executed; 0 for none.
+        body: the body of those answers, instead of Conductor's own error object: a str, or bytes that are sent
+            unchanged, for example compressed ones. Without ``error`` the status is 200.
+        headers: additional headers of those answers; ``Content-Type`` defaults to ``application/json``.
         retry_after: seconds for a ``Retry-After`` header of those answers; 0 for none.
-        surplus: a batch poll brings so many tasks more than it asked for, if they are there.
-        entries: JSON text that is put behind the tasks of each batch poll: ``null``, or ``{"taskId": 7}, [[`` if you
-            like; it need not be valid.
-        only: which calls are hit: ``all``, ``tasks`` (polls and updates), ``polls``, ``updates``, or ``payloads``
-            (what fetches and stores payloads outside). Refusing is for all, whatever this says.
-        unless: headers by name; a call that carries them all is not hit, as behind a gateway that wants a new token.
-        times: so many calls are hit, then the fault is over; 0 for as long as it is set.
-        for_seconds: the faults end by themselves after so many seconds of the server's clock; 0 for never.
+        surplus: a batch poll returns this many tasks more than requested, if there are any.
+        entries: JSON text that is appended to the tasks of each batch poll, for example ``null`` or
+            ``{"taskId": 7}, [[``; it need not be valid.
+        only: the calls that are affected: ``all``, ``tasks`` (polls and updates), ``polls``, ``updates``, or
+            ``payloads`` (those that fetch and store payloads outside). ``refuse`` always affects all.
+        unless: headers by name; a call with all of them is not affected, as with a gateway that requires a new token.
+        times: this many calls are affected, then the fault ends; 0 for as long as it is set.
+        for_seconds: the faults end after this many seconds of the server's clock; 0 for never.
 
-    A call that hangs or was swallowed is dropped (its connection is closed) once the faults are changed.
+    A call that hangs or was swallowed is dropped (its connection is closed) when the faults are changed.
     """
 
     latency: float = attrs.field(default=0.0, validator=_check_seconds)
@@ -117,7 +117,7 @@ class Faults:
                 raise ValueError(f"headers: {name} is set by the server itself")
         if (self.headers or self.retry_after) and not self.answers:
             name = "headers" if self.headers else "retry_after"
-            raise ValueError(f"{name} needs an answer that it belongs to: set error= or body= as well")
+            raise ValueError(f"{name} has no effect without an answer: set error= or body= as well")
 
     @property
     def answers(self) -> bool:
@@ -126,12 +126,12 @@ class Faults:
 
     @property
     def any(self) -> bool:
-        """Whether anything is wrong at all."""
+        """Whether there is any fault."""
         flags = (self.hang, self.swallow, self.refuse, self.garbage, self.database_away, self.answers)
         return any(flags) or bool(self.latency or self.surplus or self.entries)
 
     def hit(self, kind: str, headers: Mapping[str, str]) -> bool:
-        """Whether a call of that kind (``poll``, ``update``, ``payload`` or ``other``) with these headers is hit."""
+        """Whether a call of this kind (``poll``, ``update``, ``payload``, ``other``) and these headers is affected."""
         if self.unless and all(headers.get(name) == text for name, text in self.unless.items()):
             return False
         if self.only == "all":
@@ -149,17 +149,17 @@ class Faults:
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> "Faults":
-        """Read the JSON object of the control path; ValueError or TypeError names what is wrong."""
+        """Read the JSON object of the control path; ValueError or TypeError names the problem."""
         known = [field.name for field in attrs.fields(cls)]
         unknown = sorted(set(wire) - set(known))
         if unknown:
-            raise ValueError(f"there is no fault {unknown[0]!r}; there are {', '.join(known)}")
+            raise ValueError(f"unknown fault {unknown[0]!r}; known are {', '.join(known)}")
         body = wire.get("body")
         return cls(**{**wire, "body": _bytes_of(body)}) if isinstance(body, Mapping) else cls(**wire)
 
     @classmethod
     def parse(cls, text: str) -> "Faults":
-        """Read ``"hang"``, ``"latency=1,only=polls"`` or the control path's JSON; ValueError names what is wrong."""
+        """Read ``"hang"``, ``"latency=1,only=polls"`` or the control path's JSON; ValueError names the problem."""
         if text.lstrip().startswith("{"):
             try:
                 return cls.from_wire(json.loads(text))
@@ -172,7 +172,7 @@ class Faults:
         return cls.from_wire(wire)
 
 
-def _parse_value(name: str, value: str) -> Any:  # noqa: ANN401 - what it is depends on the name
+def _parse_value(name: str, value: str) -> Any:  # noqa: ANN401 - the type depends on the name
     if name in {"only", "body", "entries"}:
         return value
     if value.lower() in {"true", "false"}:
@@ -194,11 +194,11 @@ def _bytes_of(body: Mapping[str, Any]) -> bytes:
     try:
         return base64.b64decode(body["base64"], validate=True)
     except (KeyError, TypeError, binascii.Error):
-        raise ValueError('body must be a text, or bytes as {"base64": "…"}') from None
+        raise ValueError('body must be a str, or bytes as {"base64": "…"}') from None
 
 
 class FaultSwitch:
-    """Holds the faults in force. Reading is cheap; whoever sets it tells the server through ``DevServer``."""
+    """Holds the faults in force. Reading is cheap; to set them, use ``DevServer``, which notifies the server."""
 
     def __init__(self, faults: Faults) -> None:
         self._current = faults
@@ -210,12 +210,12 @@ class FaultSwitch:
         return self._current
 
     def put(self, faults: Faults) -> None:
-        """Put other faults in force."""
+        """Replace the faults in force."""
         self._current = faults
         self._left = faults.times
 
     def take(self, kind: str, headers: Mapping[str, str]) -> Faults | None:
-        """Return the faults that a call meets, None if it is not hit; counts ``times`` down."""
+        """Return the faults for a call, None if it is not affected; counts ``times`` down."""
         faults = self._current
         if not faults.any or not faults.hit(kind, headers):
             return None
@@ -227,7 +227,7 @@ class FaultSwitch:
 
 
 class FaultControl:
-    """What goes wrong on a server that runs. Thread-safe."""
+    """The faults of a running server. Thread-safe."""
 
     def __init__(self, get: Callable[[], Faults], put: Callable[[Faults], None]) -> None:
         self._get = get
@@ -239,9 +239,9 @@ class FaultControl:
         return self._get()
 
     def set(self, **faults: Any) -> None:  # noqa: ANN401 - the fields of Faults
-        """Put these faults in force instead of the former ones; the arguments are those of ``Faults``."""
+        """Replace the faults in force; the arguments are those of ``Faults``."""
         self._put(Faults(**faults))
 
     def clear(self) -> None:
-        """Let nothing go wrong any more."""
+        """Remove all faults."""
         self._put(Faults())

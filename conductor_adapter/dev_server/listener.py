@@ -1,4 +1,4 @@
-"""The one file that names aiohttp: sockets and HTTP around a function from call to answer."""
+"""The only file that names aiohttp: sockets and HTTP around a function from call to answer."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -10,7 +10,7 @@ try:
 except ImportError as error:
     raise ImportError(
         "the dev server needs aiohttp, which is not installed; "
-        "get it with: pip install '.[dev-server]' in the checkout of conductor-resilience"
+        "install it with: pip install '.[dev-server]' in the checkout of conductor-resilience"
     ) from error
 
 __all__ = ["Listener"]
@@ -22,10 +22,10 @@ class Listener:
     """One port. Not thread-safe: it belongs to one event loop.
 
     Args:
-        answer: answers a call; None drops it, that is, closes its connection without an answer. A client that
-            goes away does not cancel it: a real server does not notice either.
+        answer: answers a call; None drops it, that is, closes its connection without an answer. It is not cancelled
+            if the client goes away: a real server does not notice that either.
         host: the address it listens on.
-        port: 0 lets the system choose; it keeps the port it got when it listens again.
+        port: 0 picks a free one, which is used again when it listens again.
     """
 
     def __init__(self, answer: Callable[[Call], Awaitable[Answer | None]], host: str, port: int) -> None:
@@ -37,7 +37,7 @@ class Listener:
         self._in_flight: set[asyncio.Task[object] | None] = set()
 
     async def open(self) -> None:
-        """Listen, if it does not already; OSError if the port is taken."""
+        """Listen, if it does not already; OSError if the port is in use."""
         if self._socket is not None:
             return
         loop = asyncio.get_running_loop()
@@ -45,7 +45,7 @@ class Listener:
         self.port = self._socket.sockets[0].getsockname()[1]
 
     async def refuse(self) -> None:
-        """Stop listening and close every connection, also those with a call in flight."""
+        """Stop listening and close every connection, including those with a call in flight."""
         if self._socket is not None:
             await self._let_nobody_in(self._socket)
             self._socket.close()
@@ -54,19 +54,19 @@ class Listener:
             connection.force_close()
 
     async def close(self) -> None:
-        """Stop listening, and drop what is in flight at once."""
+        """Stop listening, and drop calls in flight at once."""
         await self.refuse()
         calls = [task for task in self._in_flight if task is not None]
         for task in calls:
             task.cancel()
         await asyncio.gather(*calls, return_exceptions=True)
-        # Not 0: aiohttp takes that for "without end".
+        # Not 0: aiohttp takes that as "no timeout".
         await self._http.shutdown(timeout=0.01)
         await _turns()
 
     @staticmethod
     async def _let_nobody_in(server: asyncio.Server) -> None:
-        """Accept no more, and make those connections that were: asyncio leaks one that it makes for a closed server."""
+        """Stop accepting, and finish accepted connections: asyncio leaks one that is made for a closed server."""
         for socket in server.sockets:
             asyncio.get_running_loop().remove_reader(socket.fileno())
         await _turns()
@@ -81,7 +81,7 @@ class Listener:
 
     async def _respond(self, request: web.BaseRequest) -> web.StreamResponse:
         path, _, query = request.raw_path.partition("?")
-        body = await request.content.read() if request.body_exists else b""  # request.read() takes 1 MiB at most
+        body = await request.content.read() if request.body_exists else b""  # request.read() accepts at most 1 MiB
         answer = await self._answer(Call(request.method, path, query, request.headers, body))
         if answer is None:
             return _drop(request)
@@ -92,13 +92,13 @@ class Listener:
 
 
 async def _turns() -> None:
-    """Let the loop turn: a connection that was accepted is known after three turns, a closed one is gone after one."""
+    """Let the loop run: an accepted connection is known after three iterations, a closed one is gone after one."""
     for _ in range(_TURNS):
         await asyncio.sleep(0)
 
 
 def _drop(request: web.BaseRequest) -> web.StreamResponse:
-    """Close the connection; the answer that aiohttp wants all the same has nowhere to go."""
+    """Close the connection; the answer that aiohttp requires anyway is never sent."""
     if request.transport is not None:
         request.transport.abort()
     return web.Response()

@@ -18,7 +18,7 @@ class Metadata:
         self._store = engine.store
 
     def routes(self) -> dict[str, Callable[..., Answer]]:
-        """Return the paths it answers."""
+        """Return the paths that it answers."""
         return {
             "POST /api/metadata/taskdefs": self._put_task_defs,
             "PUT /api/metadata/taskdefs": self._put_task_def,

@@ -10,7 +10,7 @@ __all__ = ["RunState", "Task", "TaskState", "Workflow", "queue_name"]
 
 
 class TaskState(StrEnum):
-    """Where a task stands, in Conductor's words."""
+    """The state of a task, in Conductor's words."""
 
     SCHEDULED = "SCHEDULED"
     IN_PROGRESS = "IN_PROGRESS"
@@ -22,7 +22,7 @@ class TaskState(StrEnum):
 
     @property
     def live(self) -> bool:
-        """Whether a worker may still change it."""
+        """Whether a worker can still change it."""
         return self in _LIVE
 
 
@@ -30,7 +30,7 @@ _LIVE = frozenset({TaskState.SCHEDULED, TaskState.IN_PROGRESS})
 
 
 class RunState(StrEnum):
-    """Where a workflow stands, in Conductor's words."""
+    """The state of a workflow, in Conductor's words."""
 
     RUNNING = "RUNNING"
     COMPLETED = "COMPLETED"
@@ -40,16 +40,16 @@ class RunState(StrEnum):
 
 
 def queue_name(task_type: str, domain: str | None) -> str:
-    """Name the queue of a task type; a domain has a queue of its own."""
+    """The name of the queue of a task type; each domain has its own queue."""
     return f"{domain}:{task_type}" if domain else task_type
 
 
 @attrs.frozen(kw_only=True)
 class Task:
-    """One attempt at one step. Times are milliseconds since the epoch, 0 where nothing happened yet.
+    """One attempt at one step. Times are milliseconds since the epoch, 0 if nothing has happened yet.
 
-    ``start_delay``, ``callback_after`` and ``response_timeout`` are seconds. An input that is a text is JSON as it is
-    given out. ``output_path`` is where the output is stored outside; it is here all the same.
+    ``start_delay``, ``callback_after`` and ``response_timeout`` are seconds. An input that is a str is handed out as
+    JSON, unchanged. ``output_path`` is the path of an output that is stored outside, which is also here.
     """
 
     task_id: str
@@ -83,12 +83,12 @@ class Task:
 
     @property
     def queue(self) -> str:
-        """The queue it waits in."""
+        """The queue that it waits in."""
         return queue_name(self.task_type, self.domain)
 
     @property
     def ready_at(self) -> int:
-        """When a worker may have it (ms), if it is scheduled."""
+        """When a worker can get it (ms), if it is scheduled."""
         if self.callback_after:
             return self.updated + 1000 * self.callback_after
         if self.poll_count:
@@ -97,7 +97,7 @@ class Task:
 
     @property
     def deadline(self) -> int | None:
-        """When its silence is too long (ms); None unless a worker has it."""
+        """When its response timeout is over (ms); None unless a worker has it."""
         if self.state is not TaskState.IN_PROGRESS:
             return None
         return self.updated + 1000 * (self.response_timeout + self.callback_after)
@@ -209,7 +209,7 @@ class Workflow:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing changes any more."""
+        """Whether it has ended."""
         return self.state is not RunState.RUNNING
 
     def to_wire(self) -> dict[str, Any]:

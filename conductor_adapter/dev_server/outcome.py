@@ -1,4 +1,4 @@
-"""How a run ended, or where it stands, for those who wait for it."""
+"""The outcome or the current state of a run, for callers that wait for it."""
 
 from typing import Any
 
@@ -17,8 +17,8 @@ class FinishedRun:
     Attributes:
         run_id: its workflow id.
         status: ``COMPLETED``, ``FAILED``, ``TIMED_OUT`` or ``TERMINATED``.
-        output: what it gave.
-        reason: why it did not complete, None if it did.
+        output: its output.
+        reason: why it did not complete; None if it did.
     """
 
     run_id: str
@@ -28,7 +28,7 @@ class FinishedRun:
 
 
 def find_run(store: Store, run: str) -> Workflow:
-    """Return a run's workflow; KeyError if there is none of that id."""
+    """Return a run's workflow; KeyError if there is none with this id."""
     workflow = store.workflow(run)
     if workflow is None:
         raise KeyError(f"there is no run {run!r} on this server")
@@ -36,14 +36,14 @@ def find_run(store: Store, run: str) -> Workflow:
 
 
 def finished_run(workflow: Workflow) -> FinishedRun:
-    """Show a workflow that has ended."""
+    """The outcome of a workflow that has ended."""
     return FinishedRun(
         run_id=workflow.workflow_id, status=workflow.state.value, output=workflow.output, reason=workflow.reason
     )
 
 
 def standing(store: Store, run: str, timeout: float) -> str:
-    """Say where a run stands that has not ended in time."""
+    """The error text for a run that has not ended in time, with its current state."""
     found = store.run(run)
     if found is None or not found.tasks:
         return f"run {run} has not ended after {timeout:g} s"

@@ -1,4 +1,4 @@
-"""Large inputs and outputs of tasks, stored outside of them and fetched by path."""
+"""Large inputs and outputs of tasks, stored outside the tasks and fetched by path."""
 
 import hashlib
 import json
@@ -17,18 +17,18 @@ from .workflows import TaskUpdate
 __all__ = ["LARGEST", "PayloadRoutes", "PayloadStorage", "size_over"]
 
 LARGEST = 10 * 1024 * 1024
-"""Bytes: what is larger is not stored at all."""
+"""The maximum size of a payload in bytes; larger ones are refused."""
 
 _KINDS = {"WORKFLOW_INPUT", "WORKFLOW_OUTPUT", "TASK_INPUT", "TASK_OUTPUT"}
 _GONE = b'{"Error": "Data with this ID does not exist or has been deleted from the external storage."}'
 
 
 class PayloadStorage:
-    """What is stored outside, and what a task shows instead. Not thread-safe: it belongs to one event loop.
+    """Payloads stored outside their tasks, and the tasks without them. Not thread-safe: it belongs to one event loop.
 
     Args:
-        store: where it is kept.
-        threshold: bytes; what is larger is stored outside. None: nothing is.
+        store: the state.
+        threshold: size in bytes above which a payload is stored outside; None for no limit.
     """
 
     def __init__(self, store: Store, threshold: int | None) -> None:
@@ -36,7 +36,7 @@ class PayloadStorage:
         self.threshold = threshold
 
     def shown(self, task: Task, body: str) -> str:
-        """Return the JSON text of a task as it is shown: what is stored outside is empty.
+        """Return the JSON text of a task as it is shown: payloads that are stored outside are empty.
 
         Args:
             task: the task.
@@ -60,11 +60,11 @@ class PayloadStorage:
         """Return a report with its output: one stored outside is fetched, one that is too large fails the task.
 
         Args:
-            update: the report as it came.
-            size: bytes that it came in.
+            update: the report as received.
+            size: its size in bytes.
 
         Raises:
-            ApiError: what is stored outside is no JSON object.
+            ApiError: the output stored outside is not a JSON object.
         """
         if update.output_path is not None:
             return attrs.evolve(update, output=self._object(update.output_path))
@@ -83,11 +83,11 @@ class PayloadStorage:
         return task if path is None else attrs.evolve(task, output_path=path)
 
     def read(self, path: str) -> bytes:
-        """Return what is stored there; of what is not, a real server says so in an object like any other."""
+        """Return the stored payload; a real server answers with an ordinary object if there is none."""
         return self._store.payload(path) or _GONE
 
     def write(self, path: str, body: bytes) -> None:
-        """Store something there."""
+        """Store a payload."""
         self._store.put_payload(path, body)
 
     def _object(self, path: str) -> dict[str, Any]:
@@ -100,7 +100,7 @@ class PayloadStorage:
         return value
 
     def _outside(self, text: str) -> str | None:
-        """Store a text that is larger than the threshold and return its path, None if it is not."""
+        """Store a text that is larger than the threshold and return its path; None if it is smaller."""
         if self.threshold is None or len(text) <= self.threshold // 4:
             return None
         body = text.encode("utf-8", "replace")
@@ -118,7 +118,7 @@ class PayloadRoutes:
         self._payloads = payloads
 
     def routes(self) -> dict[str, Callable[..., Answer]]:
-        """Return the paths it answers."""
+        """Return the paths that it answers."""
         locate = {"GET /api/tasks/externalstoragelocation": self._locate}
         if self._payloads.threshold is None:
             return {**locate}
@@ -129,7 +129,7 @@ class PayloadRoutes:
         }
 
     def _locate(self, call: Call) -> Answer:
-        """Say where a payload is, or is to be put; a server without such a storage names a path alone."""
+        """Answer with the place of a payload, existing or new; a server without such a storage returns only a path."""
         given = parse_qs(call.query, keep_blank_values=True)
         for name in ("path", "operation", "payloadType"):
             if name not in given:
@@ -150,7 +150,7 @@ class PayloadRoutes:
 
 
 def size_over(limit: int, value: Any, at_most: int) -> int:  # noqa: ANN401 - JSON
-    """Return the bytes of a JSON value if they are more than ``limit``, else 0; it came in ``at_most`` bytes."""
+    """Return the size of a JSON value in bytes if it exceeds ``limit``, else 0; ``at_most`` is an upper bound."""
     if at_most <= limit:
         return 0
     size = len(text_of(value).encode())
@@ -158,5 +158,5 @@ def size_over(limit: int, value: Any, at_most: int) -> int:  # noqa: ANN401 - JS
 
 
 def text_of(value: Any) -> str:  # noqa: ANN401 - JSON
-    """Write a JSON value as a real server does, of which its size depends."""
+    """Write a JSON value as a real server does, because its size depends on that."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)

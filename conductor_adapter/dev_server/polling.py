@@ -1,4 +1,4 @@
-"""Long polls, as the server's SQL queues have them: a batch that is not full waits its whole time out."""
+"""Long polls, as with the server's SQL queues: a batch that is not full waits for the whole timeout."""
 
 import asyncio
 from collections.abc import Callable
@@ -14,8 +14,8 @@ class Polling:
     """Takes tasks off queues, waiting for them. Not thread-safe: it belongs to one event loop.
 
     Args:
-        engine: who has the queues.
-        waiting: who tells of new tasks.
+        engine: owns the queues.
+        waiting: notifies of new tasks.
         now: milliseconds since the epoch.
     """
 
@@ -28,8 +28,8 @@ class Polling:
     async def poll(self, queue: str, worker_id: str | None, count: int, wait: float) -> list[str]:
         """Assign up to ``count`` tasks and return their JSON texts.
 
-        It returns as soon as there are ``count``, and after ``wait`` seconds with what there is. Whoever asked may
-        be gone by then: the tasks are assigned all the same, as with a real server.
+        It returns as soon as there are ``count`` tasks, or after ``wait`` seconds with fewer. If the client is gone by
+        then, the tasks are assigned anyway, as with a real server.
         """
         self._last_polls[queue] = (worker_id, self._now())
         ready = self._engine.store.ready
@@ -40,7 +40,7 @@ class Polling:
         return self._engine.hand_out(self._engine.held(held), worker_id, self._now())
 
     async def _gather(self, queue: str, count: int, wait: float) -> list[str]:
-        """Hold what comes until there is enough or the time is over."""
+        """Hold tasks until there are enough or the timeout expires."""
         loop = asyncio.get_running_loop()
         until = loop.time() + wait
         held: list[str] = []
@@ -57,7 +57,7 @@ class Polling:
         return float("inf") if due is None else max(0.001, (due - self._now()) / 1000)
 
     def poll_data(self, task_type: str) -> list[dict[str, Any]]:
-        """Return who polled the queues of a task type last, and when."""
+        """Return the last worker that polled each queue of a task type, and when."""
         found: list[dict[str, Any]] = []
         for queue, (worker_id, when) in self._last_polls.items():
             domain, _, name = queue.rpartition(":")

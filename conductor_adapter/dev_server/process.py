@@ -1,4 +1,4 @@
-"""DevServerProcess: the server as a process of its own, which can be frozen, killed and started again."""
+"""DevServerProcess: the server in its own process, which can be frozen, killed and restarted."""
 
 import http.client
 import json
@@ -29,14 +29,14 @@ class DevServerProcess:
     """A dev server in a child process. A context manager.
 
     Args:
-        name: what its ``settings`` are called.
-        port: 0 lets the system choose; the port stays the same over a restart.
-        state: the file that keeps everything; None makes one that goes away with ``stop``.
-        faults: what goes wrong from the start; a restart begins without.
-        seed: how many one-task workflows to start, by task type.
-        payload_threshold: bytes; the input or output of a task that is larger is stored outside. None: none is.
+        name: the name in its ``settings``.
+        port: 0 picks a free one; the port stays the same after a restart.
+        state: the file for its state; None creates one that ``stop`` deletes.
+        faults: the faults in force from the start; after a restart there are none.
+        seed: the number of one-task workflows to start, by task type.
+        payload_threshold: size in bytes above which a task's input or output is stored outside; None for no limit.
 
-    The child ends with this process, however that ends. Not thread-safe.
+    The child process ends with this process, however that ends. Not thread-safe.
     """
 
     def __init__(  # noqa: PLR0913 - keyword-only options of the front door
@@ -75,10 +75,10 @@ class DevServerProcess:
         """Start the process; returns once it accepts calls.
 
         Raises:
-            RuntimeError: it did not start; the text is what it said.
+            RuntimeError: it did not start; the text contains its error output.
         """
         if self._child is not None:
-            raise RuntimeError("the dev server's process is running already")
+            raise RuntimeError("the dev server's process is already running")
         faults = json.dumps(self._faults.to_wire())
         command = [sys.executable, "-m", "conductor_adapter.dev_server", "--with-parent", "--control-port", "0"]
         command += ["--port", str(self._port), "--state", str(self._state), "--faults", faults]
@@ -100,7 +100,7 @@ class DevServerProcess:
             child.kill()
             _, said = child.communicate()
             self._child = None
-            raise RuntimeError(f"the dev server's process did not start: {said.decode().strip() or 'it said nothing'}")
+            raise RuntimeError(f"the dev server's process did not start: {said.decode().strip() or 'no error output'}")
         words = line.split()
         self.url = words[2]
         self._port = int(self.url.rsplit(":", 1)[1].split("/")[0])
@@ -122,24 +122,24 @@ class DevServerProcess:
             self._own.cleanup()
 
     def kill(self) -> None:
-        """Kill the process (SIGKILL) and wait for its end; its state stays."""
+        """Kill the process (SIGKILL) and wait for its end; its state is kept."""
         child, self._child = self._running(), None
         child.kill()
         child.communicate()
 
     def restart(self) -> None:
-        """Start the process again on the same state and port; one that still runs is killed first."""
+        """Restart the process with the same state and port; if it is still running, it is killed first."""
         if self._child is not None:
             self.kill()
         self._faults = Faults()
         self.start()
 
     def freeze(self) -> None:
-        """Stop the process in its tracks (SIGSTOP): it accepts connections and never answers."""
+        """Freeze the process (SIGSTOP): it accepts connections and never answers."""
         self._running().send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let a frozen process go on (SIGCONT)."""
+        """Resume a frozen process (SIGCONT)."""
         self._running().send_signal(signal.SIGCONT)
 
     @property
@@ -160,7 +160,7 @@ class DevServerProcess:
     # -- control ----------------------------------------------------------------------------------------------
 
     def faults(self, **faults: Any) -> None:  # noqa: ANN401 - the fields of Faults
-        """Put these faults in force instead of the former ones (none: nothing goes wrong any more)."""
+        """Replace the faults in force (without arguments, remove them)."""
         self._ask("PUT", "/dev/faults", Faults(**faults).to_wire())
 
     def start_tasks(
@@ -172,13 +172,13 @@ class DevServerProcess:
         domain: str | None = None,
         **fields: object,
     ) -> None:
-        """Start ``count`` runs of one task each, in one transaction; as ``DevServer.start_tasks``."""
+        """Start ``count`` runs of one task each, in one transaction; see ``DevServer.start_tasks``."""
         query = urlencode({"type": task_type, "count": count})
         given = input if isinstance(input, str) else dict(input or {})
         self._ask("POST", f"/dev/tasks?{query}", {"input": given, "domain": domain, "taskDef": fields})
 
     def runs(self, name: str | None = None) -> dict[str, int]:
-        """Count the runs (of that name) by status."""
+        """Count the runs (with this name) by status."""
         return dict(self._ask("GET", f"/dev/counts?name={quote(name or '')}")["runs"])
 
     def counts(self) -> dict[str, int]:
@@ -186,7 +186,7 @@ class DevServerProcess:
         return {"polls": 0, "updates": 0, "not found": 0, "handed out": 0, **self._ask("GET", "/dev/counts")["calls"]}
 
     def handed_out(self, *, least: int = 0) -> dict[tuple[str, str], int]:
-        """Count how often each step was given to a worker, by (run, reference); only those given so often."""
+        """Count how often each step was handed to a worker, by (run, reference); only counts of at least ``least``."""
         rows = self._ask("GET", f"/dev/handed-out?least={least}")
         return {(row["workflow"], row["reference"]): row["times"] for row in rows}
 

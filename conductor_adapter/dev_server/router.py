@@ -1,4 +1,4 @@
-"""Which handler a call belongs to; what belongs to none is refused the way Spring refuses it."""
+"""The handler of a call; a call without one is refused as Spring refuses it."""
 
 from collections.abc import Awaitable, Callable
 from urllib.parse import unquote
@@ -11,7 +11,7 @@ Handler = Callable[..., Answer | Awaitable[Answer]]
 
 
 def call_kind(method: str, path: str) -> str:
-    """Tell a ``poll``, an ``update`` and a call for a ``payload`` from every ``other`` call."""
+    """The kind of a call: ``poll``, ``update``, ``payload`` or ``other``."""
     if path.startswith("/api/external/") or path == "/api/tasks/externalstoragelocation":
         return "payload"
     if path.startswith("/api/tasks"):
@@ -23,7 +23,7 @@ def call_kind(method: str, path: str) -> str:
 
 
 class Router:
-    """Finds the handler of a call; what it does not find is refused the way Spring refuses it."""
+    """Finds the handler of a call; a call without one is refused as Spring refuses it."""
 
     def __init__(self, table: dict[str, Handler]) -> None:
         self._exact: dict[tuple[str, str], Handler] = {}

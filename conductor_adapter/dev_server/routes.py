@@ -1,4 +1,4 @@
-"""The API's paths: from a call to an answer. It knows neither sockets nor an HTTP library."""
+"""The API's paths: from a call to an answer, without sockets or an HTTP library."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -26,11 +26,11 @@ class Api:
     """Answers calls. Not thread-safe: it belongs to one event loop.
 
     Args:
-        engine: what the calls change.
+        engine: executes the calls.
         polling: the long polls.
-        access: who may call; None asks for nothing and has no tokens, like the open-source server.
-        now: milliseconds since the epoch.
-        update_v2: False for a server as old as not to have ``update-v2``.
+        access: checks the tokens; None requires none, like the open-source server.
+        now: returns milliseconds since the epoch.
+        update_v2: False for an old server without ``update-v2``.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Api:
         return await self._one_task(queue_name(task_type, call.text("domain")), call.text("workerid"))
 
     async def _one_task(self, queue: str, worker_id: str | None) -> Answer:
-        """Answer with one task, or with nothing after the server's own short wait."""
+        """Answer with one task, or without one after the server's own short wait."""
         texts = await self._polling.poll(queue, worker_id, 1, 0.1)
         self.counts["handed out"] += len(texts)
         return Answer(200, texts[0].encode(), "application/json") if texts else NO_CONTENT
@@ -126,8 +126,8 @@ class Api:
             return NO_CONTENT
         return await self._one_task(task.queue, update.worker_id)
 
-    def _counted(self, update: Callable[[], Any]) -> Any:  # noqa: ANN401 - what the update returns
-        """Count the updates that were sent to the wrong server."""
+    def _counted(self, update: Callable[[], Any]) -> Any:  # noqa: ANN401 - the return value of the update
+        """Count updates that were sent to the wrong server."""
         try:
             return update()
         except Missing:

@@ -1,4 +1,4 @@
-"""The part of the API that starts workflows, shows them and stops them."""
+"""The part of the API that starts, shows and stops workflows."""
 
 from collections.abc import Callable
 
@@ -25,7 +25,7 @@ class Workflows:
         self._now = now
 
     def routes(self) -> dict[str, Handler]:
-        """Return the paths it answers."""
+        """Return the paths that it answers."""
         return {
             "POST /api/workflow": self._start,
             "POST /api/workflow/{name}": self._start_named,

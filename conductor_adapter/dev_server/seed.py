@@ -1,4 +1,4 @@
-"""Runs of one task, for tests and examples that have no workflow of their own."""
+"""Runs of one task, for tests and examples without their own workflow."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,14 +12,14 @@ __all__ = ["Seed"]
 
 @attrs.frozen(kw_only=True)
 class Seed:
-    """What to start: a workflow that has the name of the task type and consists of one such task.
+    """What to start: a workflow with the name of the task type, which consists of one such task.
 
     Attributes:
-        task_type: what a worker polls.
-        input: what the worker gets; a text is given out as it stands, whether it is JSON or not.
-        domain: the domain the tasks are queued in.
-        task_def: fields of the task's definition, in Conductor's spelling; a new definition retries at once unless
-            it says otherwise.
+        task_type: the task type that a worker polls.
+        input: the task's input; a str is handed out unchanged, whether it is JSON or not.
+        domain: the domain that the tasks are queued in.
+        task_def: fields of the task's definition, in Conductor's spelling; unless specified, a new definition retries
+            at once.
     """
 
     task_type: str

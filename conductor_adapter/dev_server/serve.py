@@ -1,4 +1,4 @@
-"""The server in the foreground, as a process of its own."""
+"""The server in the foreground, in its own process."""
 
 import asyncio
 import errno
@@ -32,25 +32,25 @@ def serve(  # noqa: PLR0913 - keyword-only options of a command
     with_parent: bool = False,
     say: Callable[[str], None] = lambda line: print(line, flush=True),  # noqa: T201 - it is a command
 ) -> int:
-    """Serve until SIGTERM or SIGINT, and return the exit status. To be called from a main thread.
+    """Serve until SIGTERM or SIGINT, and return the exit status. Call it from the main thread.
 
-    One line says when it is ready and where.
+    It prints one line with its URLs when it is ready.
 
     Args:
-        port: 0 lets the system choose.
-        host: the address it listens on.
-        control_port: a second port for ``/dev`` alone, which stays open while the first refuses; 0 lets the
-            system choose, None means none.
-        state: a file that keeps everything, also over a crash; None keeps it in memory.
-        seed: how many one-task workflows to start, by task type; types that the state knows already are left.
-        faults: what goes wrong from the start, also as text (``"latency=1,only=polls"``, or a JSON object).
-        credentials: the key it asks for; None asks for nothing.
-        payload_threshold: bytes; the input or output of a task that is larger is stored outside. None: none is.
-        with_parent: stop when standard input ends, that is, when the process that holds it does.
-        say: takes the line.
+        port: 0 picks a free one.
+        host: the address to listen on.
+        control_port: a second port for ``/dev`` only, which stays open while the first one refuses connections; 0
+            picks a free one, None means none.
+        state: a file for its state, which survives a crash; None keeps the state in memory.
+        seed: the number of one-task workflows to start, by task type; types that are already in the state are skipped.
+        faults: the faults in force from the start, as ``Faults`` or str (``"latency=1,only=polls"``, or a JSON object).
+        credentials: the key that it requires; None requires none.
+        payload_threshold: size in bytes above which a task's input or output is stored outside; None for no limit.
+        with_parent: stop when standard input ends, that is, when the process that holds it ends.
+        say: called with the line.
 
     Returns:
-        0 after a clean stop; 2 if it could not start: the reason is one line on standard error.
+        0 after a clean stop; 2 if it could not start: the reason is printed in one line on standard error.
     """
     try:
         wanted = Faults.parse(faults) if isinstance(faults, str) else faults

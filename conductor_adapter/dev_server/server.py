@@ -27,19 +27,19 @@ class DevServer:
     """A Conductor-compatible server in a daemon thread. A context manager; every method is thread-safe.
 
     Args:
-        port: 0 lets the system choose.
-        name: what its ``settings`` are called.
-        state: a file that keeps everything, also over a crash; None keeps it in memory.
-        credentials: the key it asks for; None asks for nothing, like the open-source server.
-        token_seconds: how long a token is good.
-        update_v2: False for a server as old as not to have ``update-v2``.
-        faults: what goes wrong from the start.
-        sweep_every: seconds between two looks at the timeouts.
-        payload_threshold: bytes; the input or output of a task that is larger is stored outside: the task has an
-            empty one and the path by which the other is fetched. None stores none outside.
+        port: 0 picks a free one.
+        name: the name in its ``settings``.
+        state: a file for its state, which survives a crash; None keeps the state in memory.
+        credentials: the key that it requires; None requires none, like the open-source server.
+        token_seconds: how long a token is valid.
+        update_v2: False for an old server without ``update-v2``.
+        faults: the faults in force from the start.
+        sweep_every: seconds between two checks of the timeouts.
+        payload_threshold: size in bytes above which a task's input or output is stored outside: the task then contains
+            an empty one, and the path from which the real one is fetched. None for no limit.
 
     Raises:
-        OSError: from ``start`` (or ``with``), if the port is taken.
+        OSError: from ``start`` (or ``with``), if the port is in use.
     """
 
     def __init__(  # noqa: PLR0913 - keyword-only options of the front door
@@ -85,11 +85,11 @@ class DevServer:
         """Start to serve; returns once it accepts calls.
 
         Raises:
-            OSError: the port is taken.
-            RuntimeError: it is running already.
+            OSError: the port is in use.
+            RuntimeError: it is already running.
         """
         if self._thread is not None:
-            raise RuntimeError("the dev server is running already")
+            raise RuntimeError("the dev server is already running")
         ready = threading.Event()
         self._error = None
         self._thread = threading.Thread(target=self._main, args=(ready,), name=f"dev-server {self.name}", daemon=True)
@@ -117,12 +117,12 @@ class DevServer:
 
     @property
     def url(self) -> str:
-        """Where its API is: ``http://127.0.0.1:PORT/api``."""
+        """The URL of its API: ``http://127.0.0.1:PORT/api``."""
         return self._running().url
 
     @property
     def control_url(self) -> str:
-        """Where its control path is: ``http://127.0.0.1:PORT/dev``."""
+        """The URL of its control path: ``http://127.0.0.1:PORT/dev``."""
         return self._running().control_url
 
     @property
@@ -143,11 +143,12 @@ class DevServer:
         """Start a run of one task and return its id.
 
         Args:
-            task_type: the workflow that is made for it has the same name.
-            input: what the worker gets. A text is JSON that is given out as it stands, also one that no server would
-                have taken: a number of 5,000 digits, or no JSON at all.
-            domain: the domain it is queued in.
-            fields: of the task definition, in Conductor's spelling (``responseTimeoutSeconds=2``, ``retryCount=0``).
+            task_type: the task type; the workflow created for it has the same name.
+            input: the task's input. A str is handed out unchanged, even if no server would have accepted it: a number
+                of 5,000 digits, or invalid JSON.
+            domain: the domain that it is queued in.
+            fields: fields of the task definition, in Conductor's spelling (``responseTimeoutSeconds=2``,
+                ``retryCount=0``).
         """
         seed = Seed(task_type=task_type, input=input or {}, domain=domain, task_def=fields)
         return self._do(lambda site: seed.start(site.engine, wall_clock_ms()))
@@ -169,11 +170,11 @@ class DevServer:
         """Wait until a run has ended.
 
         Args:
-            run: its id.
+            run: the id of the run.
             timeout: seconds.
 
         Raises:
-            TimeoutError: it has not ended by then; the text says where it stands.
+            TimeoutError: it has not ended by then; the text contains its state.
             KeyError: there is no such run.
         """
 
@@ -198,7 +199,7 @@ class DevServer:
 
     @property
     def faults(self) -> FaultControl:
-        """What goes wrong: read it, ``set`` it, ``clear`` it, or assign a ``Faults``."""
+        """The faults in force: read, ``set`` or ``clear`` them, or assign a ``Faults``."""
         return FaultControl(lambda: self._do(lambda site: site.faults), self._put_faults)
 
     @faults.setter
@@ -209,27 +210,27 @@ class DevServer:
         self._do_async(lambda site: site.put_faults(faults))
 
     def expire_tokens(self) -> None:
-        """Let every token handed out so far be expired; RuntimeError if this server asks for none."""
+        """Expire all tokens issued so far; RuntimeError if this server requires none."""
         self._do(_expire_tokens)
 
     # -- what happened ----------------------------------------------------------------------------------------
 
     def counts(self) -> dict[str, int]:
-        """Count the calls since the start: ``polls``, ``updates``, ``not found`` (updates that are not for this
+        """Count the calls since the start: ``polls``, ``updates``, ``not found`` (updates for tasks of another
         server), ``handed out`` (tasks), and ``status N`` for each status."""  # noqa: D205, D209 - one list
         return self._do(lambda site: {"polls": 0, "updates": 0, "not found": 0, "handed out": 0, **site.api.counts})
 
     def handed_out(self, run: str | None = None, *, least: int = 0) -> dict[tuple[str, str], int]:
-        """Count how often each step was given to a worker, by (run, reference), retries included.
+        """Count how often each step was handed to a worker, by (run, reference), including retries.
 
         Args:
-            run: of this run alone.
-            least: only those given out so often.
+            run: count only this run.
+            least: return only counts of at least this number.
         """
         return self._do(lambda site: site.store.handed_out(run, least=least))
 
     def runs(self, name: str | None = None) -> dict[str, int]:
-        """Count the runs (of that name) by status."""
+        """Count the runs (with this name) by status."""
         return self._do(lambda site: site.store.run_states(name))
 
     # -- the thread -------------------------------------------------------------------------------------------
@@ -262,7 +263,7 @@ class DevServer:
         return site
 
     def _do(self, action: Callable[[Site], T]) -> T:
-        """Do something on the server's own thread and bring back what it gives."""
+        """Run ``action`` in the server's thread and return its result."""
 
         async def act(site: Site) -> T:
             return action(site)
@@ -278,5 +279,5 @@ class DevServer:
 
 def _expire_tokens(site: Site) -> None:
     if site.access is None:
-        raise RuntimeError("this dev server asks for no tokens: start it with credentials=Credentials(key, secret)")
+        raise RuntimeError("this dev server requires no tokens: create it with credentials=Credentials(key, secret)")
     site.access.expire_all()

@@ -1,4 +1,4 @@
-"""One running server on an event loop: the API behind its port, the control path, faults and the sweeper."""
+"""One running server on an event loop: the API on its port, the control path, faults and the sweeper."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -33,7 +33,7 @@ _WITHOUT_DATABASE = {"/health", "/api/health", "/api/version", "/api/token", "/a
 
 def _port(_: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= HIGHEST_PORT:
-        raise ValueError(f"{attribute.name} is {value!r}; it must be from 0 (the system chooses) to {HIGHEST_PORT}")
+        raise ValueError(f"{attribute.name} is {value!r}; it must be from 0 (pick a free port) to {HIGHEST_PORT}")
 
 
 def _bytes(_: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
@@ -45,20 +45,20 @@ def _bytes(_: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
 
 @attrs.frozen(kw_only=True)
 class SiteConfig:
-    """How a dev server is set up.
+    """The configuration of a dev server.
 
     Attributes:
         host: the address it listens on.
-        port: the API's port; 0 lets the system choose.
-        control_port: a second port for ``/dev`` alone, which stays open when the first refuses; None for none,
-            0 lets the system choose. ``/dev`` is on the API's port too.
-        state: the file that keeps everything; None keeps it in memory.
-        credentials: the key it asks for; None asks for nothing, like the open-source server.
-        token_seconds: how long a token is good.
-        update_v2: False for a server as old as not to have ``update-v2``.
-        faults: what goes wrong from the start.
-        sweep_every: seconds between two looks at the timeouts.
-        payload_threshold: bytes; a task's input or output over it is stored outside. None: none is.
+        port: the API's port; 0 picks a free one.
+        control_port: a second port for ``/dev`` only, which stays open when the first one refuses connections; 0 picks
+            a free one, None means none. ``/dev`` is on the API's port too.
+        state: the file for its state; None keeps the state in memory.
+        credentials: the key that it requires; None requires none, like the open-source server.
+        token_seconds: how long a token is valid.
+        update_v2: False for an old server without ``update-v2``.
+        faults: the faults in force from the start.
+        sweep_every: seconds between two checks of the timeouts.
+        payload_threshold: size in bytes above which a task's input or output is stored outside; None for no limit.
     """
 
     host: str = "127.0.0.1"
@@ -74,7 +74,7 @@ class SiteConfig:
 
 
 class Site:
-    """A server as long as it runs. Not thread-safe: everything happens on its event loop."""
+    """A running server. Not thread-safe: everything happens on its event loop."""
 
     def __init__(self, config: SiteConfig) -> None:
         self.config = config
@@ -95,7 +95,7 @@ class Site:
 
     @property
     def url(self) -> str:
-        """Where its API is."""
+        """The URL of its API."""
         return f"http://{self.config.host}:{self._listener.port}/api"
 
     @property
@@ -105,7 +105,7 @@ class Site:
 
     @property
     def control_url(self) -> str:
-        """Where its control path is: on the control port if there is one."""
+        """The URL of its control path: on the control port if there is one."""
         listener = self._control_listener or self._listener
         return f"http://{self.config.host}:{listener.port}/dev"
 
@@ -115,7 +115,7 @@ class Site:
         return self._switch.current
 
     async def open(self) -> None:
-        """Start to serve; OSError if a port is taken."""
+        """Start to serve; OSError if a port is in use."""
         await self._listener.open()
         if self.config.control_port is not None:
             self._control_listener = Listener(self._answer_control, self.config.host, self.config.control_port)
@@ -134,9 +134,9 @@ class Site:
         self.store.close()
 
     async def put_faults(self, faults: Faults) -> None:
-        """Put other faults in force; calls that hung under the former ones are dropped.
+        """Replace the faults in force; calls that hung because of the old ones are dropped.
 
-        When it returns, the port is open or closed as the faults want it.
+        When it returns, the port is open or closed as the faults require.
         """
         self._switch.put(faults)
         self._changed.set()
@@ -147,7 +147,7 @@ class Site:
         if faults.for_seconds:
             loop = asyncio.get_running_loop()
             self._end = loop.call_later(faults.for_seconds, lambda: self._begin(self.put_faults(Faults())))
-        async with self._door:  # whoever comes last finds what is in force then, not what it was called with
+        async with self._door:  # of concurrent calls the last one applies the current faults
             if self._switch.current.refuse:
                 await self._listener.refuse()
             else:
@@ -197,7 +197,7 @@ class Site:
         return answer
 
     async def _with_more(self, answer: Answer, call: Call, faults: Faults) -> Answer:
-        """Add to what a batch poll brings: tasks that it did not ask for, and text that is no task."""
+        """Add to the answer of a batch poll: tasks that were not requested, and text that is not a task."""
         if not _is_batch_poll(call) or answer.status != HTTPStatus.OK:
             return answer
         more = _NO_TASKS
@@ -213,7 +213,7 @@ def _is_batch_poll(call: Call) -> bool:
 
 
 def _answer_instead(call: Call, faults: Faults) -> Answer | None:
-    """Return the answer to a call for which nothing is done, None if it is to be carried out."""
+    """Return the answer to a call that is not executed, None if it should be executed."""
     if faults.garbage:
         return _GARBAGE
     if faults.answers:
@@ -239,7 +239,7 @@ def _answer_told(faults: Faults) -> Answer:
 
 
 def _answer_without_database(call: Call) -> Answer:
-    """Return what a real server says when its pool has no connection to give: to a poll, that there are no tasks."""
+    """Return the answer of a real server whose pool has no free connection: to a poll, an empty list."""
     if _is_batch_poll(call):
         return _NO_TASKS
     message = "HikariPool-1 - Connection is not available, request timed out after 1000ms."

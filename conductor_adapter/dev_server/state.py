@@ -1,7 +1,7 @@
-"""Everything a server knows, in one SQLite database: a file that survives SIGKILL, or memory.
+"""The state of a server, in one SQLite database: a file that survives SIGKILL, or memory.
 
-A transaction is in the file (the operating system's copy of it) once it is committed, so nothing is lost when the
-process dies at any moment; ``synchronous=OFF`` only gives up what a power cut takes.
+A transaction is in the file (in the operating system's cache) once it is committed, so nothing is lost if the process
+dies at any moment; with ``synchronous=OFF`` data can be lost only in a power failure.
 """
 
 import json
@@ -38,7 +38,7 @@ CREATE TABLE IF NOT EXISTS logs (task TEXT NOT NULL, created INTEGER, text TEXT)
 CREATE INDEX IF NOT EXISTS logs_of ON logs (task);
 CREATE TABLE IF NOT EXISTS payloads (path TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
 """
-# What a long poll has taken and not yet handed out: a state of the row alone, forgotten when the server starts.
+# A task that a long poll holds but has not handed out: a state of the row only, reset when the server starts.
 _HELD = "HELD"
 
 
@@ -46,7 +46,7 @@ class Store:
     """Workflows, tasks, definitions and logs. Not thread-safe: it belongs to one event loop's thread.
 
     Args:
-        path: the file, which no other process may have open; None keeps everything in memory.
+        path: the file, which no other process must have open; None keeps everything in memory.
 
     Raises:
         OSError: the file cannot be used; the text names it.
@@ -65,7 +65,7 @@ class Store:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Make what is written within it happen wholly or not at all."""
+        """Make all writes within the block happen completely or not at all."""
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -84,14 +84,14 @@ class Store:
     def put_plan(self, plan: Plan, *, listed: bool = True) -> int:
         """Add a workflow definition and return its number; runs keep the number they started with.
 
-        ``listed=False`` is for one that came inside a start request: it cannot be found by name.
+        ``listed=False`` is for a definition from a start request: it cannot be found by name.
         """
         row = (plan.name, plan.version, listed, json.dumps(plan.raw))
         number = self._db.execute("INSERT INTO plans (name, version, listed, body) VALUES (?, ?, ?, ?)", row).lastrowid
         return int(number or 0)
 
     def find_plan(self, name: str, version: int | None) -> int | None:
-        """Return the number of the latest definition of that name (and version)."""
+        """Return the number of the latest definition with this name (and version)."""
         found = self._db.execute(
             "SELECT id FROM plans WHERE name = ?1 AND listed AND (?2 IS NULL OR version = ?2)"
             " ORDER BY version DESC, id DESC LIMIT 1",
@@ -109,12 +109,12 @@ class Store:
     # -- runs -------------------------------------------------------------------------------------------------
 
     def workflow(self, workflow_id: str) -> Workflow | None:
-        """Return a workflow, None if there is none of that id."""
+        """Return a workflow, None if there is none with this id."""
         row = self._db.execute("SELECT body, plan FROM workflows WHERE id = ?", (workflow_id,)).fetchone()
         return row and Workflow.from_wire(json.loads(row[0]), row[1])
 
     def run(self, workflow_id: str) -> Run | None:
-        """Return a workflow with its definition and its tasks, None if there is none of that id."""
+        """Return a workflow with its definition and its tasks, None if there is none with this id."""
         workflow = self.workflow(workflow_id)
         if workflow is None:
             return None
@@ -122,12 +122,12 @@ class Store:
         return Run(workflow, self.plan(workflow.plan), tuple(Task.from_wire(json.loads(body)) for (body,) in rows))
 
     def task(self, task_id: str) -> tuple[Task, int] | None:
-        """Return a task and the number of its workflow's definition, None if there is none of that id."""
+        """Return a task and the number of its workflow's definition, None if there is none with this id."""
         row = self._db.execute("SELECT body, plan FROM tasks WHERE id = ?", (task_id,)).fetchone()
         return row and (Task.from_wire(json.loads(row[0])), row[1])
 
     def add_run(self, run: Run) -> None:
-        """Write down a new run."""
+        """Store a new run."""
         self._db.execute("INSERT INTO workflows VALUES (?, ?, ?, ?, ?, ?)", _workflow_row(run.workflow))
         for task in run.tasks:
             self._db.execute(
@@ -135,7 +135,7 @@ class Store:
             )
 
     def save_run(self, before: Run, after: Run) -> None:
-        """Write down what changed of a run."""
+        """Store the changes of a run."""
         if after.workflow != before.workflow:
             workflow = after.workflow
             self._db.execute(
@@ -151,7 +151,7 @@ class Store:
                 self.save_task(task)
 
     def save_task(self, task: Task) -> str:
-        """Write down a task that exists; returns its JSON text."""
+        """Store a task that exists; returns its JSON text."""
         body = json.dumps(task.to_wire())
         ready = task.ready_at if task.state is TaskState.SCHEDULED else None
         self._db.execute(
@@ -161,7 +161,7 @@ class Store:
         return body
 
     def add_copies(self, run: Run, ids: Iterable[tuple[str, str]]) -> None:
-        """Write down many runs that differ in their ids alone (pairs of workflow and task id)."""
+        """Store many runs that differ only in their ids (pairs of workflow and task id)."""
         (task,) = run.tasks
         flow, plan = run.workflow, run.workflow.plan
         flow_body, task_body = json.dumps(flow.to_wire()), json.dumps(task.to_wire())
@@ -182,14 +182,14 @@ class Store:
         self._db.execute("REPLACE INTO payloads VALUES (?, ?)", (path, body))
 
     def payload(self, path: str) -> bytes | None:
-        """Return a payload, None if there is none of that path."""
+        """Return a payload, None if there is none with this path."""
         row = self._db.execute("SELECT body FROM payloads WHERE path = ?", (path,)).fetchone()
         return row and bytes(row[0])
 
     # -- queues -----------------------------------------------------------------------------------------------
 
     def ready(self, queue: str, count: int, now: int) -> list[tuple[Task, int]]:
-        """Return up to ``count`` tasks that wait and are due, oldest first (all of them if it is negative)."""
+        """Return up to ``count`` waiting tasks that are due, oldest first (all of them if it is negative)."""
         rows = self._db.execute(
             "SELECT body, plan FROM tasks WHERE queue = ? AND state = 'SCHEDULED' AND ready <= ?"
             " ORDER BY ready, rowid LIMIT ?",
@@ -198,7 +198,7 @@ class Store:
         return [(Task.from_wire(json.loads(body)), plan) for body, plan in rows]
 
     def hold(self, task_ids: Sequence[str]) -> None:
-        """Take tasks out of their queue for a poll that still waits for more."""
+        """Take tasks out of their queue for a poll that is still waiting for more."""
         self._db.executemany("UPDATE tasks SET state = ? WHERE id = ?", [(_HELD, task_id) for task_id in task_ids])
 
     def next_ready(self, queue: str) -> int | None:
@@ -209,37 +209,37 @@ class Store:
         return row and int(row[0])
 
     def queue_size(self, queue: str) -> int:
-        """Count the tasks that wait in a queue, due or not."""
+        """Count the tasks waiting in a queue, due or not."""
         row = self._db.execute("SELECT COUNT(*) FROM tasks WHERE queue = ? AND state = 'SCHEDULED'", (queue,))
         return int(row.fetchone()[0])
 
     def queue_sizes(self) -> dict[str, int]:
-        """Count the tasks that wait, by queue."""
+        """Count the waiting tasks, by queue."""
         rows = self._db.execute("SELECT queue, COUNT(*) FROM tasks WHERE state = 'SCHEDULED' GROUP BY queue")
         return dict(rows.fetchall())
 
     def overdue(self, now: int) -> list[str]:
-        """Return the workflows with a task whose worker has been silent for too long."""
-        # Without DISTINCT: with it, SQLite prefers to walk through every task in the order of their workflows.
+        """Return the workflows with a task whose response timeout is over."""
+        # Without DISTINCT: with it, SQLite prefers to scan all tasks in the order of their workflows.
         rows = self._db.execute("SELECT workflow FROM tasks WHERE deadline <= ? ORDER BY deadline", (now,))
         return list(dict.fromkeys(workflow for (workflow,) in rows))
 
     # -- reports ----------------------------------------------------------------------------------------------
 
     def running(self, name: str) -> list[str]:
-        """Return the ids of the runs of that name that have not ended, whatever their version."""
+        """Return the ids of the unfinished runs with this name, whatever their version."""
         rows = self._db.execute("SELECT id FROM workflows WHERE name = ? AND state = 'RUNNING' ORDER BY rowid", (name,))
         return [workflow for (workflow,) in rows]
 
     def run_states(self, name: str | None = None) -> dict[str, int]:
-        """Count the runs (of that name) by state."""
+        """Count the runs (with this name) by state."""
         rows = self._db.execute(
             "SELECT state, COUNT(*) FROM workflows WHERE ?1 IS NULL OR name = ?1 GROUP BY state", (name,)
         )
         return dict.fromkeys((state.value for state in RunState), 0) | dict(rows.fetchall())
 
     def handed_out(self, workflow_id: str | None = None, *, least: int = 0) -> dict[tuple[str, str], int]:
-        """Count how often a step's tasks were given to a worker, by (workflow, reference), retries included."""
+        """Count how often a step's tasks were handed to a worker, by (workflow, reference), including retries."""
         rows = self._db.execute(
             "SELECT workflow, reference, SUM(polls) FROM tasks WHERE ?1 IS NULL OR workflow = ?1"
             " GROUP BY workflow, reference HAVING SUM(polls) >= ?2",
@@ -248,18 +248,18 @@ class Store:
         return {(workflow, reference): count for workflow, reference, count in rows}
 
     def add_logs(self, task_id: str, entries: Iterable[tuple[int, str]]) -> None:
-        """Write down log lines of a task: when (ms) and what."""
+        """Store log lines of a task: time (ms) and text."""
         rows = [(task_id, created, text) for created, text in entries]
         self._db.executemany("INSERT INTO logs VALUES (?, ?, ?)", rows)
 
     def logs(self, task_id: str) -> list[Mapping[str, Any]]:
-        """Return the log lines of a task as the server answers them."""
+        """Return the log lines of a task as in the server's answers."""
         rows = self._db.execute("SELECT created, text FROM logs WHERE task = ? ORDER BY rowid", (task_id,))
         return [{"log": text, "taskId": task_id, "createdTime": created} for created, text in rows]
 
 
 def _open(path: Path | None) -> sqlite3.Connection:
-    """Open the database and let go of what long polls held when it was closed."""
+    """Open the database and release the tasks that long polls held when it was closed."""
     db = sqlite3.connect(":memory:", isolation_level=None)
     try:
         if path is not None:

@@ -6,5 +6,5 @@ __all__ = ["wall_clock_ms"]
 
 
 def wall_clock_ms() -> int:
-    """Milliseconds since the epoch: times go onto the wire and outlive the process."""
+    """Milliseconds since the epoch: times are sent to clients and survive the process."""
     return time.time_ns() // 1_000_000

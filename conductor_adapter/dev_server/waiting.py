@@ -1,4 +1,4 @@
-"""Who waits for what on the event loop: long polls for their queue, callers for the end of a run."""
+"""Waiting on the event loop: long polls for their queue, callers for the end of a run."""
 
 import asyncio
 
@@ -12,11 +12,11 @@ class Waiting:
         self._waiters: dict[str, list[asyncio.Future[None]]] = {}
 
     def notify(self, key: str) -> None:
-        """Wake everybody who waits for that key."""
+        """Wake all waiters for this key."""
         for waiter in self._waiters.pop(key, ()):
             _wake(waiter)
 
-    async def wait(self, key: str, timeout: float) -> None:  # noqa: ASYNC109 - its end is no error
+    async def wait(self, key: str, timeout: float) -> None:  # noqa: ASYNC109 - a timeout is not an error here
         """Return when the key is notified, or after ``timeout`` seconds."""
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[None] = loop.create_future()

@@ -1,4 +1,4 @@
-"""What becomes of a run: decisions over values, after Conductor's decider; no I/O and no clock of its own."""
+"""Decisions about runs, modelled on Conductor's decider. Pure: no I/O and no clock."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,32 +14,32 @@ __all__ = ["Rules", "Run", "TaskUpdate", "advance", "apply_update", "assign", "b
 
 @attrs.frozen
 class Run:
-    """A workflow, what it was started with, and its tasks in order of their making."""
+    """A workflow, its definition, and its tasks in order of creation."""
 
     workflow: Workflow
     plan: Plan
     tasks: tuple[Task, ...] = ()
 
     def replace(self, task: Task) -> "Run":
-        """Return the run with that task in the place of its former self."""
+        """Return the run with this task instead of its old version."""
         return attrs.evolve(self, tasks=tuple(task if old.task_id == task.task_id else old for old in self.tasks))
 
 
 @attrs.frozen
 class Rules:
-    """What a decision needs besides the run: task definitions, and names for new tasks."""
+    """What a decision needs besides the run: task definitions, and ids for new tasks."""
 
     task_defs: Mapping[str, TaskDef]
     new_id: Callable[[], str]
 
     def task_def(self, task_type: str) -> TaskDef:
-        """Return the definition of a task type, the server's defaults for one it does not know."""
+        """Return the definition of a task type, or the server's defaults for an unknown one."""
         return self.task_defs.get(task_type) or TaskDef(name=task_type)
 
 
 @attrs.frozen(kw_only=True)
 class TaskUpdate:
-    """What a worker reported; ``callback_after`` is in seconds."""
+    """A worker's report; ``callback_after`` is in seconds."""
 
     workflow_id: str
     task_id: str
@@ -54,7 +54,7 @@ class TaskUpdate:
 
 
 def begin(workflow: Workflow, plan: Plan, now: int, rules: Rules) -> Run:
-    """Start a run: its first task is scheduled, or it ends at once when there is none. ``now`` is in ms."""
+    """Start a run: its first task is scheduled, or it ends at once if there is none. ``now`` is in ms."""
     run = Run(workflow, plan)
     if not plan.steps:
         return _finish(run, now, RunState.COMPLETED)
@@ -75,13 +75,13 @@ def assign(task: Task, worker_id: str | None, now: int) -> Task:
 
 
 def apply_update(task: Task, update: TaskUpdate, now: int) -> Task:
-    """Apply a worker's report to a live task; a finished one stays as it is. ``now`` is in ms."""
+    """Apply a worker's report to a live task; a finished one is not changed. ``now`` is in ms."""
     if not task.state.live:
         return task
     if update.extend_lease:
         return attrs.evolve(task, updated=now)
     output, path = update.output, update.output_path
-    if path is None and task.output_path is not None:  # a real server adds to what it has stored outside
+    if path is None and task.output_path is not None:  # a real server merges it into the stored output
         output, path = {**task.output, **update.output}, task.output_path
     reported = attrs.evolve(task, output=output, output_path=path, worker_id=update.worker_id, reason=update.reason)
     if update.state is TaskState.IN_PROGRESS:
@@ -90,7 +90,7 @@ def apply_update(task: Task, update: TaskUpdate, now: int) -> Task:
 
 
 def advance(run: Run, now: int, rules: Rules) -> Run:
-    """Take a run as far as it goes by itself: time out, retry, go on to the next step, end. ``now`` is in ms."""
+    """Advance a run as far as possible: time out, retry, continue with the next step, end. ``now`` is in ms."""
     if run.workflow.finished or not run.tasks:
         return run
     last = run.tasks[-1]
@@ -130,7 +130,7 @@ def _go_on(run: Run, now: int, rules: Rules) -> Run:
 
 
 def _retry(run: Run, task: Task, now: int, rules: Rules) -> Run:
-    """Schedule the next attempt, or end the run when none is left."""
+    """Schedule the next attempt, or end the run if none is left."""
     failed = tuple(dict.fromkeys((*run.workflow.failed, task.reference)))
     run = attrs.evolve(run, workflow=attrs.evolve(run.workflow, failed=failed))
     task_def = rules.task_def(task.task_type)
@@ -173,7 +173,7 @@ _ENDINGS = {
 
 
 def _reason(task: Task, ending: RunState) -> str:
-    """Why a run ended by its task, in the server's words; it says null where there is no reason."""
+    """Why a task ended its run, in the real server's words, which are null if there is no reason."""
     reason = "null" if task.reason is None else task.reason
     return f"Task {task.task_id} failed with status: {ending.value} and reason: '{reason}'"
 
@@ -206,7 +206,7 @@ def _finish(run: Run, now: int, state: RunState, reason: str | None = None) -> R
 
 
 def _scope(run: Run) -> dict[str, Any]:
-    """What expressions may name: the workflow, and the latest attempt at each step."""
+    """The values that expressions can refer to: the workflow, and the latest attempt at each step."""
     workflow = run.workflow
     scope: dict[str, Any] = {
         "workflow": {
@@ -228,6 +228,6 @@ def _scope(run: Run) -> dict[str, Any]:
 
 
 def _domain(domains: Mapping[str, str], task_type: str) -> str | None:
-    """The domain a task type was started in; of a list the last one, as when none of them is being polled."""
+    """The domain that a task type was started in; the last one of a list, as if none of them were polled."""
     chosen = (domains.get(task_type) or domains.get("*") or "").split(",")[-1].strip()
     return None if chosen.upper() in {"", "NO_DOMAIN"} else chosen

@@ -1,6 +1,6 @@
-"""Task functions: what makes a function a worker, and what one task comes to when the function runs on it.
+"""Task functions: how a function becomes a worker, and the result of running it on one task.
 
-A task function takes its arguments by name from the task's input and says how the task ended by what it
+A task function takes its arguments by name from the task's input and determines how the task ends by what it
 returns or raises:
 
 ========================================  ===============================================================
@@ -8,13 +8,13 @@ it returns                                the task becomes
 ========================================  ===============================================================
 None; a dict or data class; another value COMPLETED with ``{}``; that object; ``{"result": value}``
 ``InProgress`` (or raises it)             IN_PROGRESS: the server hands the task out again later
-``TaskResult``                            what that says; ids that it leaves out are filled in
+``TaskResult``                            as specified there; missing ids are filled in
 it raises ``NonRetryable``                FAILED_WITH_TERMINAL_ERROR: no retry
 it raises anything else                   FAILED, with the traceback in the task's log: the server may retry
 ========================================  ===============================================================
 
-Input that does not fit the parameters, and a returned value that is no JSON, end the task with a terminal error. In a
-process that the function forked, returning and raising end that process, and nothing is reported from it.
+Input that does not fit the parameters, and a returned value that is not JSON-serializable, end the task with a terminal
+error. In a process that the function forked, returning or raising ends that process, and nothing is reported from it.
 """
 
 import contextvars
@@ -40,18 +40,18 @@ _current: contextvars.ContextVar["TaskContext"] = contextvars.ContextVar("conduc
 
 
 class NonRetryable(Exception):  # noqa: N818 - the design's name: it says what to do, not what broke
-    """Raised by a task function: the task can never succeed, so the server must not retry it; the text is why."""
+    """Raised by a task function: the task can never succeed and must not be retried; the text is the reason."""
 
 
 class InProgress(Exception):  # noqa: N818 - not a fault: the task goes on later
-    """Raised or returned by a task function: not done yet, hand the task out again later.
+    """Raised or returned by a task function: the task is not finished; the server hands it out again later.
 
     Attributes:
         callback_after: seconds until the server hands it out again; Conductor counts whole seconds, up to 2**31 - 1.
-        output: what the task shows until then; it is read back from ``Task.output`` the next time.
+        output: the output of the task until then; the next time it is in ``Task.output``.
 
     Raises:
-        ValueError: a negative time or one that Conductor cannot count (TypeError: no number).
+        ValueError: the time is negative or too long for Conductor (TypeError: not a number).
     """
 
     def __init__(self, callback_after: float = 0.0, output: Mapping[str, Any] | None = None) -> None:
@@ -60,7 +60,7 @@ class InProgress(Exception):  # noqa: N818 - not a fault: the task goes on later
         if not 0 <= callback_after <= LONGEST_WAIT:
             raise ValueError(
                 f"InProgress: callback_after is {shown(callback_after)}; it must be 0 to {LONGEST_WAIT} seconds "
-                "from now: not milliseconds, not a date"
+                "from now, not milliseconds or a date"
             )
         super().__init__(callback_after, output)
         self.callback_after = callback_after
@@ -68,11 +68,11 @@ class InProgress(Exception):  # noqa: N818 - not a fault: the task goes on later
 
 
 class TaskContext:
-    """What a running task function may know of its task. ``add_log`` may be called from any thread.
+    """The context of a running task function. ``add_log`` can be called from any thread.
 
     Attributes:
         task: the task being run.
-        server: name of the server that it came from and that its result goes to.
+        server: name of the server that it came from, which also gets its result.
     """
 
     def __init__(self, task: Task, server: str) -> None:
@@ -81,14 +81,14 @@ class TaskContext:
         self._logs: list[tuple[float, str]] = []
 
     def add_log(self, text: str) -> None:
-        """Write ``text`` into the task's log; it travels with the result, and is dropped once that is made.
+        """Add ``text`` to the task's log, which is sent with the result; after the function has ended it is ignored.
 
         It is cut to 8,000 characters. Of more than 100 entries the first and the last are sent; most servers keep ten.
         """
         self._logs.append((time.time(), cut_log(str(text))))
 
     def add_traceback(self, text: str) -> None:
-        """Write the traceback that ends the task into its log, at a place where servers keep it."""
+        """Add the traceback that ends the task to its log, among the entries that servers keep."""
         self._logs.insert(_LOGS_KEPT - 1, (time.time(), cut_log(text)))
 
     @property
@@ -98,36 +98,36 @@ class TaskContext:
 
 
 def task_context() -> TaskContext:
-    """The context of the task that runs here.
+    """The context of the task that is running here.
 
     Raises:
-        RuntimeError: no task runs here. Context variables do not follow into threads that the function starts.
+        RuntimeError: no task is running here. Threads that the function starts do not inherit context variables.
     """
     try:
         return _current.get()
     except LookupError:
         raise RuntimeError(
-            "task_context() works only inside a task function; in a thread of its own, start the thread with "
-            "contextvars.copy_context().run"
+            "task_context() works only inside a task function; for a thread that it starts, use "
+            "contextvars.copy_context().run as the target"
         ) from None
 
 
 def run_task(spec: WorkerSpec, task: Task, *, server: str) -> TaskResult:
     """Run the worker's function on ``task``, which came from ``server``, in this thread.
 
-    Whatever the function raises becomes the result, ``SystemExit`` included: a task must not stop its worker.
-    Only a ``KeyboardInterrupt`` in the main thread passes, for it is meant for the process. Thread-safe.
+    Any exception that the function raises becomes the result, ``SystemExit`` included: a task must not stop its worker.
+    Only a ``KeyboardInterrupt`` in the main thread propagates, because it is meant for the process. Thread-safe.
     """
     return run_attempt(spec, task, server=server)[0]
 
 
 def run_attempt(spec: WorkerSpec, task: Task, *, server: str) -> tuple[TaskResult, BaseException | None]:
-    """The same, with the error that made the task fail, if one did; its traceback begins at the task function."""
+    """The same, with the error that made the task fail, if any; its traceback begins at the task function."""
     context = TaskContext(task, server)
     token = _current.set(context)
     try:
         result, error = _attempt(spec, task)
-    except BaseException as raised:  # user code: all that it raises is this task's affair, not the worker's
+    except BaseException as raised:  # user code: its exceptions concern the task, not the worker
         if isinstance(raised, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
             raise
         error = _from_function_on(raised)
@@ -145,19 +145,19 @@ def execute(
     server: str = "local",
     **fields: Any,  # noqa: ANN401 - fields of Task, checked there
 ) -> TaskResult:
-    """Run one task function on one input, without a server: for tests and for trying out.
+    """Run one task function on one input, without a server: for tests and experiments.
 
     Args:
         function: a worker, or any plain function.
         input: the task's input.
-        server: what ``task_context().server`` says.
+        server: the value of ``task_context().server``.
         fields: further fields of the ``Task``, such as ``retry_count=1``.
 
     Returns:
-        The result that would be sent. What the function raises is in it, and not raised here.
+        The result that would be sent. An exception of the function is part of it, and not raised here.
 
     Raises:
-        TypeError: a field that a ``Task`` does not have, or something that cannot be a task function.
+        TypeError: ``Task`` has no such field, or ``function`` cannot be a task function.
     """
     if isinstance(function, WorkerSpec):
         spec = function
@@ -176,9 +176,9 @@ def execute(
 
 
 def _attempt(spec: WorkerSpec, task: Task) -> tuple[TaskResult, BaseException | None]:
-    """The result that the function meant, without ids, and the error that it comes from, if it is a failure.
+    """The result of the function, without ids, and the error that caused it, if it is a failure.
 
-    What is a plain failure of the function is raised.
+    Ordinary exceptions of the function are raised.
     """
     try:
         positional, named = spec.binding.arguments(task)
@@ -190,7 +190,7 @@ def _attempt(spec: WorkerSpec, task: Task) -> tuple[TaskResult, BaseException | 
     except NonRetryable as error:
         return _failed_for_good(str(error) or type(error).__name__), _from_function_on(error)
     except (UnbindableError, NotJsonError) as error:
-        return _failed_for_good(f"{spec.label}: {error}"), error.with_traceback(None)  # all of it is ours
+        return _failed_for_good(f"{spec.label}: {error}"), error.with_traceback(None)  # all frames are ours
 
 
 def _failed_for_good(reason: str) -> TaskResult:
@@ -218,23 +218,21 @@ def _meant(returned: Any, task: Task) -> TaskResult:  # noqa: ANN401 - whatever 
     if isinstance(returned, TaskResult):
         return _checked(returned, task)
     if inspect.iscoroutine(returned) or inspect.isgenerator(returned):
-        returned.close()  # else Python warns, far from here, that it was never awaited
-        raise NotJsonError(f"the function returned a {type(returned).__name__} that nobody runs; return its value")
+        returned.close()  # otherwise Python warns, far from here, that it was never awaited
+        raise NotJsonError(f"the function returned a {type(returned).__name__}, which is never run; return its value")
     return TaskResult(output=as_output(returned))
 
 
 def _checked(result: TaskResult, task: Task) -> TaskResult:
-    """A result that the function made by hand: what could not be sent is found here, not at its delivery."""
+    """A result that the function created itself: problems with sending it are found here, not on delivery."""
     ids = ((result.task_id, task.task_id), (result.workflow_id, task.workflow_id))
     if any(said not in {"", own} for said, own in ids):
-        raise NotJsonError(
-            f"the TaskResult is for task {result.task_id!r}, not for {task.task_id!r}; leave the ids out"
-        )
+        raise NotJsonError(f"the TaskResult is for task {result.task_id!r}, not for {task.task_id!r}; omit the ids")
     return as_sendable(result)
 
 
 def _from_function_on(error: BaseException) -> BaseException:
-    """The error with its traceback from the task function on: the frames above it are ours."""
+    """The error with its traceback starting at the task function: the frames before it are ours."""
     frames = error.__traceback__
     while frames is not None and frames.tb_frame.f_code.co_filename == __file__:
         frames = frames.tb_next
@@ -243,5 +241,5 @@ def _from_function_on(error: BaseException) -> BaseException:
 
 def _one_line(error: BaseException) -> str:
     told = traceback.TracebackException(type(error), error, None)
-    told.__notes__ = None  # they would stand in the reason's place
+    told.__notes__ = None  # they would replace the reason
     return list(told.format_exception_only())[-1].strip()

@@ -1,4 +1,4 @@
-"""From a task's input to the arguments of a task function: bound by name, data classes built from objects (pure)."""
+"""From a task's input to the arguments of a task function: bound by name, with data classes from objects. Pure."""
 
 import dataclasses
 import functools
@@ -25,7 +25,7 @@ class UnbindableError(ValueError):
 
 @attrs.frozen
 class Binding:
-    """How one function's parameters are filled; made once per function. Immutable, so safe in any thread."""
+    """How the parameters of one function are filled; created once per function. Immutable, so thread-safe."""
 
     positional: tuple["_Parameter", ...]
     named: tuple["_Parameter", ...]
@@ -46,7 +46,7 @@ class Binding:
         """Positional and named arguments for ``task``; its input is not changed.
 
         Raises:
-            UnbindableError: a parameter without default is not in the input, or a value does not fit its data class.
+            UnbindableError: a parameter without a default is not in the input, or a value does not fit its data class.
         """
         positional = [p.argument(task, p.default) for p in self.positional]
         named = {p.name: value for p in self.named if (value := p.argument(task, _MISSING)) is not _MISSING}
@@ -58,7 +58,7 @@ class Binding:
 
 @attrs.frozen
 class _Parameter:
-    """One parameter: where its value comes from and what it becomes."""
+    """One parameter: the source of its value, and its conversion."""
 
     name: str
     default: Any
@@ -79,12 +79,12 @@ class _Parameter:
             return value if self.convert is None else self.convert(value, self.name)
         if self.default is _MISSING:
             given = ", ".join(sorted(map(str, task.input))) or "nothing"
-            raise UnbindableError(f"input has no {self.name!r}, a parameter without default (it has: {given})")
+            raise UnbindableError(f"input has no {self.name!r}, a parameter without a default (it has: {given})")
         return absent
 
 
 def _annotations(function: Callable[..., Any], parameters: typing.Iterable[inspect.Parameter]) -> dict[str, Any]:
-    """Resolve each annotation by itself: one that exists for type checkers only must not cost the others."""
+    """Resolve each annotation separately: one that exists only for type checkers must not affect the others."""
     inner = inspect.unwrap(function)
     names = getattr(inner if hasattr(inner, "__globals__") else type(inner).__call__, "__globals__", {})
     known = {}
@@ -93,7 +93,7 @@ def _annotations(function: Callable[..., Any], parameters: typing.Iterable[inspe
         try:
             known.update(typing.get_type_hints(alone, globalns=names))
         except (NameError, AttributeError, TypeError, SyntaxError):
-            continue  # not resolvable here: the value is passed as it comes
+            continue  # not resolvable here: the value is passed unchanged
     return known
 
 
@@ -105,7 +105,7 @@ def _without_none(hint: Any) -> Any:  # noqa: ANN401 - any annotation
 
 
 def _converter(hint: Any) -> Callable[[Any, str], Any] | None:  # noqa: ANN401 - any annotation
-    """What makes a value of ``hint`` out of JSON; None for whatever is passed as it comes."""
+    """The function that converts JSON to ``hint``; None if values are passed unchanged."""
     hint = _without_none(hint)
     if typing.get_origin(hint) is list:
         (item,) = typing.get_args(hint)
@@ -123,11 +123,11 @@ def _build_list(convert_item: Callable[[Any, str], Any], value: Any, path: str) 
 
 
 def _build(kind: type, value: Any, path: str) -> Any:  # noqa: ANN401 - JSON in, any data class out
-    """An instance of ``kind`` from an object: fields by name, unknown keys ignored, None and instances as they are."""
+    """An instance of ``kind`` from an object: fields by name, unknown keys ignored, None and instances unchanged."""
     if value is None or isinstance(value, kind):
         return value
     if not isinstance(value, Mapping):
-        raise UnbindableError(f"input {path!r} is of type {type(value).__name__}, {kind.__name__} needs an object")
+        raise UnbindableError(f"input {path!r} is of type {type(value).__name__}, but {kind.__name__} needs an object")
     names = {argument: convert for argument, convert in _fields(kind) if argument in value}
     arguments = {
         name: value[name] if convert is None else convert(value[name], f"{path}.{name}")
@@ -136,12 +136,12 @@ def _build(kind: type, value: Any, path: str) -> Any:  # noqa: ANN401 - JSON in,
     try:
         return kind(**arguments)
     except (TypeError, ValueError) as error:
-        raise UnbindableError(f"input {path!r} makes no {kind.__name__}: {error}") from error
+        raise UnbindableError(f"input {path!r} cannot be converted to {kind.__name__}: {error}") from error
 
 
 @functools.lru_cache(maxsize=256)
 def _fields(kind: type) -> tuple[tuple[str, Callable[[Any, str], Any] | None], ...]:
-    """Name and converter of every argument of a data class's constructor."""
+    """Name and converter of each argument of a data class's constructor."""
     try:
         hints = typing.get_type_hints(kind)
     except (NameError, AttributeError, TypeError):

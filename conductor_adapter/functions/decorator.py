@@ -1,4 +1,4 @@
-"""What makes a function a worker: ``@worker``, the frozen spec it attaches, and the check of several together."""
+"""Declaration of workers: ``@worker``, the frozen spec that it attaches, and the check of several together."""
 
 import functools
 import inspect
@@ -14,25 +14,25 @@ __all__ = ["WorkerSpec", "attached_spec", "collect_workers", "spec_of", "worker"
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-MAX_THREADS = 10_000  # of one worker; more is a typing error: what waits that much belongs into several processes
+MAX_THREADS = 10_000  # of one worker; more is a typo: so many waiting tasks belong in several processes
 _ATTRIBUTE = "__conductor_worker__"
 
 
 @attrs.frozen(kw_only=True, slots=False)  # slots leave no room for the cached binding
 class WorkerSpec:
-    """One worker: which tasks it takes and what runs them. Immutable; ``attrs.evolve`` makes a checked variant.
+    """One worker: its task type and its function. Immutable; ``attrs.evolve`` creates a validated variant.
 
     Attributes:
-        task_type: the task type it polls for.
+        task_type: the task type to poll for.
         function: the task function.
-        threads: tasks of this worker that may run at once, 10,000 at most.
+        threads: maximum number of tasks of this worker that run at once, up to 10,000.
         domain: Conductor's domain of the tasks; None for tasks without one.
-        worker_id: how this worker calls itself towards the servers; None leaves that to the runner.
+        worker_id: the worker's id as sent to the servers; None lets the runner choose it.
         heartbeats: whether a task that takes longer than its response timeout is kept from being handed out again. The
-            server then waits for a function that hangs, too, until the ``timeoutSeconds`` of its task definition.
+            server then also waits for a function that hangs, until the ``timeoutSeconds`` of its task definition.
 
     Raises:
-        ValueError: a value out of range; the text names the worker, the option and the value.
+        ValueError: a value is out of range; the text names the worker, the option and the value.
         TypeError: the function cannot be run as a task function.
     """
 
@@ -46,7 +46,7 @@ class WorkerSpec:
     def __attrs_post_init__(self) -> None:
         if not _is_name(self.task_type):
             raise ValueError(
-                f"worker {_place(self.function)}: the task type is {self.task_type!r}; give its name as text"
+                f"worker {_place(self.function)}: the task type is {self.task_type!r}; it must be a non-empty str"
             )
         if isinstance(self.threads, bool) or not isinstance(self.threads, int) or not 1 <= self.threads <= MAX_THREADS:
             allowed = f"it must be a whole number, 1 to {MAX_THREADS}"
@@ -54,14 +54,14 @@ class WorkerSpec:
         for option in ("domain", "worker_id"):
             value = getattr(self, option)
             if value is not None and not _is_name(value):
-                raise ValueError(f"{self.label}: {option} is {value!r}; give a name, or leave it out")
+                raise ValueError(f"{self.label}: {option} is {value!r}; use a non-empty str, or omit it")
         if not isinstance(self.heartbeats, bool):
-            raise TypeError(f"{self.label}: heartbeats is {self.heartbeats!r}; say True or False")
+            raise TypeError(f"{self.label}: heartbeats is {self.heartbeats!r}; use True or False")
         _check_runnable(self.function, self.label)
 
     @functools.cached_property
     def binding(self) -> Binding:
-        """How the function's parameters are filled; read at its first task, when all that annotations name exists."""
+        """How the function's parameters are filled; read at its first task, when all names in annotations exist."""
         return Binding.of(self.function)
 
     @property
@@ -81,15 +81,15 @@ def worker(
     """Mark a function as the worker for a task type; the function itself is returned unchanged.
 
     Args:
-        task_type: the task type it takes.
-        threads: tasks that may run at once, 10,000 at most.
+        task_type: the task type of its tasks.
+        threads: maximum number of tasks that run at once, up to 10,000.
         domain: Conductor's domain, if the tasks have one.
-        worker_id: how the worker calls itself; the runner picks a name when it is None.
+        worker_id: the worker's id; the runner chooses one if it is None.
         heartbeats: whether a task that takes longer than its response timeout is kept from being handed out again.
 
     Raises:
-        ValueError: a value out of range; the text names the worker, the option and the value.
-        TypeError: used without a task type, on something that cannot be marked, twice, or on ``async def``.
+        ValueError: a value is out of range; the text names the worker, the option and the value.
+        TypeError: it is used without a task type, on an object that cannot be marked, twice, or on ``async def``.
     """
     if callable(task_type):
         raise TypeError(f'@worker needs the task type: write @worker("…") above {_place(task_type)}')
@@ -105,7 +105,7 @@ def worker(
         )
         earlier = attached_spec(function)
         if earlier is not None:
-            raise TypeError(f"{spec.label} is already the {earlier.label}; give each task type a function of its own")
+            raise TypeError(f"{spec.label} is already the {earlier.label}; give each task type its own function")
         try:
             setattr(function, _ATTRIBUTE, spec)
         except AttributeError as error:
@@ -118,26 +118,26 @@ def worker(
 
 
 def spec_of(function: Callable[..., Any]) -> WorkerSpec:
-    """The ``WorkerSpec`` that ``@worker`` gave to ``function``.
+    """The ``WorkerSpec`` that ``@worker`` attached to ``function``.
 
-    It runs what it was asked for: a bound method with its object, and a decorator written above ``@worker``
-    (with ``functools.wraps``) around the function.
+    It runs exactly ``function``: a bound method with its object, and with any decorator written above ``@worker``
+    (using ``functools.wraps``).
 
     Raises:
-        TypeError: ``function`` is no worker.
+        TypeError: ``function`` is not a worker.
     """
     spec = attached_spec(function)
     if spec is None:
-        raise TypeError(f'{_place(function)} is no worker; write @worker("task type") above it')
+        raise TypeError(f'{_place(function)} is not a worker; decorate it with @worker("task type")')
     return spec if spec.function is function else attrs.evolve(spec, function=function)
 
 
 def collect_workers(workers: Iterable[Callable[..., Any] | WorkerSpec]) -> tuple[WorkerSpec, ...]:
-    """The specs of ``workers`` (functions marked with ``@worker``, or specs), in order; one given twice counts once.
+    """The specs of ``workers`` (functions marked with ``@worker``, or specs), in order, without duplicates.
 
     Raises:
-        TypeError: not an iterable of workers.
-        ValueError: none at all, or two for one (task type, domain); the text names both functions.
+        TypeError: ``workers`` is not an iterable of workers.
+        ValueError: there are none, or two for one (task type, domain); the text names both functions.
     """
     if not isinstance(workers, Iterable):
         raise TypeError(f"workers must be a list of @worker functions, not {_place(workers)}; write [the_function]")
@@ -150,23 +150,23 @@ def collect_workers(workers: Iterable[Callable[..., Any] | WorkerSpec]) -> tuple
             both = f"{_place(other.function)} and {_place(spec.function)}"
             raise ValueError(f"two workers for task type {spec.task_type!r} with {where}: {both}; keep one of them")
     if not found:
-        raise ValueError('no worker given; write @worker("task type") above a function and pass that function')
+        raise ValueError('no workers given; decorate a function with @worker("task type") and pass that function')
     return tuple(found.values())
 
 
 def _is_name(value: object) -> bool:
-    """Whether it is text that says something and that a URL can carry."""
+    """Whether it is a str that is not blank and can be part of a URL."""
     return isinstance(value, str) and bool(value.strip()) and can_be_sent(value)
 
 
 def attached_spec(function: object) -> WorkerSpec | None:
-    """The spec that ``@worker`` left on ``function``, or None."""
+    """The spec that ``@worker`` attached to ``function``, or None."""
     spec = getattr(function, _ATTRIBUTE, None)
     return spec if isinstance(spec, WorkerSpec) else None
 
 
 def _place(function: object) -> str:
-    """Where a function is, for people: name, file and line as far as it has them."""
+    """The place of a function, for people: name, file and line as far as known."""
     inner = function.func if isinstance(function, functools.partial) else function
     name = getattr(inner, "__qualname__", None) or repr(inner)
     code = getattr(inspect.unwrap(inner) if callable(inner) else inner, "__code__", None)
@@ -179,9 +179,9 @@ def _check_runnable(function: object, label: str) -> None:
     inner = function.func if isinstance(function, functools.partial) else function
     for candidate in (inner, getattr(inner, "__call__", None)):  # noqa: B004 - an object's own __call__ may be async
         if inspect.iscoroutinefunction(candidate) or inspect.isasyncgenfunction(candidate):
-            raise TypeError(f"{label} is async def; write def and call asyncio.run(…) inside it for now")
+            raise TypeError(f"{label} is an async def; for now, write def and call asyncio.run(…) inside it")
         if inspect.isgeneratorfunction(candidate):
-            raise TypeError(f"{label} yields; return the whole result instead")
+            raise TypeError(f"{label} is a generator function; return the whole result instead")
     try:
         inspect.signature(function)
     except ValueError:

@@ -1,4 +1,4 @@
-"""From what a task function returned to a JSON object, or to the exact place that is none (pure)."""
+"""From a task function's return value to a JSON object, or to an error that names the part that is not JSON. Pure."""
 
 import dataclasses
 import math
@@ -11,25 +11,25 @@ from conductor_adapter.tasks import TOO_MANY, JsonText, TaskResult, TaskStatus, 
 
 __all__ = ["LONGEST_WAIT", "NotJsonError", "as_output", "as_sendable", "shown"]
 
-LONGEST_WAIT = 2**31 - 1  # seconds: what Conductor's queues can count in the narrowest of their columns
+LONGEST_WAIT = 2**31 - 1  # seconds: the maximum of the narrowest column in Conductor's queues
 
 _MAX_DEPTH = 200
-_MOST = 1e300  # an int may be larger than any float, and than what Python turns into text
+_MOST = 1e300  # an int can be larger than any float, and too large for Python to convert to a str
 _NOTHING = JsonText("{}")
 
 
 class NotJsonError(ValueError):
-    """The returned value holds something that JSON cannot say; the text names the place and the type."""
+    """The returned value contains a part that is not JSON-serializable; the text names its place and type."""
 
 
 def as_output(value: Any) -> JsonText:  # noqa: ANN401 - whatever the function returned
-    """The output of a task whose function returned ``value``, as text: the function may use the object again.
+    """The output of a task whose function returned ``value``, as text, so that the function can reuse the object.
 
-    None becomes ``{}``, a mapping and a data class become the object itself, anything else ``{"result": value}``.
+    None becomes ``{}``, a mapping or a data class becomes the object itself, anything else ``{"result": value}``.
     Instances of attrs and data classes become objects, at any depth.
 
     Raises:
-        NotJsonError: some part is no JSON value, such as a date, a set, NaN, or an object that contains itself.
+        NotJsonError: a part is not a JSON value, such as a date, a set, NaN, or an object that contains itself.
     """
     if value is None:
         return _NOTHING
@@ -40,17 +40,17 @@ def as_output(value: Any) -> JsonText:  # noqa: ANN401 - whatever the function r
 
 
 def as_sendable(result: TaskResult) -> TaskResult:
-    """A result that a task function made by hand, as it can be sent: nothing in it changes any more.
+    """A result that a task function created itself, as it can be sent: no part of it can change any more.
 
     Raises:
-        NotJsonError: some part of it no server would take; the text names the part.
+        NotJsonError: no server would accept some part of it; the text names the part.
     """
     if not isinstance(result.status, TaskStatus):
         raise _unsendable(f"its status is {result.status!r:.80}; use a TaskStatus")
     for name in ("reason", "worker_id", "output_path"):
         value = getattr(result, name)
         if value is not None and not isinstance(value, str):
-            raise _unsendable(f"its {name} is {_described(value)}; make it text")
+            raise _unsendable(f"its {name} is {_described(value)}; it must be a str")
     later = result.callback_after
     if result.status is TaskStatus.IN_PROGRESS and not (_is_number(later) and 0 <= later <= LONGEST_WAIT):
         raise _unsendable(f"its callback_after is {shown(later)}; it must be 0 to {LONGEST_WAIT} seconds")
@@ -58,7 +58,7 @@ def as_sendable(result: TaskResult) -> TaskResult:
 
 
 def shown(value: object) -> str:
-    """A number, if it is one, else its type: for an error that says what is wrong with it."""
+    """A number itself, and the type of any other value: for the text of an error."""
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, int) and not isinstance(value, bool):
@@ -76,11 +76,11 @@ def _logs(logs: Any) -> tuple[tuple[float, str], ...]:  # noqa: ANN401 - whateve
     try:
         entries = tuple((created, text) for created, text in logs)
     except (TypeError, ValueError):
-        raise _unsendable("its logs must be pairs of a time in seconds and a text") from None
+        raise _unsendable("its logs must be pairs of a time in seconds and a str") from None
     for created, text in entries:
         if not isinstance(text, str) or not (_is_number(created) and 0 <= created * 1000 < TOO_MANY):
             pair = f"{shown(created)} and {shown(text)}"
-            raise _unsendable(f"an entry of its logs is {pair}; it must be a time in seconds and a text")
+            raise _unsendable(f"an entry of its logs is {pair}; it must be a time in seconds and a str")
     return entries
 
 
@@ -93,7 +93,7 @@ def _is_number(value: object) -> bool:
 
 
 def _text(value: Any) -> str | None:  # noqa: ANN401 - any value
-    """Let the encoder decide, at C speed: most outputs are plain, and the walk below is for the others."""
+    """The encoder's output, at C speed, or None: most outputs are plain, and only the others need the walk below."""
     try:
         return encode(value)
     except (TypeError, ValueError, RecursionError):
@@ -117,14 +117,14 @@ def _plain(value: Any, path: str, depth: int) -> Any:  # noqa: ANN401 - any valu
         fields = attrs.fields(type(value)) if attrs.has(type(value)) else dataclasses.fields(value)
         return {f.name: _plain(getattr(value, f.name), f"{path}.{f.name}", depth + 1) for f in fields}
     if _text(value) is None:
-        raise NotJsonError(f"{path} is {_described(value)}, which is no JSON value; return text, a number or a list")
+        raise NotJsonError(f"{path} is {_described(value)}, which is not JSON-serializable; return for example a str")
     return value
 
 
-def _key(key: Any, path: str) -> Any:  # noqa: ANN401 - any key in, one that JSON can say out
+def _key(key: Any, path: str) -> Any:  # noqa: ANN401 - any key in, a valid one out
     if isinstance(key, (str, int, float, bool, type(None))) and _text(key) is not None:
         return key
-    raise NotJsonError(f"{path} has the key {key!r:.80} of type {_type_name(key)}; keys must be text")
+    raise NotJsonError(f"{path} has the key {key!r:.80} of type {_type_name(key)}; keys must be str")
 
 
 def _described(value: Any) -> str:  # noqa: ANN401 - any value

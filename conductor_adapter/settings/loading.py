@@ -1,4 +1,4 @@
-"""Which servers a worker serves: from code, from the environment, from the command line, or from a TOML file."""
+"""The servers of a worker: from code, the environment, the command line, or a TOML file."""
 
 import difflib
 import os
@@ -31,18 +31,18 @@ _CREDENTIAL = re.compile(rf"(?:{KEY}|{SECRET})(?:_\w+)?", re.ASCII)
 _TOML_KEYS = ("name", "url", "key", "secret", "weight", "domain", "max_units", "reserve", "verify", "headers")
 
 
-# The environment: lists of the same length, as conductor-python's pull request 373 has them.
+# The environment: lists of the same length, as proposed in conductor-python's pull request 373.
 
 
 def servers_from_env(environ: Mapping[str, str] = os.environ) -> tuple[ServerSettings, ...]:
     """Servers from ``CONDUCTOR_SERVER_URL``, ``_AUTH_KEY``, ``_AUTH_SECRET`` and ``_SERVER_NAME``.
 
-    Each is a list separated by commas, the n-th entry of each belonging together; an empty key and secret mean a
-    server without auth, an empty name or no list of names a name made from the URL. With one URL nothing is split,
-    so that a secret may hold a comma.
+    Each is a comma-separated list; the n-th entries describe one server. An empty key and secret mean a server without
+    auth; an empty name, or no list of names, a name made from the URL. With one URL nothing is split, so that a secret
+    can contain a comma.
 
     Raises:
-        ValueError: no URL; lists that differ in length; a key without a secret; what ``ServerSettings`` refuses.
+        ValueError: there is no URL, the lists differ in length, a key has no secret, or ``ServerSettings`` raised it.
     """
     urls = [url.strip() for url in environ.get(URL, "").split(",") if url.strip()]
     if not urls:
@@ -57,7 +57,7 @@ def servers_from_env(environ: Mapping[str, str] = os.environ) -> tuple[ServerSet
 
 
 def _positions(environ: Mapping[str, str], variable: str, count: int) -> list[str]:
-    """The entries of one list variable, as many as there are URLs."""
+    """The entries of one list variable, one for each URL."""
     text = environ.get(variable, "").strip()
     if not text:
         return [""] * count
@@ -65,7 +65,7 @@ def _positions(environ: Mapping[str, str], variable: str, count: int) -> list[st
     if len(entries) != count:
         raise ValueError(
             f"{URL} has {count} entries but {variable} has {len(entries)}: write one for each URL, in the same order; "
-            "leave a position empty, as in 'one,,three', for a server without it"
+            "leave an entry empty, as in 'one,,three', for a server without one"
         )
     return entries
 
@@ -79,9 +79,9 @@ def _credentials(key: str, secret: str, whose: str, where: tuple[str, str]) -> C
 
 
 def _short_names(urls: list[str]) -> list[str]:
-    """A name from each URL: its host and port, with the path where that is not enough to tell them apart.
+    """A name from each URL: its host and port, with the path if that is needed to distinguish them.
 
-    They must not depend on which other hosts there are: stored results remember the name of their server.
+    They must not depend on the other hosts: stored results contain the name of their server.
     """
     parts = [split_url(url) for url in urls]
     short = [host_of(one) + (f":{one.port}" if one.port else "") for one in parts]
@@ -91,15 +91,15 @@ def _short_names(urls: list[str]) -> list[str]:
     ]
 
 
-# The command line: NAME=URL, credentials from variables that end in the name.
+# The command line: NAME=URL, with credentials from variables that end in the name.
 
 
 def servers_from_options(options: Iterable[str], environ: Mapping[str, str] = os.environ) -> tuple[ServerSettings, ...]:
-    """Servers from texts of the form ``NAME=URL``; see ``server_from_option``.
+    """Servers from strings of the form ``NAME=URL``; see ``server_from_option``.
 
     Raises:
-        ValueError: additionally when two names stand for the same variable and it is set: one server would get the
-            other's credentials.
+        ValueError: additionally if two names correspond to the same variable and it is set, because one server would
+            get the other's credentials.
     """
     servers = check_servers([server_from_option(option, environ) for option in options])
     seen: dict[str, str] = {}
@@ -115,10 +115,10 @@ def server_from_option(text: str, environ: Mapping[str, str] = os.environ) -> Se
     """One server from ``NAME=URL``, with credentials from the environment.
 
     They are ``CONDUCTOR_AUTH_KEY_<NAME>`` and ``CONDUCTOR_AUTH_SECRET_<NAME>``: the name in upper case, with an
-    underscore for everything that is neither letter nor digit; neither of them set means no auth.
+    underscore for every character that is neither a letter nor a digit. If neither is set, there is no auth.
 
     Raises:
-        ValueError: the text has another form; a key without a secret; what ``ServerSettings`` refuses.
+        ValueError: the text has another form, a key has no secret, or ``ServerSettings`` raised it.
     """
     name, equals, url = text.partition("=")
     if not equals or "://" in name:
@@ -138,11 +138,11 @@ def _suffix(name: str) -> str:
 
 
 def unread_credentials(servers: Iterable[ServerSettings], environ: Mapping[str, str] = os.environ) -> str | None:
-    """Say which variables look like credentials of one of ``servers`` that has none, and what that server reads.
+    """A hint about variables that look like credentials for one of ``servers`` that has none; None without any.
 
     Args:
-        servers: as they were named by options or in a file.
-        environ: the variables; their values are never told.
+        servers: the servers from options or from a file.
+        environ: the environment; the hint never contains values.
     """
     servers = tuple(servers)
     read = {f"{variable}_{_suffix(server.name)}" for server in servers for variable in (KEY, SECRET)}
@@ -152,7 +152,7 @@ def unread_credentials(servers: Iterable[ServerSettings], environ: Mapping[str, 
         return None
     name = max(bare, key=lambda name: difflib.SequenceMatcher(None, unread[0], f"{KEY}_{_suffix(name)}").ratio())
     return (
-        f"the environment has {', '.join(unread)}, which no server here reads: server {name!r} reads "
+        f"the environment has {', '.join(unread)}, which no server reads: server {name!r} reads "
         f"{KEY}_{_suffix(name)} and {SECRET}_{_suffix(name)}"
     )
 
@@ -163,13 +163,14 @@ def unread_credentials(servers: Iterable[ServerSettings], environ: Mapping[str, 
 def servers_from_toml(path: str | Path, environ: Mapping[str, str] = os.environ) -> tuple[ServerSettings, ...]:
     """Servers from a TOML file with a ``[[servers]]`` table for each.
 
-    A table has ``name`` and ``url``, and may have ``key``, ``secret``, ``weight``, ``domain``, ``max_units``,
+    A table has ``name`` and ``url``, and optionally ``key``, ``secret``, ``weight``, ``domain``, ``max_units``,
     ``reserve``, ``verify`` (true, false, or a path relative to the file) and ``headers``. A table without ``key`` and
-    ``secret`` takes its credentials from the variables that ``server_from_option`` reads, so that the file need hold
-    none.
+    ``secret`` gets its credentials from the variables that ``server_from_option`` reads, so that the file need not
+    contain any.
 
     Raises:
-        ValueError: the file cannot be read, is no TOML, has no table or a wrong one; the text names the file.
+        ValueError: the file cannot be read, is not valid TOML, or has no table or an invalid one; the text names the
+            file.
     """
     tables = _tables(Path(path))
     try:
@@ -184,10 +185,10 @@ def _tables(path: Path) -> list[tuple[int, Any]]:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}: name a TOML file with [[servers]] tables") from None
-    except ValueError as error:  # no TOML, or no UTF-8
-        raise ValueError(f"{path} is no TOML file: {error}") from None
+    except ValueError as error:  # not TOML, or not UTF-8
+        raise ValueError(f"{path} is not valid TOML: {error}") from None
     except RecursionError:
-        raise ValueError(f"{path} is nested too deeply: it needs no more than [[servers]] tables") from None
+        raise ValueError(f"{path} is nested too deeply: write only [[servers]] tables") from None
     servers = document.get("servers")
     if not isinstance(servers, list) or not servers:
         raise ValueError(f"{path} has no [[servers]] table: write [[servers]], then name = 'eu' and url = 'http://...'")
@@ -195,14 +196,14 @@ def _tables(path: Path) -> list[tuple[int, Any]]:
 
 
 def _from_table(number: int, table: Any, path: Path, environ: Mapping[str, str]) -> ServerSettings:  # noqa: ANN401 - TOML
-    """One table as settings; what is wrong is told with the table's name or number."""
+    """One table as settings; an error names the table by its name or number."""
     if not isinstance(table, dict):
         raise ValueError(f"server {number} must be a [[servers]] table")  # noqa: TRY004 - bad data, not a bug
     whose = f"server {table.get('name', number)!r}"
     for key in table:
         if key not in _TOML_KEYS:
             close = difflib.get_close_matches(key, _TOML_KEYS, n=1)
-            advice = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(_TOML_KEYS)}"
+            advice = f"did you mean {close[0]!r}?" if close else f"known keys are {', '.join(_TOML_KEYS)}"
             raise ValueError(f"{whose} has an unknown key {key!r}: {advice}")
     for key in ("name", "url"):
         if key not in table:
@@ -214,7 +215,7 @@ def _from_table(number: int, table: Any, path: Path, environ: Mapping[str, str])
 
 
 def _options(table: dict[str, Any], path: Path) -> dict[str, Any]:
-    """A table's keys as ``ServerSettings`` takes them."""
+    """A table's keys as arguments of ``ServerSettings``."""
     options = {key: value for key, value in table.items() if key not in ("key", "secret")}
     if isinstance(table.get("verify"), str):
         options["verify"] = str(path.parent / table["verify"])

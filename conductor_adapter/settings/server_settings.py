@@ -1,4 +1,4 @@
-"""One server and how it is to be treated, as a checked value; and what makes several of them a usable list."""
+"""The settings of one server, validated; and the checks of a list of several."""
 
 import inspect
 import re
@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 Headers = tuple[tuple[str, str], ...]
-LONGEST_PATH = 200  # characters that an error shows
+LONGEST_PATH = 200  # characters of a path shown in an error
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _LONGEST_HOST = 253  # letters: what DNS allows for a name
 NO_SERVER = (
@@ -36,7 +36,7 @@ NO_SERVER = (
 
 def _is_text(_instance: object, attribute: "attrs.Attribute[str]", value: object) -> None:
     if not isinstance(value, str):
-        raise TypeError(f"{attribute.name} must be text, not {type(value).__name__}")
+        raise TypeError(f"{attribute.name} must be a str, not {type(value).__name__}")
 
 
 def _is_secret_text(_instance: object, attribute: "attrs.Attribute[str]", value: object) -> None:
@@ -50,7 +50,7 @@ def _is_secret_text(_instance: object, attribute: "attrs.Attribute[str]", value:
 
 @attrs.frozen
 class Credentials:
-    """What a server's token is asked for with. Neither part shows in ``repr``.
+    """The credentials with which a server's token is requested. Neither part appears in ``repr``.
 
     Attributes:
         key: Conductor's key id.
@@ -62,19 +62,20 @@ class Credentials:
 
 
 def split_url(url: str) -> SplitResult:
-    """The parts of a URL, once they are known to be usable."""
+    """The parts of a URL, after validation."""
     if not isinstance(url, str):
-        raise TypeError(f"url must be text such as 'http://host:8080/api', not {type(url).__name__}")
+        raise TypeError(f"url must be a str such as 'http://host:8080/api', not {type(url).__name__}")
     if not url.strip():
         raise ValueError("url is empty: write for example http://host:8080/api")
     try:
         parts = urlsplit(url.strip())
         port = parts.port
-    except ValueError:  # its text may hold a part of a password
-        raise ValueError(f"url {shown_url(url)!r} cannot be read: write for example http://host:8080/api") from None
+    except ValueError:  # its text might contain a part of a password
+        raise ValueError(f"url {shown_url(url)!r} is invalid: write for example http://host:8080/api") from None
     if url.count("://") > 1:
         raise ValueError(
-            f"url {shown_url(url)!r} holds several: one ServerSettings each, or all of them in CONDUCTOR_SERVER_URL"
+            f"url {shown_url(url)!r} contains several URLs: write one ServerSettings for each, or list them in "
+            "CONDUCTOR_SERVER_URL"
         )
     if parts.scheme not in _DEFAULT_PORTS or "://" not in url:
         rest = url.strip().split("://", 1)[-1]
@@ -84,19 +85,19 @@ def split_url(url: str) -> SplitResult:
     if not _is_host(parts.hostname or "") or port == 0 or re.search(r"[\s\x00-\x1f\x7f\\]", url.strip()):
         raise ValueError(f"url {shown_url(url)!r} has no usable host: write for example {parts.scheme}://host:8080/api")
     if not can_be_sent(url):
-        raise ValueError(f"url {shown_url(url)!r} holds bytes that are no text in UTF-8: write them as %XX")
+        raise ValueError(f"url {shown_url(url)!r} is not valid UTF-8: write other bytes as %XX")
     if "@" in parts.netloc:
         raise ValueError(
-            f"url {shown_url(url)!r} carries a user or password: take it out; Conductor's credentials go into auth, "
+            f"url {shown_url(url)!r} contains a user or password: remove it; Conductor's credentials go into auth, "
             "a gateway's into headers={'Authorization': ...}"
         )
     if parts.query or parts.fragment:
-        raise ValueError(f"url {shown_url(url)!r} must end with its path: take out what begins with '?' or '#'")
+        raise ValueError(f"url {shown_url(url)!r} must end with its path: remove the part from '?' or '#' on")
     return parts
 
 
 def _is_host(host: str) -> bool:
-    """Whether it is an address, or a name that can be looked up: IDNA can write it, in parts of 1 to 63 letters."""
+    """Whether it is an address, or a name that can be looked up: encodable in IDNA, with labels of 1 to 63 letters."""
     if ":" in host:
         return True
     name = host.removesuffix(".")
@@ -107,7 +108,7 @@ def _is_host(host: str) -> bool:
 
 
 def shown_url(url: str) -> str:
-    """A URL as an error may show it: without user, password, query and fragment, and not endless."""
+    """A URL as it can be shown in an error: without user, password, query and fragment, and shortened."""
     without_user = re.sub(r"(://|^).*@", r"\1…@", url.strip(), flags=re.DOTALL)
     return re.sub(r"[?#].*", "?…", without_user, flags=re.DOTALL)[:200]
 
@@ -119,9 +120,9 @@ def _normal_url(url: str) -> str:
 
 def _checked_name(_instance: object, _attribute: object, name: str) -> None:
     if not isinstance(name, str):
-        raise TypeError(f"name must be text, not {type(name).__name__}")
+        raise TypeError(f"name must be a str, not {type(name).__name__}")
     if not name or not name.isprintable() or re.search(r"[\s,=]", name):
-        raise ValueError(f"server name {name!r} must be printable, without spaces, commas and '=': for example 'eu-1'")
+        raise ValueError(f"server name {name!r} must be printable, without spaces, commas or '=': for example 'eu-1'")
 
 
 def _checked_weight(_instance: object, attribute: "attrs.Attribute[int]", value: object) -> None:
@@ -137,24 +138,24 @@ def _checked_reserve(instance: "ServerSettings", _attribute: object, value: obje
     if isinstance(value, (bool, float)) or value < 0:
         raise ValueError(f"reserve {value!r} must be a whole number, 0 or more")
     if instance.max_units is not None and value > instance.max_units:
-        raise ValueError(f"reserve {value} is above max_units {instance.max_units}: keep no more than it may hold")
+        raise ValueError(f"reserve {value} is above max_units {instance.max_units}: lower reserve or raise max_units")
 
 
 def _checked_auth(_instance: object, _attribute: object, value: Credentials | None) -> None:
-    if value is not None and not isinstance(value, Credentials):  # the value itself may hold a secret
+    if value is not None and not isinstance(value, Credentials):  # the value itself might contain a secret
         raise TypeError(f"auth must be Credentials(key, secret) or None, not {type(value).__name__}")
 
 
 def is_there(path: str) -> bool:
-    """Whether there is a file or folder of that name."""
+    """Whether there is a file or folder with this name."""
     try:
         return Path(path).exists()
-    except OSError:  # nothing can be called that
+    except OSError:  # no file can have this name
         return False
 
 
 def shown_path(path: str) -> str:
-    """A path as an error may show it: not endless."""
+    """A path as it can be shown in an error: shortened."""
     return path if len(path) <= LONGEST_PATH else f"{path[:LONGEST_PATH]}…"
 
 
@@ -164,24 +165,24 @@ def _checked_verify(_instance: object, _attribute: object, value: object) -> Non
     if isinstance(value, str) and not is_there(value):
         raise ValueError(
             f"verify {shown_path(value)!r}: there is no such file or folder;"
-            " name a CA bundle, or True for the usual one"
+            " name a CA bundle, or use True for the default one"
         )
 
 
 def header_pairs(headers: Mapping[str, str] | Iterable[tuple[str, str]]) -> Headers:
-    """Headers as pairs, once it is sure that HTTP allows them.
+    """Headers as pairs, after validation.
 
     Raises:
-        ValueError: it does not. No value is shown.
-        TypeError: names or values are no text.
+        ValueError: HTTP does not allow a name or a value. No value is shown.
+        TypeError: a name or a value is not a str.
     """
     try:
         pairs = tuple(dict(headers).items())
     except (TypeError, ValueError):
-        raise TypeError("headers must map names to text") from None
+        raise TypeError("headers must map str to str") from None
     for name, text in pairs:
         if not isinstance(name, str) or not isinstance(text, str):
-            raise TypeError("headers must map names to text")
+            raise TypeError("headers must map str to str")
         if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name) or not (text.isprintable() and text.isascii()):
             raise ValueError(f"header {name!r} has a name or value that HTTP does not allow (its value is not shown)")
     return pairs
@@ -191,40 +192,40 @@ def _fixed_or_made(
     headers: Mapping[str, str] | Iterable[tuple[str, str]] | Callable[[], Mapping[str, str]],
 ) -> Headers | Callable[[], Mapping[str, str]]:
     if inspect.iscoroutinefunction(headers):
-        raise TypeError("headers is an async function, which nobody awaits: give a plain one")
+        raise TypeError("headers is an async function, which is never awaited: pass a plain function")
     return headers if callable(headers) and not isinstance(headers, Mapping) else header_pairs(headers)
 
 
 def _domain(value: str | None) -> str | None:
     if value is not None and not isinstance(value, str):
-        raise TypeError(f"domain must be text or None, not {type(value).__name__}")
+        raise TypeError(f"domain must be a str or None, not {type(value).__name__}")
     if value is not None and not can_be_sent(value):
-        raise ValueError(f"domain {value!r} holds half of a character: no URL can carry it")
+        raise ValueError(f"domain {value!r} contains a lone surrogate, which a URL cannot contain")
     return value or None
 
 
 @attrs.frozen
 class ServerSettings:
-    """One Conductor server and how it is to be treated. Immutable, without secrets in ``repr``.
+    """The settings of one Conductor server. Immutable, without secrets in ``repr``.
 
-    It can be pickled, if ``headers`` can: a function that is defined at the top of a module, not a lambda.
+    They can be pickled if ``headers`` can: a function defined at the top level of a module, not a lambda.
 
     Attributes:
-        name: what it is called in logs, metrics and ``task_context()``.
-        url: where its API is, usually ending in ``/api``; trailing slashes are dropped.
+        name: its name in logs, metrics and ``task_context()``.
+        url: the URL of its API, usually ending in ``/api``; trailing slashes are removed.
         auth: its credentials; None for a server without auth. The environment is never consulted.
-        weight: its claim to the capacity while several servers have work, a whole number from 1.
+        weight: its claim to the capacity while several servers have work, an integer from 1.
         domain: Conductor's domain to poll on this server instead of the worker's.
-        max_units: units that its tasks may occupy at once; None for as many as there are.
-        reserve: units of every worker that are kept free for its tasks, so that they start at once.
-        verify: whether to check its certificate, or the path of a CA bundle to check it with.
-        headers: sent with every call, for a gateway in front of the server; not shown in ``repr``. Where they expire,
+        max_units: maximum number of units that its tasks can occupy at once; None for no limit.
+        reserve: number of units of every worker that are kept free for its tasks, so that they start at once.
+        verify: whether to verify its certificate, or the path of a CA bundle to verify it with.
+        headers: sent with every call, for a gateway in front of the server; not shown in ``repr``. If they expire, pass
             a function without arguments that returns them: it is called before the first call, and again when a call
             is answered with 401, 403 or a redirect, which is then repeated once. It runs in the thread of that call and
-            in its time. One that raises, or returns anything but names and text, pauses the server for 5 seconds.
+            within its timeout. If it raises, or returns invalid headers, the server is paused for 5 seconds.
 
     Raises:
-        ValueError: a value makes no sense; the text names it and the way out.
+        ValueError: a value is invalid; the text names it and how to fix it.
         TypeError: a value has the wrong type.
     """
 
@@ -244,28 +245,28 @@ class ServerSettings:
 
     @property
     def identity(self) -> str:
-        """The URL in one spelling: two settings with equal identities mean the same server."""
+        """The normalized URL: two settings with equal identities mean the same server."""
         parts = urlsplit(self.url)
         port = parts.port or _DEFAULT_PORTS[parts.scheme]
         return f"{parts.scheme}://{host_of(parts)}:{port}{parts.path}"
 
     @property
     def hint(self) -> str | None:
-        """What looks odd about the URL though it may be right, in a sentence for people; None when nothing does."""
+        """What looks odd about the URL, though it might be right, as a sentence for people; None if nothing does."""
         if urlsplit(self.url).path.endswith("/api"):
             return None
         return f"the URL of server {self.name!r} does not end in /api; Conductor's API is usually at {self.url}/api"
 
 
 def check_servers(servers: Iterable[ServerSettings]) -> tuple[ServerSettings, ...]:
-    """The servers as a tuple, once it is sure that they can be told apart.
+    """The servers as a tuple, after checking that they are distinct.
 
     Raises:
-        ValueError: there is none, or two have the same name or the same URL.
-        TypeError: something in it is no ``ServerSettings``.
+        ValueError: there are none, or two have the same name or the same URL.
+        TypeError: an element is not a ``ServerSettings``.
     """
     if isinstance(servers, (ServerSettings, str)):
-        raise TypeError("servers must be a list of ServerSettings: put brackets around the one server")
+        raise TypeError("servers must be a list of ServerSettings: put a single server in brackets")
     checked = tuple(servers)
     names: dict[str, ServerSettings] = {}
     urls: dict[str, ServerSettings] = {}
@@ -273,7 +274,7 @@ def check_servers(servers: Iterable[ServerSettings]) -> tuple[ServerSettings, ..
         if not isinstance(server, ServerSettings):
             raise TypeError(f"servers must be ServerSettings, not {type(server).__name__}: ServerSettings(name, url)")
         if server.name in names:
-            raise ValueError(f"two servers are called {server.name!r}: give each a name of its own")
+            raise ValueError(f"duplicate server name {server.name!r}: give each server its own name")
         if server.identity in urls:
             other = urls[server.identity].name
             raise ValueError(f"servers {other!r} and {server.name!r} have the same URL {server.url}: remove one")
@@ -284,6 +285,6 @@ def check_servers(servers: Iterable[ServerSettings]) -> tuple[ServerSettings, ..
 
 
 def host_of(parts: SplitResult) -> str:
-    """The host of a URL in lower case, an IPv6 address in brackets."""
+    """The host of a URL in lower case, with an IPv6 address in brackets."""
     host = parts.hostname or ""
     return f"[{host}]" if ":" in host else host

@@ -206,7 +206,7 @@ def test_d6_a_server_that_refuses_a_result_for_good_is_told_so_in_few_words(
 
     (told,) = loopback.told
     assert (told["status"], told["outputData"]) == ("FAILED", {})
-    assert told["reasonForIncompletion"] == f"the task's result was not taken: {dead.reason}"
+    assert told["reasonForIncompletion"] == f"the task's result was not accepted: {dead.reason}"
     assert f"HTTP {status}" in dead.reason
     assert "while others were taken" in dead.reason
     assert letter.row.payload.output == {"n": 3}

@@ -90,5 +90,5 @@ def test_tutorial_worker_serves_both_servers_as_shown(ports: dict[str, str], tmp
 
 def comparable(lines: Iterable[str]) -> list[str]:
     """Output without what depends on how fast the machine is."""
-    by_outbox = r", \d+ by way of the outbox"  # an answer that took longer than the others did
+    by_outbox = r", \d+ sent through the outbox"  # an answer that took longer than the others did
     return sorted(re.sub(by_outbox, "", re.sub(r"waiting: \d+", "waiting: …", line)) for line in lines)

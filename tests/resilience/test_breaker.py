@@ -245,7 +245,7 @@ def test_b2_one_probe_at_a_time(clock):
     assert (first.probe, first.expiry) == (True, clock() + 30.0)
     assert breaker.state is BreakerState.HALF_OPEN
     assert (bool(second), second.retry_after) == (False, 30.0)
-    assert "probe is out" in second.reason
+    assert "probe is in flight" in second.reason
 
 
 def test_b2_racing_threads_get_one_probe(clock):
@@ -902,7 +902,7 @@ def test_bad_options_are_refused_by_name(options, error, text):
         ({"reset_timeout": 60}, r"BreakerConfig\(reset_timeout=60\)"),
         ({"success_threshold": 2}, r"BreakerConfig\(success_threshold=2\)"),
         ({"exclude": [KeyError]}, "excluded="),
-        ({"state_storage": None}, "kept in memory"),
+        ({"state_storage": None}, "always in memory"),
         ({"throw_new_error_on_trip": False}, "always reaches the caller"),
         ({"jitter": 0.1}, r"BreakerConfig\(jitter=0.1\)"),
         ({"nonsense": 1}, "has no option 'nonsense'$"),
@@ -918,7 +918,7 @@ def test_r20_what_is_no_name_or_no_configuration_is_refused():
     """Before the first call, with an example."""
     with pytest.raises(TypeError, match=r"write CircuitBreaker\('x', BreakerConfig\(fail_max=3\)\)"):
         CircuitBreaker("x", 3)
-    with pytest.raises(TypeError, match="must be a text, not 5"):
+    with pytest.raises(TypeError, match="must be a str, not 5"):
         CircuitBreaker(5)
 
 
@@ -928,7 +928,7 @@ PYBREAKERS = [name for name in dir(pybreaker.CircuitBreaker) if not name.startsw
 @pytest.mark.parametrize("name", [name for name in PYBREAKERS if name not in {"name", "state"}])
 def test_r20_everything_that_pybreaker_has_is_answered(clock, name):
     """Whoever uses it learns what to write."""
-    with pytest.raises(AttributeError, match=rf"no '{name}' as pybreaker's has: write .*"):
+    with pytest.raises(AttributeError, match=rf"no '{name}', unlike pybreaker's: write .*"):
         getattr(make(clock), name)
 
 
@@ -939,7 +939,7 @@ def test_r20_everything_that_pybreaker_has_is_answered(clock, name):
 def test_r20_habits_of_pybreaker_are_answered_by_name(clock, name, instead):
     """``breaker.call(f)`` says what to write; ``hasattr`` stays honest."""
     breaker = make(clock)
-    with pytest.raises(AttributeError, match=rf"no '{name}' .*{re.escape(instead)}"):
+    with pytest.raises(AttributeError, match=rf"no '{name}', .*{re.escape(instead)}"):
         getattr(breaker, name)
 
     assert not hasattr(breaker, name)

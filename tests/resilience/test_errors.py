@@ -45,9 +45,9 @@ def test_error_survives_pickling_with_all_it_carries(error: ResilienceError) -> 
 
 def test_r36_error_of_a_breaker_says_which_state_it_is_in() -> None:
     """Half-open is not open, and what is forced open has no time to try again."""
-    half_open = BreakerOpenError("eu", 2.5, reason="circuit breaker 'eu' is half-open and its probe is out")
+    half_open = BreakerOpenError("eu", 2.5, reason="circuit breaker 'eu' is half-open and its probe is in flight")
 
-    assert str(half_open) == "circuit breaker 'eu' is half-open and its probe is out; try again in 2.5 s"
+    assert str(half_open) == "circuit breaker 'eu' is half-open and its probe is in flight; try again in 2.5 s"
     assert str(BreakerOpenError("eu", math.inf)) == "circuit breaker 'eu' is open"
 
 
@@ -61,7 +61,7 @@ def test_r32_pause_that_is_asked_for_may_be_a_timedelta() -> None:
 
 def test_r32_pause_that_nobody_waits_for_is_said_to_be_cut() -> None:
     """Whoever reads the error knows why its source is asked again after an hour."""
-    assert str(Throttled(9999999999)).endswith("(of 9999999999 s, which is cut to 3600 s)")
+    assert str(Throttled(9999999999)).endswith("(of 9999999999 s, limited to 3600 s)")
     assert str(Throttled(3600)) == str(Throttled(math.inf)) == str(Throttled()) == "the other side asks for a pause"
 
 

@@ -224,11 +224,11 @@ def test_b10_r33_decorated_functions_values_are_judged(clock):
 
 
 def test_r36_error_of_a_half_open_breaker_says_so(clock):
-    """It is not open any more: its probe is out."""
+    """It is not open any more: its probe is in flight."""
     breaker = opened(clock)
     with (
         breaker.guard(),
-        pytest.raises(BreakerOpenError, match=r"is half-open and its probe is out; try again in 30 s$"),
+        pytest.raises(BreakerOpenError, match=r"is half-open and its probe is in flight; try again in 30 s$"),
     ):
         elsewhere(breaker.guard().__enter__)
     breaker.force_open()

@@ -1,4 +1,4 @@
-"""What the demo's worker does, counted beside what its servers say of it."""
+"""Counts of what the demo's worker does, to be compared with what its servers report."""
 
 import threading
 from collections import Counter, defaultdict
@@ -14,10 +14,10 @@ __all__ = ["Counts"]
 
 
 class Counts:
-    """The demo's task function and listener, which counts runs and give-backs by server. Thread-safe.
+    """The demo's task function and listener, which count runs and returned tasks by server. Thread-safe.
 
     Attributes:
-        tell: what events are passed on to.
+        tell: the listener that events are passed on to.
     """
 
     tell: RunnerListener = staticmethod(lambda _: None)
@@ -28,21 +28,21 @@ class Counts:
         self._given_back: Counter[str] = Counter()
 
     def work(self) -> None:
-        """Wait a little, as a task would that calls somebody."""
+        """Wait a little, like a task that calls another service."""
         context = task_context()
         with self._lock:
             self._runs[context.server][context.task.workflow_id] += 1
         threading.Event().wait(TASK_SECONDS)
 
     def hear(self, event: RunnerEvent) -> None:
-        """Count it if tasks went back."""
+        """Count tasks that were given back."""
         if isinstance(event, GaveBack):
             with self._lock:
                 self._given_back[event.source] += event.count
         self.tell(event)
 
     def complete(self, account: Account) -> Account:
-        """A server's account with what the worker did for it; a real server may have had others' tasks of this type."""
+        """A server's account with the worker's counts; a real server can have other tasks of this type, not counted."""
         with self._lock:
             runs, given_back = dict(self._runs[account.server]), self._given_back[account.server]
         if account.problem is None:

@@ -1,4 +1,4 @@
-"""Three embedded servers, each a process of its own that keeps its state in a file: they can be broken."""
+"""Three embedded servers, each in its own process and with its state in a file, so that they can be killed."""
 
 import subprocess
 from collections import Counter
@@ -19,7 +19,7 @@ GOES_DOWN, COMES_BACK = {"freeze", "kill"}, {"thaw", "restart"}
 
 
 class Waker:
-    """Lets a stopped process go on once this process ends, however it does: stopped, it would stay for ever."""
+    """Resumes a stopped process when this process ends, in whatever way; otherwise it would stay stopped forever."""
 
     def __init__(self, pid: int) -> None:
         command = ["/bin/sh", "-c", 'read _; kill -CONT "$1"', "sh", str(pid)]
@@ -28,15 +28,15 @@ class Waker:
         )
 
     def close(self) -> None:
-        """Let it go on now."""
+        """Resume the process now."""
         self._shell.communicate()
 
 
 class Embedded:
-    """See `Stage`; everything is broken on purpose.
+    """See `Stage`; faults are injected.
 
     Args:
-        seconds: how long the story takes.
+        seconds: the length of the demo.
     """
 
     def __init__(self, seconds: float) -> None:

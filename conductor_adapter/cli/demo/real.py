@@ -1,4 +1,4 @@
-"""Real Conductor servers: the demo's task type and workflow are registered and started there, nothing is broken."""
+"""Real Conductor servers: the demo registers its task type and workflow and starts tasks, but injects no faults."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ CALL_TIMEOUT = 10.0
 FEED_TIMEOUT = 1.0  # a server that takes longer gets the rest later
 ASK_TIMEOUT = 2.0
 PATIENCE = 60.0
-MOST_AT_ONCE = 20  # new workflows a second and server: each is a call of its own
+MOST_AT_ONCE = 20  # new workflows per second and server: each needs a call
 OWNER = {"ownerEmail": "demo@example.com"}
 ENDED_WELL, ALIVE = "COMPLETED", {"RUNNING", "PAUSED"}
 
@@ -31,11 +31,11 @@ class Real:
     """See `Stage`; servers without auth only.
 
     Args:
-        urls: where their APIs are.
+        urls: the URLs of their APIs.
         transport: as in `RunnerConfig`.
 
     Raises:
-        ValueError: a URL is wrong, or two are the same.
+        ValueError: a URL is invalid, or two are the same.
     """
 
     backlog = 100  # enough to see, little enough to be quick
@@ -72,7 +72,7 @@ class Real:
         wanted = {name: min(count, MOST_AT_ONCE) for name, count in counts.items() if count}
         self._fan_out.run({name: partial(self._start, name, count) for name, count in wanted.items()}, FEED_TIMEOUT)
 
-    def script(self, seconds: float) -> list[Scene]:  # noqa: ARG002 - nothing is broken, however long it takes
+    def script(self, seconds: float) -> list[Scene]:  # noqa: ARG002 - no faults, whatever the length
         """See `Stage`."""
         return []
 
@@ -131,7 +131,7 @@ class Real:
         try:
             answer = self._transports[server].send(HttpCall(method, path, query, headers, text), CALL_TIMEOUT)
         except TransportError as error:
-            raise RefusedError(f"{error}: is a Conductor server there?") from error
+            raise RefusedError(f"{error}: is there a Conductor server at this URL?") from error
         if answer.status >= 300:  # noqa: PLR2004 - anything but success
             raise RefusedError(f"{server} refused {method} {path}: HTTP {answer.status} {answer.body[:200]!r}")
         return answer

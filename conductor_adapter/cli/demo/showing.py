@@ -1,4 +1,4 @@
-"""What the demo shows while it runs: a live table on a terminal, plain lines elsewhere."""
+"""The output of the demo while it runs: a live table on a terminal, plain lines elsewhere."""
 
 from collections import deque
 from collections.abc import Mapping
@@ -22,14 +22,14 @@ from resilience._texts import printable
 __all__ = ["LiveShow", "PlainShow", "Show"]
 
 COLUMNS = ("server", "polls", "updates", "share", "tasks/s", "running", "in flight", "results waiting")
-WIDE = 116  # columns of a terminal that has room for a bar, the state and the sum as well
-SHOWN = 8  # happenings below the table
+WIDE = 116  # columns of a terminal that also has room for a bar, the state and the number of runs
+SHOWN = 8  # events below the table
 BAR = 10  # characters for the whole capacity
 COLOURS = {"closed": "green", "half-open": "yellow", "open": "red"}
 
 
 class PlainShow:
-    """One line for each thing that happens, and one for the servers every second. A context manager."""
+    """One line for each event, and one for the servers every second. A context manager."""
 
     def __init__(self, printer: Printer) -> None:
         self._printer = printer
@@ -41,15 +41,15 @@ class PlainShow:
         self._printer.say_left_out()
 
     def hear(self, event: RunnerEvent) -> None:
-        """Say what a runner's event means."""
+        """Print the line for a runner's event."""
         self._printer.hear(event)
 
     def chapter(self, at: float, text: str) -> None:
-        """Say what is done to the servers."""
+        """Print what is done to the servers."""
         self._printer.say("chapter", f"{at:5.1f} s  *** {text}")
 
     def servers(self, at: float, views: Mapping[str, ServerView], rates: Mapping[str, float]) -> None:
-        """Say how the servers stand."""
+        """Print the state of the servers."""
         shares = shares_of(rates)
         parts = [f"{name} {shares[name]:.0%} {rates[name]:.0f}/s{_trouble(view)}" for name, view in views.items()]
         facts = {
@@ -59,9 +59,9 @@ class PlainShow:
 
 
 class LiveShow:
-    """A table that is redrawn in place, with the last happenings below it. A context manager; thread-safe.
+    """A table that is redrawn in place, with the last events below it. A context manager; thread-safe.
 
-    The lines' buffer may be appended to from any thread; drawing copies it.
+    Any thread can append to the buffer of lines; drawing copies it.
     """
 
     def __init__(self, console: Console) -> None:
@@ -81,7 +81,7 @@ class LiveShow:
         self._live.__exit__(kind, error, traceback)
 
     def hear(self, event: RunnerEvent) -> None:
-        """Show what a runner's event means."""
+        """Show the line for a runner's event."""
         line = line_of(event)
         if line is not None and line.level <= NORMAL and self._sampler.admit(line.key, self._at) is not None:
             self._happened.append(_one_line(f"         {line.server}: {line.text}", line))
@@ -91,7 +91,7 @@ class LiveShow:
         self._happened.append(Text(f"{at:5.1f} s  {text}", style="bold", no_wrap=True, overflow="ellipsis"))
 
     def servers(self, at: float, views: Mapping[str, ServerView], rates: Mapping[str, float]) -> None:
-        """Show how the servers stand."""
+        """Show the state of the servers."""
         self._at = at
         more = ("state", "ran") if self._wide else ()
         table = Table(
@@ -111,13 +111,13 @@ Show = PlainShow | LiveShow
 
 
 def shares_of(rates: Mapping[str, float]) -> dict[str, float]:
-    """Each server's part of all tasks that ran; tasks of one length, so it is its part of the capacity, too."""
+    """Each server's part of all tasks that ran, and of the capacity, since all tasks take equally long."""
     total = sum(rates.values())
     return {name: rate / total if total else 0.0 for name, rate in rates.items()}
 
 
 def _trouble(view: ServerView) -> str:
-    """What is not as usual, in brackets."""
+    """What is unusual about a server, in brackets."""
     parts = [
         f"{what} {state}" for what, state in (("polls", view.polls), ("updates", view.updates)) if state != "closed"
     ]

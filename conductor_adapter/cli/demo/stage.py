@@ -1,4 +1,4 @@
-"""What the demo needs of the servers it plays on, whichever they are."""
+"""The interface that the demo needs of its servers, real or embedded."""
 
 from collections.abc import Callable
 from typing import Protocol, Self
@@ -12,16 +12,16 @@ Scene = tuple[Chapter, Callable[[], None]]
 
 
 class RefusedError(Exception):
-    """A server cannot be worked on; the text is for the user."""
+    """A server is unusable; the text is for the user."""
 
 
 class Stage(Protocol):
-    """Servers with work on them. A context manager, for one thread.
+    """Servers with tasks. A context manager, for use in one thread.
 
     Attributes:
         settings: how a worker reaches them.
-        backlog: tasks that wait on each of them as long as new ones come.
-        started: tasks started so far, by server.
+        backlog: number of tasks waiting on each of them while new ones are added.
+        started: number of tasks started so far, by server.
     """
 
     settings: list[ServerSettings]
@@ -29,26 +29,26 @@ class Stage(Protocol):
 
     @property
     def started(self) -> dict[str, int]:
-        """Tasks started so far, by server."""
+        """Number of tasks started so far, by server."""
 
     def seed(self) -> None:
         """Start the first tasks.
 
         Raises:
-            RefusedError: a server cannot be worked on.
+            RefusedError: a server is unusable.
         """
 
     def feed(self, counts: dict[str, int]) -> None:
-        """Start so many more; servers that are down or do not answer get none."""
+        """Start more tasks, ``counts`` by server; servers that are down or do not answer get none."""
 
     def script(self, seconds: float) -> list[Scene]:
-        """What is done to its servers in a story of ``seconds``; nothing, if they are not ours to break."""
+        """The faults of a demo of ``seconds``; none for real servers."""
 
     def is_drained(self) -> bool:
-        """Whether none of the tasks is alive; False while a server cannot be asked."""
+        """Whether no task is unfinished; False while a server does not answer."""
 
     def accounts(self) -> list[Account]:
-        """What each server says has come of its tasks; what the worker did is left out."""
+        """What each server reports about its tasks, without the worker's own counts."""
 
     def __enter__(self) -> Self: ...
 

@@ -1,4 +1,4 @@
-"""The story of the demo: what happens when, with how much work, under which policy. Pure."""
+"""The plan of the demo: what happens when, with how much work, under which policy. Pure."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -27,10 +27,10 @@ __all__ = [
 TASK = "demo_task"
 TASK_SECONDS = 0.02
 THREADS = 10
-MOST_BACKLOG = 800  # tasks that wait on each server as long as new ones come: more than run between two feeds
-FEEDING = 0.75  # part of the story while new ones come; in the rest everything drains
-DRAIN_TIMEOUT = 60.0  # seconds after the story until the demo gives up waiting for the rest
-# What a killed server's last answers carried is retried after five seconds, by that server.
+MOST_BACKLOG = 800  # tasks waiting on each server while new ones are added: more than run between two additions
+FEEDING = 0.75  # part of the demo in which new tasks are added; in the rest the backlog drains
+DRAIN_TIMEOUT = 60.0  # seconds after the end until the demo stops waiting for unfinished tasks
+# A server that was killed retries the tasks in its last, lost answers after five seconds.
 TASK_DEF: Mapping[str, object] = {
     "retryCount": 5,
     "retryDelaySeconds": 0,
@@ -49,13 +49,13 @@ POLICY = RunnerConfig(
 
 @attrs.frozen
 class Chapter:
-    """One event of the story.
+    """One step of the demo.
 
     Attributes:
-        at: seconds after the beginning.
+        at: seconds after the start.
         act: what is done: ``freeze``, ``thaw``, ``kill`` or ``restart``.
-        server: to which server.
-        text: what the reader is told.
+        server: the server it is done to.
+        text: the line for the reader.
     """
 
     at: float
@@ -65,23 +65,23 @@ class Chapter:
 
 
 def chapters(seconds: float) -> list[Chapter]:
-    """The story, stretched to ``seconds``."""
+    """The steps of the demo, spread over ``seconds``."""
     parts = [
         (0.16, "freeze", "us", "us hangs: its process is stopped; it accepts connections and answers nothing"),
-        (0.36, "kill", "ap", "ap is killed (SIGKILL); results for it wait here, eu has all the capacity"),
-        (0.52, "restart", "ap", "ap comes back on the state it kept in its file"),
-        (0.60, "thaw", "us", "us goes on: what its sockets held arrives late and is taken in"),
+        (0.36, "kill", "ap", "ap is killed (SIGKILL); its results wait here, and eu has all the capacity"),
+        (0.52, "restart", "ap", "ap comes back with the state it saved in its file"),
+        (0.60, "thaw", "us", "us wakes up: answers buffered in its sockets arrive late and are used"),
     ]
     return [Chapter(part * seconds, act, server, text) for part, act, server, text in parts]
 
 
 def backlog(seconds: float) -> int:
-    """Tasks that wait on each server while new ones come, so that a short story does not end in a long drain."""
+    """Tasks waiting on each server while new ones are added; fewer if the demo is short, so that the drain is too."""
     return min(round(seconds / 24 * MOST_BACKLOG), MOST_BACKLOG)
 
 
 def top_up(backlog: int, started: int, ran: int) -> int:
-    """How many new tasks a server gets, so that ``backlog`` of those ``started`` there have not run."""
+    """The number of new tasks for a server, so that ``backlog`` of those ``started`` there have not run."""
     return max(backlog + ran - started, 0)
 
 
@@ -91,33 +91,34 @@ def policy_lines() -> list[str]:
     return [
         (
             f"{THREADS} threads for all servers together; a task takes {TASK_SECONDS * 1000:g} ms and has to be"
-            f" answered within {TASK_DEF['responseTimeoutSeconds']} s, or its server hands it out again"
+            f" answered within {TASK_DEF['responseTimeoutSeconds']} s, or the server reassigns it"
         ),
         (
-            f"a poll waits {poll.poll_wait:g} s for work; {poll.overdue_after:g} s later what it was granted works for"
-            f" others, after {poll.poll_timeout:g} s it counts as failed; {breaker.fail_max} failures in a row open a"
-            f" breaker for {breaker.reset_timeout:g} to {breaker.max_reset_timeout * (1 + breaker.jitter):g} s"
+            f"a poll waits {poll.poll_wait:g} s for work; {poll.overdue_after:g} s later its threads are lent to the"
+            f" other servers, and after {poll.poll_timeout:g} s it counts as failed; {breaker.fail_max} failures in a"
+            f" row trip a breaker, for {breaker.reset_timeout:g} to"
+            f" {breaker.max_reset_timeout * (1 + breaker.jitter):g} s"
         ),
         (
-            f"a result may hold a thread for {relay.inline_timeout:g} s, then it is sent from the background until its"
-            " server takes it"
+            f"sending a result occupies a thread for up to {relay.inline_timeout:g} s; then it is retried in the"
+            " background until its server accepts it"
         ),
     ]
 
 
 @attrs.frozen(kw_only=True)
 class Account:
-    """What came of the demo's tasks on one server.
+    """What became of the demo's tasks on one server.
 
     Attributes:
         server: its name.
-        started: tasks it was given.
-        finished: of those, completed.
-        unfinished: of those, alive when the demo stopped waiting: the server will hand them out again.
+        started: number of tasks started there.
+        finished: number of those that completed.
+        unfinished: number of those still running when the demo stopped waiting; the server will hand them out again.
         handed_out: how often the server handed out each of them, by workflow.
         executed: how often the worker ran each of them, by workflow.
-        given_back: how many were returned un-started.
-        problem: why the server could not be asked; the numbers that are its own are 0 then.
+        given_back: number of tasks returned un-started.
+        problem: why the server could not be asked; the counts that only it knows are 0 then.
     """
 
     server: str
@@ -131,23 +132,23 @@ class Account:
 
     @property
     def lost(self) -> int:
-        """Tasks that ended otherwise than completed: timed out for good, or gone from the server."""
+        """Number of tasks that did not complete: timed out with no retry left, or gone from the server."""
         return 0 if self.problem else self.started - self.finished - self.unfinished
 
     @property
     def runs(self) -> int:
-        """How often the worker ran a task of this server."""
+        """Number of times the worker ran a task of this server."""
         return sum(self.executed.values())
 
     @property
     def retried(self) -> int:
-        """How often the server handed a task out again without having got it back: an answer of its was lost."""
+        """Number of times the server handed out a task again that was not given back, because an answer was lost."""
         again = sum(times - 1 for times in self.handed_out.values() if times > 1)
         return max(again - self.given_back, 0)
 
     @property
     def surplus(self) -> int:
-        """Runs that no hand-out of the server explains; more than none is a fault of ours."""
+        """Number of runs that the server did not ask for; any is a bug of this package."""
         if self.problem:
             return 0
         return sum(max(runs - self.handed_out.get(workflow, 0), 0) for workflow, runs in self.executed.items())
@@ -158,9 +159,9 @@ class Account:
         return not (self.lost or self.unfinished or self.surplus or self.problem)
 
     def sentence(self) -> str:
-        """The account for people."""
+        """The account as a sentence for people."""
         if self.problem is not None:
-            return f"{self.started} started; what came of them is not known: {self.problem}"
+            return f"{self.started} started; what became of them is unknown: {self.problem}"
         parts = [f"{self.started} started, {self.finished} finished, {self.lost} lost"]
         if self.unfinished:
             parts.append(f"{self.unfinished} not finished in time")
@@ -170,7 +171,7 @@ class Account:
         return "; ".join(parts)
 
     def facts(self) -> dict[str, Any]:
-        """The account for machines."""
+        """The account as facts for machines."""
         return {
             "started": self.started,
             "finished": self.finished,

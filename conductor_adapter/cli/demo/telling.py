@@ -1,4 +1,4 @@
-"""Runs the story: the worker goes on, things are done to its servers, and in the end every task is accounted for."""
+"""Runs the demo: the worker keeps running while faults are injected, and in the end every task is accounted for."""
 
 import signal
 from collections.abc import Iterator, Sequence
@@ -22,13 +22,13 @@ from conductor_adapter.running import WorkerRunner
 __all__ = ["say_end", "tell"]
 
 LOST = 1
-SIGNALLED = 128  # plus the signal's number, as shells have it
+SIGNALLED = 128  # plus the signal's number, as in a shell
 HURRY = 1.0  # seconds of grace after an interrupt
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class InterruptedBySignal(BaseException):
-    """Somebody ends the demo; nothing may catch it but the clean-up."""
+    """A signal ends the demo; only the clean-up may catch this."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -36,12 +36,12 @@ class InterruptedBySignal(BaseException):
 
 
 def tell(real: Sequence[str], seconds: float, *, as_json: bool) -> int:
-    """Tell the story and return the exit status: 1 if a task was lost, 128 and the signal's number if interrupted.
+    """Run the demo and return the exit status: 1 if a task was lost, 128 plus the signal's number if interrupted.
 
     Args:
-        real: URLs of real servers to work on instead of embedded ones.
-        seconds: how long the story takes, without the time to drain.
-        as_json: one JSON object a line.
+        real: URLs of real servers to use instead of embedded ones.
+        seconds: length of the demo, without the final drain.
+        as_json: whether to print one JSON object per line.
     """
     printer = Printer(as_json=as_json)
     with refusing():
@@ -55,7 +55,7 @@ def tell(real: Sequence[str], seconds: float, *, as_json: bool) -> int:
         say_error(str(error))
         return BAD_USAGE
     except InterruptedBySignal as interrupt:
-        what = "what was started there and has not finished stays there" if real else "the servers are stopped"
+        what = "tasks that have not finished remain on the servers" if real else "the servers have been stopped"
         printer.say("interrupted", f"interrupted; {what}")
         return SIGNALLED + interrupt.number
     return say_end(printer, accounts)
@@ -73,7 +73,7 @@ def _stage(real: Sequence[str], seconds: float) -> Stage:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Let SIGINT and SIGTERM end what is within, once; further ones are ignored: the end that follows is bounded."""
+    """Let SIGINT or SIGTERM end the block, once; further signals are ignored because the clean-up is bounded."""
 
     def interrupt(number: int, _frame: FrameType | None) -> None:
         for one in SIGNALS:
@@ -83,7 +83,7 @@ def _interruptible() -> Iterator[None]:
     before = {number: signal.signal(number, interrupt) for number in SIGNALS}
     try:
         yield
-    except InterruptedBySignal:  # the process ends now: the handlers stay away
+    except InterruptedBySignal:  # the process ends now, so the signals stay ignored
         before.clear()
         raise
     finally:
@@ -94,9 +94,9 @@ def _interruptible() -> Iterator[None]:
 def _play(stage: Stage, seconds: float, printer: Printer) -> list[Account]:
     stage.seed()
     waiting = ", ".join(f"{count} on {name}" for name, count in stage.started.items())
-    printer.say("seeded", f"tasks waiting: {waiting}; new ones come as they are worked off")
+    printer.say("seeded", f"tasks waiting: {waiting}; new ones are added as these complete")
     if not stage.script(seconds):
-        printer.say("real", "these servers are real: they are worked on, and nothing is broken there")
+        printer.say("real", "these servers are real: no faults are injected")
     counts = Counts()
     with _show(printer) as show:
         counts.tell = show.hear
@@ -122,7 +122,7 @@ def _show(printer: Printer) -> Iterator[Show]:
 
 
 def say_end(printer: Printer, accounts: Sequence[Account]) -> int:
-    """Say what came of every server's tasks, and return the exit status."""
+    """Print what became of every server's tasks, and return the exit status."""
     for account in accounts:
         style = "green" if account.good else "bold red"
         printer.say("account", account.sentence(), server=account.server, style=style, **account.facts())

@@ -1,4 +1,4 @@
-"""Plays the script: things are done to the servers when it is time, new tasks come, and all is shown every second."""
+"""Plays the script: injects the faults on time, adds new tasks, and shows the servers every second."""
 
 import threading
 import time
@@ -15,13 +15,13 @@ STEP = 0.05
 
 
 class Watch:
-    """One performance. For one thread.
+    """One run of the demo, for use in one thread.
 
     Args:
         stage: the servers.
         runner: the worker, started.
-        show: what is told.
-        seconds: how long the story takes, without what is left to drain then.
+        show: the output.
+        seconds: the length of the demo, without the final drain.
     """
 
     def __init__(self, stage: Stage, runner: WorkerRunner, show: Show, seconds: float) -> None:
@@ -35,7 +35,7 @@ class Watch:
         self._ran = dict.fromkeys(runner.view(), 0)
 
     def until_drained(self) -> None:
-        """Play until every task has ended, or for a minute longer than the story takes."""
+        """Play until every task has ended, or until a minute after the end of the script."""
         pause = threading.Event()
         while not self._is_over():
             pause.wait(STEP)
@@ -65,7 +65,7 @@ class Watch:
     def _feed(self, at: float) -> None:
         if at >= FEEDING * self._seconds:
             self._feeding = False
-            self._show.chapter(at, "no new tasks come from here on; what waits is worked off")
+            self._show.chapter(at, "no new tasks from here on; the backlog drains")
             return
         started = self._stage.started
         self._stage.feed({name: top_up(self._stage.backlog, started[name], ran) for name, ran in self._ran.items()})

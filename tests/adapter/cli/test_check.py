@@ -286,11 +286,11 @@ def test_check_fails_for_a_server_that_takes_no_results(
     """Whether it has update-v2 does not show then, and is not denied."""
     (health,) = ask_all([ServerSettings("eu", URL)], [], TakesNothing, GUARD, v2=True)
     assert health.endpoints["update-v2"] is None
-    assert health.problem == "takes no results now: update-v2: HTTP 503: busy"
+    assert health.problem == "accepts no results now: update-v2: HTTP 503: busy"
 
     monkeypatch.setattr(check_module, "ask_all", lambda *_args, **_options: [health])
     assert check_module.check([f"eu={URL}"], None, [], "auto", as_json=False) == 1
-    assert "batch poll, perhaps update-v2, queue sizes  -  takes no results now: " in capsys.readouterr().out
+    assert "batch poll, perhaps update-v2, queue sizes  -  accepts no results now: " in capsys.readouterr().out
 
 
 def test_table_of_check_fits_a_terminal() -> None:
@@ -382,7 +382,7 @@ def test_check_names_credentials_that_no_server_reads(server: DevServer) -> None
     """A variable of another name is one line on standard error, without its value; what servers say is as always."""
     done = command("check", "--server", f"eu={server.url}", CONDUCTOR_AUTH_KEY_UE="s3cret")
 
-    assert "CONDUCTOR_AUTH_KEY_UE, which no server here reads: server 'eu' reads CONDUCTOR_AUTH_KEY_EU" in done.stderr
+    assert "CONDUCTOR_AUTH_KEY_UE, which no server reads: server 'eu' reads CONDUCTOR_AUTH_KEY_EU" in done.stderr
     assert (done.returncode, done.stderr.count("\n"), done.stdout.count("\n")) == (0, 1, 1)
     assert "s3cret" not in done.stdout + done.stderr
 
@@ -406,7 +406,7 @@ def test_dev_server_serves_until_it_is_told_to_stop() -> None:
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (["--faults", "flood"], "there is no fault 'flood'"),
+        (["--faults", "flood"], "unknown fault 'flood'"),
         (["--faults", "latency=soon"], "neither a number"),
         (["--faults", "error=503 only=polls"], "separate faults by commas"),
         (["--faults", '{"error": 503'], "must be a JSON object"),

@@ -82,7 +82,7 @@ def test_list_of_a_server_that_is_not_there_names_those_that_are(file):
     done = command("outbox", "list", "--outbox", file, "--server", "uss")
 
     assert done.returncode == 0
-    assert done.stdout == f"{file}: nothing of uss; there is something of eu, us\n"
+    assert done.stdout == f"{file}: nothing for uss; the outbox has entries for eu, us\n"
 
 
 def test_list_says_what_another_worker_has(file):
@@ -92,7 +92,7 @@ def test_list_says_what_another_worker_has(file):
         said = command("outbox", "list", "--outbox", file).stdout.splitlines()
 
     assert said[0] == "eu  http://eu:8080/api  2 waiting  2 dead letters"
-    assert said[2] == "1 of those that wait: a worker that runs has them, or one that was killed less than 15 s ago"
+    assert said[2] == "1 of the waiting results: claimed by a running worker, or by one killed less than 15 s ago"
 
 
 def test_list_speaks_json(file):
@@ -128,12 +128,12 @@ def test_d6_retry_makes_dead_letters_wait_again(file):
     """Those with these ids, then those of a server, then none is left of it: exit status 1."""
     one = ids_of(file)["t1"]
 
-    assert command("outbox", "retry", one, "--outbox", file).stdout.startswith("1 dead letter will be sent again")
+    assert command("outbox", "retry", one, "--outbox", file).stdout.startswith("1 dead letter will be retried")
     assert set(ids_of(file)) == {"t2", "t3"}
     assert command("outbox", "retry", "--server", "eu", "--outbox", file).returncode == 0
     assert set(ids_of(file)) == {"t3"}
     none = command("outbox", "retry", "--server", "eu", "--outbox", file)
-    assert (none.returncode, none.stdout) == (1, "there is no such dead letter: see 'conductor-adapter outbox list'\n")
+    assert (none.returncode, none.stdout) == (1, "no matching dead letter: see 'conductor-adapter outbox list'\n")
     with open_outbox(file) as outbox:
         assert [(stock.destination, stock.waiting) for stock in outbox.stock()] == [("eu", 3), ("us", 0)]
 
@@ -146,12 +146,12 @@ def test_purge_deletes_dead_letters_only_when_told_twice(file):
     assert command("outbox", "purge", "--yes", "--server", "us", "--outbox", file).stdout == "1 dead letter deleted\n"
     assert command("outbox", "purge", "--yes", "--outbox", file).stdout == "2 dead letters deleted\n"
     none = command("outbox", "purge", "--yes", "--outbox", file)
-    assert (none.returncode, none.stdout) == (1, "there is no such dead letter: see 'conductor-adapter outbox list'\n")
+    assert (none.returncode, none.stdout) == (1, "no matching dead letter: see 'conductor-adapter outbox list'\n")
 
 
 def test_purge_of_what_waits_needs_a_server_and_leaves_what_a_worker_has(file):
     """Results of a server that nobody serves any more can be deleted, those that a running worker sends cannot."""
-    assert "name whose with --server" in refused("outbox", "purge", "--waiting", "--yes", "--outbox", file)
+    assert "it needs --server NAME" in refused("outbox", "purge", "--waiting", "--yes", "--outbox", file)
 
     with open_outbox(file) as worker:
         worker.put(row("eu", "t5"))
@@ -197,7 +197,7 @@ def test_r42_a_link_in_the_place_of_the_default_outbox_is_not_followed(monkeypat
     (tmp_path / place).parent.mkdir(exist_ok=True)
     (tmp_path / place).symlink_to(tmp_path / "elsewhere")
 
-    with pytest.raises(ValueError, match="is a link, and nobody named it: remove it, or name the file with --outbox"):
+    with pytest.raises(ValueError, match="is a symbolic link: remove it, or name the file with --outbox"):
         outbox_module.outbox_path("")
 
 
@@ -233,7 +233,7 @@ def test_d2_a_killed_worker_sends_its_results_at_the_next_start(tmp_path):
             said, _ = again.communicate(timeout=60)
 
     assert again.returncode == 0, said
-    assert "0 tasks polled; 2 results delivered, 2 of a former process" in said
+    assert "0 tasks polled; 2 results delivered, 2 taken over from an earlier process" in said
     assert (
         "eu: another worker has 2 results of it in the outbox; if that worker was killed, this one sends them" in said
     )
@@ -251,7 +251,8 @@ def test_results_left_at_the_end_are_told_of_and_stay_in_the_outbox(tmp_path):
     last = done.stdout.splitlines()[-1]
     assert done.returncode == 1
     assert last == (
-        "stopped; left: 1 result not delivered (1 in the outbox: the next worker sends them), 0 tasks still running, "
+        "stopped; left undone: 1 result not delivered (1 in the outbox; the next worker will send them), "
+        "0 tasks still running, "
         "0 un-started tasks not given back"
     )
     with open_outbox(tmp_path / "o.db") as outbox:

@@ -46,7 +46,7 @@ def test_run_works_on_all_servers_and_ends_after_its_duration(pair: tuple[DevSer
     assert "eu: reachable; waiting: 0 greet" in done.stdout
     said = "5 tasks polled: 5 finished; 5 results delivered"
     assert f"eu: {said}\nus: {said}\n" in done.stdout
-    assert done.stdout.endswith("stopped; nothing was left\n")
+    assert done.stdout.endswith("stopped; nothing is left undone\n")
     assert [server.runs("greet")["COMPLETED"] for server in pair] == [5, 5]
 
 
@@ -118,7 +118,7 @@ def test_run_says_what_is_wrong_with_a_server_and_goes_on(pair: tuple[DevServer,
 
     assert done.returncode == 0
     assert "dead: not reachable: " in done.stdout
-    assert done.stdout.endswith("stopped; nothing was left, but no poll of dead ever succeeded\n")
+    assert done.stdout.endswith("stopped; nothing is left undone, but no poll of dead ever succeeded\n")
     assert "dead: breaker of polls closed -> open" in done.stdout
     assert "eu: 3 tasks polled: 3 finished; 3 results delivered" in done.stdout
     assert done.stdout.count("dead: poll failed") <= 4
@@ -138,7 +138,7 @@ def test_run_names_credentials_that_no_server_reads(pair: tuple[DevServer, DevSe
 
     done = command("run", target, *options, CONDUCTOR_AUTH_KEY="k", CONDUCTOR_AUTH_SECRET="s3cret")  # noqa: S106 - made up
 
-    assert "the environment has CONDUCTOR_AUTH_KEY, CONDUCTOR_AUTH_SECRET, which no server here reads" in done.stdout
+    assert "the environment has CONDUCTOR_AUTH_KEY, CONDUCTOR_AUTH_SECRET, which no server reads" in done.stdout
     assert "s3cret" not in done.stdout + done.stderr
 
 
@@ -157,7 +157,7 @@ def test_run_exits_with_1_when_results_were_left(pair: tuple[DevServer, DevServe
     done = command("run", target, "--server", f"eu={pair[0].url}", "--duration", "0.6", "--grace", "0.3")
 
     assert done.returncode == 1
-    assert "stopped; left: 1 result not delivered" in done.stdout
+    assert "stopped; left undone: 1 result not delivered" in done.stdout
     assert "eu: result of task" in done.stdout
     assert "eu: 1 task polled: 1 finished; 0 results delivered, 1 waiting" in done.stdout
 
@@ -186,11 +186,11 @@ def test_run_exits_with_1_when_a_result_was_refused_for_good(
     (letter,) = map(
         json.loads, command("outbox", "list", "--outbox", tmp_path / "o.db", "--json").stdout.splitlines()[1:]
     )
-    assert done.stdout.endswith(f"stopped; refused for good: 1 result (task {letter['task']} of eu)\n")
+    assert done.stdout.endswith(f"stopped; refused permanently: 1 result (task {letter['task']} of eu)\n")
 
 
 LEFT = "0 tasks still running, 0 un-started tasks not given back"
-AGAIN = "their servers time them out and run them again"
+AGAIN = "their servers will time them out and run them again"
 TO_GIVE_BACK = f"0 tasks still running, 1 un-started task not given back; {AGAIN}"
 SEVEN = "task t0 of eu, task t1 of eu, task t2 of eu, task t3 of eu, task t4 of eu, 2 more"
 
@@ -198,24 +198,24 @@ SEVEN = "task t0 of eu, task t1 of eu, task t2 of eu, task t3 of eu, task t4 of 
 @pytest.mark.parametrize(
     ("report", "said", "style"),
     [
-        (StopReport(), "nothing was left", "green"),
-        (StopReport(unreached=("a", "b")), "nothing was left, but no poll of a, b ever succeeded", "yellow"),
+        (StopReport(), "nothing is left undone", "green"),
+        (StopReport(unreached=("a", "b")), "nothing is left undone, but no poll of a, b ever succeeded", "yellow"),
         (
             StopReport(dead=7, unreached=("a",)),
-            f"refused for good: 7 results ({SEVEN}); no poll of a ever succeeded",
+            f"refused permanently: 7 results ({SEVEN}); no poll of a ever succeeded",
             "bold red",
         ),
         (
             StopReport(left=2, dead=1),
-            f"left: 2 results not delivered, {LEFT}; {AGAIN}; refused for good: 1 result (task t0 of eu)",
+            f"left undone: 2 results not delivered, {LEFT}; {AGAIN}; refused permanently: 1 result (task t0 of eu)",
             "bold red",
         ),
         (
             StopReport(left=2, saved=2),
-            f"left: 2 results not delivered (2 in the outbox: the next worker sends them), {LEFT}",
+            f"left undone: 2 results not delivered (2 in the outbox; the next worker will send them), {LEFT}",
             "bold red",
         ),
-        (StopReport(kept=1), f"left: 0 results not delivered, {TO_GIVE_BACK}", "bold red"),
+        (StopReport(kept=1), f"left undone: 0 results not delivered, {TO_GIVE_BACK}", "bold red"),
     ],
 )
 def test_last_line_says_what_is_not_well_and_is_green_only_if_all_is(report: StopReport, said: str, style: str) -> None:
@@ -339,7 +339,7 @@ def test_signal_stops_run_cleanly(pair: tuple[DevServer, DevServer], target: Pat
             pass
         process.send_signal(number)
 
-        assert "stopped; nothing was left" in process.stdout.read()
+        assert "stopped; nothing is left undone" in process.stdout.read()
         assert process.wait(GUARD) == 0
 
 
@@ -437,7 +437,7 @@ def test_run_exits_with_1_when_a_task_outlives_the_grace(pair: tuple[DevServer, 
     done = command("run", "held_up.py", server, "--duration", "0.5", "--grace", "0.2", folder=tmp_path)
 
     assert done.returncode == 1
-    assert "stopped; left: 0 results not delivered, 1 task still running" in done.stdout
+    assert "stopped; left undone: 0 results not delivered, 1 task still running" in done.stdout
     assert "eu: 1 task polled: 1 still running; 0 results delivered\n" in done.stdout
 
 
@@ -509,7 +509,7 @@ def test_run_on_a_terminal_says_when(pair: tuple[DevServer, DevServer], target: 
     """A person at a terminal gets the time of day with every line."""
     done = command("run", target, "--server", f"eu={pair[0].url}", "--duration", "0.4", FORCE_COLOR="1", NO_COLOR="1")
 
-    assert re.search(r"\d\d:\d\d:\d\d .*stopped; nothing was left", done.stdout)
+    assert re.search(r"\d\d:\d\d:\d\d .*stopped; nothing is left undone", done.stdout)
 
 
 @pytest.mark.parametrize(
@@ -575,12 +575,12 @@ def test_target_that_does_not_import_shows_the_users_own_traceback(tmp_path: Pat
     ("options", "expected"),
     [
         ([], "no server is configured"),
-        (["--server", f"eu={URL}", "--server", "eu=http://b/api"], "two servers are called 'eu'"),
+        (["--server", f"eu={URL}", "--server", "eu=http://b/api"], "duplicate server name 'eu'"),
         (["--server", f"eu={URL}", "--server", f"us={URL}/"], "have the same URL"),
         (["--server", URL], "has no name"),
         (["--server", "eu=127.0.0.1:8080/api"], "must begin with http://"),
         (["--server", "eu=http:///api"], "no usable host"),
-        (["--server", f"eu={URL}", "--config", "x.toml"], "give one of them"),
+        (["--server", f"eu={URL}", "--config", "x.toml"], "use only one of them"),
         (["--config", "missing.toml"], "missing.toml cannot be read"),
         (["--server", f"eu={URL}", "--threads", "0"], "'0' must be a whole number"),
         (["--server", f"eu={URL}", "--threads", "-2"], "'-2' must be a whole number"),
@@ -659,7 +659,9 @@ def test_limit_of_open_files_that_is_too_small_is_told(limit: int, said: bool) -
     hint = descriptor_hint(limit, 2, [3, 3], 3)
 
     assert (hint is not None) is said
-    assert hint is None or hint.startswith("this process may open 73 files at once, and 14 connections may need 74: ")
+    assert hint is None or hint.startswith(
+        "this process can open 73 files at once, but its 14 connections might need 74: "
+    )
 
 
 def test_run_hints_at_a_small_limit_of_open_files(target: Path) -> None:
@@ -667,7 +669,7 @@ def test_run_hints_at_a_small_limit_of_open_files(target: Path) -> None:
     line = f"ulimit -n 40; exec {COMMAND} run {target} --server eu={URL} --threads 20 --duration 0.1 --transport curl"
     done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=GUARD, check=False)  # noqa: S603, S607 - ours
 
-    assert "may open 40 files at once, and 22 connections may need 98: raise the limit" in done.stdout
+    assert "can open 40 files at once, but its 22 connections might need 98: raise the limit" in done.stdout
     assert "ulimit -n 196" in done.stdout
 
 
@@ -676,7 +678,7 @@ def test_endless_target_gets_one_line(target_name: str) -> None:
     """A name that no file system takes is refused like one that is not there, and not shown in full."""
     line = refused(command("run", target_name, "--server", f"eu={URL}"))
 
-    assert "cannot be looked for: File name too long; name a Python file or a module" in line
+    assert "cannot be a file or module: File name too long; name a Python file or a module" in line
     assert len(line) < 200
 
 

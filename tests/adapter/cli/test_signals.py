@@ -175,7 +175,7 @@ def test_signals_that_come_until_the_process_is_gone_change_nothing(
     told, errors = process.communicate(timeout=GUARD)
 
     assert (process.returncode, errors) == (0, "")
-    assert told.endswith("stopped; nothing was left\n")
+    assert told.endswith("stopped; nothing is left undone\n")
 
 
 def test_lost_terminal_is_a_reason_to_stop_cleanly(processes: ExitStack, eu: DevServer, tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_lost_terminal_is_a_reason_to_stop_cleanly(processes: ExitStack, eu: Dev
     told, errors = process.communicate(timeout=GUARD)
 
     assert (process.returncode, errors) == (0, "")
-    assert told.endswith("stopped; nothing was left\n")
+    assert told.endswith("stopped; nothing is left undone\n")
 
 
 def test_run_under_nohup_outlives_its_terminal(processes: ExitStack, eu: DevServer, tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ from conductor_adapter import DevServer
 from conductor_adapter.cli import app, streams
 from conductor_adapter.cli.printing import Printer
 
-FULL = "standard output cannot be written: No space left on device; what it should say from here on is lost\n"
-CLOSED = "standard output cannot be written: it is closed; what it should say from here on is lost\n"
+FULL = "standard output cannot be written: No space left on device; further output is discarded\n"
+CLOSED = "standard output cannot be written: it is closed; further output is discarded\n"
 
 
 @pytest.fixture

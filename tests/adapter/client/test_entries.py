@@ -104,7 +104,7 @@ ODD = [
     ('"inputData": {"x": "a\tb"}', "control character"),
     ('"inputData": {"x": nope}', "Expecting value"),
     ('"inputData": {"x": 1 2}', "delimiter"),
-    ('"inputData": 7', "no JSON object"),
+    ('"inputData": 7', "not a JSON object"),
     ('"x" "y"', "delimiter"),
 ]
 

@@ -202,7 +202,7 @@ def test_a_result_that_is_too_large_is_told_as_a_small_one_at_once(operation):
     assert script.sent[1][0] == "/tasks"
     assert (told["taskId"], told["status"], told["outputData"]) == ("t1", "FAILED_WITH_TERMINAL_ERROR", {})
     assert re.fullmatch(
-        r"the task's result was not taken: server 'eu': update(-v2)? of task t1: HTTP 413: <html>too large",
+        r"the task's result was not accepted: server 'eu': update(-v2)? of task t1: HTTP 413: <html>too large",
         told["reasonForIncompletion"],
     )
 

@@ -108,7 +108,7 @@ def test_an_update_goes_to_the_endpoint_of_its_version():
 @pytest.mark.parametrize("output", [{"x": object()}, {"x": math.nan}, {"x": {1, 2}}])
 def test_a_result_that_is_no_json_is_undeliverable(output):
     """No server would ever take it: it must not be sent again and again."""
-    with pytest.raises(Undeliverable, match="task t: its result is no JSON"):
+    with pytest.raises(Undeliverable, match="task t: its result is not JSON-serializable"):
         build_update(TaskResult(task_id="t", output=output))
 
 

@@ -181,7 +181,7 @@ def test_what_does_not_run_says_so():
     with pytest.raises(RuntimeError, match="not running"):
         _ = server.url
     server.start()
-    with pytest.raises(RuntimeError, match="running already"):
+    with pytest.raises(RuntimeError, match="already running"):
         server.start()
     server.stop()
     server.stop()

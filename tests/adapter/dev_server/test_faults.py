@@ -289,7 +289,7 @@ def test_the_control_path_is_never_hit(server):
     assert server.faults.current == Faults(hang=True)
     assert fetch(server.port, "GET", "/dev/faults")[1] == Faults(hang=True).to_wire()
     assert fetch(server.port, "PUT", "/dev/faults", {"hang": 1})[0] == 400
-    assert fetch(server.port, "PUT", "/dev/faults", {"hung": True})[1]["message"].startswith("there is no fault 'hung'")
+    assert fetch(server.port, "PUT", "/dev/faults", {"hung": True})[1]["message"].startswith("unknown fault 'hung'")
     assert fetch(server.port, "PUT", "/dev/faults", {})[0] == 200
     assert server.faults.current == Faults()
     assert fetch(server.port, "GET", "/dev/nope")[0] == 404
@@ -303,7 +303,7 @@ def test_bytes_and_headers_go_over_the_control_path(server):
     assert fetch(server.port, "GET", "/dev/faults")[1]["body"] == {"base64": "H4s="}
     for body in ({"base64": "not base64"}, {"base64": 7}, {"hex": ""}):
         status, answer = fetch(server.port, "PUT", "/dev/faults", {"body": body})
-        assert (status, answer["message"]) == (400, 'body must be a text, or bytes as {"base64": "…"}')
+        assert (status, answer["message"]) == (400, 'body must be a str, or bytes as {"base64": "…"}')
 
 
 def test_control_seeds_counts_and_sweeps(server):
@@ -349,11 +349,11 @@ def test_faults_are_written_as_text(text, faults):
         ("surplus=-1", "surplus"), ("surplus=x", "surplus"), ('{"body": 7}', "body"), ('{"entries": 7}', "entries"),
         ('{"body": "", "headers": 7}', "headers must be headers by"), ('{"unless": "x"}', "unless must be headers"),
         ('{"body": "", "headers": {"a b": "c"}}', "headers: 'a b' is not the name of a header"),
-        ('{"body": "", "headers": {"a": 7}}', "headers: a must be a text in one line, not 7"),
-        ('{"body": "", "headers": {"a": "b\\r\\nc: d"}}', "headers: a must be a text in one line"),
+        ('{"body": "", "headers": {"a": 7}}', "headers: a must be a str in one line, not 7"),
+        ('{"body": "", "headers": {"a": "b\\r\\nc: d"}}', "headers: a must be a str in one line"),
         ('{"body": "", "headers": {"content-Length": "7"}}', "content-Length is set by the server itself"),
-        ('{"headers": {"Location": "/"}}', "headers needs an answer that it belongs to: set error= or body="),
-        ("retry_after=5", "retry_after needs an answer"), ('{"error": ', "must be a JSON object: Expecting"),
+        ('{"headers": {"Location": "/"}}', "headers has no effect without an answer: set error= or body="),
+        ("retry_after=5", "retry_after has no effect without an answer"), ('{"error": ', "must be a JSON object: Expecting"),
     ],
 )  # fmt: skip
 def test_a_fault_that_makes_no_sense_is_named(text, named):

@@ -200,11 +200,11 @@ def test_instance_is_passed_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("order", "message"),
     [
-        ("text", "input 'order' is of type str, Order needs an object"),
-        ({}, "input 'order' makes no Order: .*number"),
-        ({"number": "1"}, "input 'order' makes no Order"),
-        ({"number": 1, "customer": 5}, "input 'order.customer' is of type int, Customer needs an object"),
-        ({"number": 1, "lines": [{"price": 1}, {}]}, r"input 'order.lines\[1\]' makes no Line: .*price"),
+        ("text", "input 'order' is of type str, but Order needs an object"),
+        ({}, "input 'order' cannot be converted to Order: .*number"),
+        ({"number": "1"}, "input 'order' cannot be converted to Order"),
+        ({"number": 1, "customer": 5}, "input 'order.customer' is of type int, but Customer needs an object"),
+        ({"number": 1, "lines": [{"price": 1}, {}]}, r"input 'order.lines\[1\]' cannot be converted to Line: .*price"),
     ],
 )
 def test_value_that_fits_no_data_class_is_named(order: object, message: str) -> None:

@@ -98,14 +98,14 @@ class Colour(enum.Enum):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (float("nan"), "output.result is nan, which is no JSON value"),
+        (float("nan"), "output.result is nan, which is not JSON-serializable"),
         ([float("-inf")], r"output.result\[0\] is -inf"),
         (dt.date(2020, 1, 1), "output.result is of type datetime.date,"),
         ({"s": {1}}, "output.s is of type set,"),
         (Colour.RED, r"output.result is of type .*test_output.Colour,"),
         (Box, "output.result is of type type"),
         pytest.param(10**5000, "output.result is of type int", id="huge"),
-        ({(1, 2): 3}, r"output has the key \(1, 2\) of type tuple; keys must be text"),
+        ({(1, 2): 3}, r"output has the key \(1, 2\) of type tuple; keys must be str"),
         ({"a": {float("nan"): 3}}, "output.a has the key nan"),
     ],
 )

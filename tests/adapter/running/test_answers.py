@@ -112,7 +112,7 @@ def test_odd_tasks_fail_with_the_reason_and_take_no_good_one_along(v2, caplog):
     assert server.ends() == {"COMPLETED": 36, "FAILED_WITH_TERMINAL_ERROR": 4}
     reasons = {name: result.get("reasonForIncompletion", "") for name, result in server.updates.items()}
     assert reasons["t3"].startswith("the worker cannot read the task: Exceeds the limit (4300")
-    assert reasons["t29"] == "the worker cannot read the task: task t29: its inputData is no JSON object"
+    assert reasons["t29"] == "the worker cannot read the task: task t29: its inputData is not a JSON object"
     assert all(count == 1 for count in server.handed.values())
     assert not any(isinstance(event, (PollFailed, BreakerChanged)) for event in heard)
     failed = [event for event in heard if isinstance(event, TaskFailed)]
@@ -133,7 +133,7 @@ def test_server_that_brings_more_than_it_is_asked_for_is_well(caplog):
     assert not any(isinstance(event, (PollFailed, BreakerChanged)) for event in heard)
     assert any(isinstance(event, GaveBack) and event.reason == "more than was asked for" for event in heard)
     assert [event for event in heard if isinstance(event, SurplusArrived)] == [SurplusArrived("eu", 10, 1)]
-    assert caplog.text.count("it brings more tasks than it is asked for (10 for 1); the surplus goes back") == 1
+    assert caplog.text.count("returned more tasks than requested (10 instead of 1); the surplus is given back") == 1
 
 
 def test_after_an_answer_that_is_too_large_less_is_asked_for(caplog):

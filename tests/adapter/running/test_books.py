@@ -97,12 +97,12 @@ def test_repeated_attempts_are_counted_by_server() -> None:
             ),
             0,
             (
-                "44 tasks polled: 2 finished, 3 given back, 4 not back yet, 5 not taken back, "
-                "17 dropped with a lost lease, 6 not started, "
-                "7 still running; 11 results delivered, 12 waiting, 13 refused for good, 14 by way of the outbox, "
-                "15 of a former process, 16 left to another process; "
-                "8 came late, 9 had been tried before, 10 lost the lease, "
-                "18 reported once more after a heartbeat"
+                "44 tasks polled: 2 finished, 3 given back, 4 being given back, 5 could not be given back, "
+                "17 dropped after losing their lease, 6 not started, "
+                "7 still running; 11 results delivered, 12 waiting, 13 refused permanently, "
+                "14 sent through the outbox, 15 taken over from an earlier process, 16 taken over by another process; "
+                "8 arrived late, 9 were retries, 10 lost the lease, "
+                "18 reported again after a heartbeat"
             ),
         ),
     ],

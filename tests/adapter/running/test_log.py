@@ -48,8 +48,8 @@ def test_server_that_is_left_alone_and_is_well_again_is_logged(caplog: pytest.Lo
         log.breaker_changed(BreakerChanged("eu", before, after, 1, error=DOWN, calls="polls"))
 
     assert lines(caplog) == [
-        ("WARNING", "eu: its polls fail, it is left alone for a while: down"),
-        ("INFO", "eu: its polls work again"),
+        ("WARNING", "eu: polls are failing; the circuit breaker is open: down"),
+        ("INFO", "eu: polls are working again"),
     ]
 
 
@@ -62,7 +62,7 @@ def test_failing_tasks_are_logged_ever_more_rarely(caplog: pytest.LogCaptureFixt
 
     told = lines(caplog)
     assert told[0] == ("WARNING", "eu: task t1 of type 'ship' failed: no 1")
-    assert told[2] == ("WARNING", "eu: 4 tasks of type 'ship' have failed, the last is t4: no 4")
+    assert told[2] == ("WARNING", "eu: 4 tasks of type 'ship' have failed, most recently t4: no 4")
     assert len(told) == 10 + 1
     assert told[-1] == ("WARNING", "us: task t of type 'ship' failed: other")
 
@@ -76,8 +76,8 @@ def test_lost_leases_are_logged_ever_more_rarely_too(caplog: pytest.LogCaptureFi
 
     assert [text for _, text in lines(caplog)][1:] == [
         f"eu: task t0 of type 'ship' {LEASE_LOST}: down",
-        "eu: 2 tasks of type 'ship' have outlived their response timeout, the last is t1: down",
-        "eu: 4 tasks of type 'ship' have outlived their response timeout, the last is t3: down",
+        "eu: 2 tasks of type 'ship' have outlived their response timeout, most recently t1: down",
+        "eu: 4 tasks of type 'ship' have outlived their response timeout, most recently t3: down",
     ]
 
 
@@ -110,7 +110,7 @@ def test_runner_logs_what_is_wrong_with_its_servers_and_tasks(caplog: pytest.Log
             failed = heard.wait_for(TaskFailed)
 
     text = "\n".join(line for _, line in lines(caplog))
-    assert "dead: its polls fail, it is left alone for a while: " in text
+    assert "dead: polls are failing; the circuit breaker is open: " in text
     assert f"eu: task {failed.task_id} of type 'ship' failed: ValueError: nobody lives there" in text
 
 

@@ -151,7 +151,7 @@ FAILURES = [
     ({"given": b'{"amount": ' + b"9" * 5000 + b"}"}, "expected a JSON object that can be read: Exceeds the limit"),
     ({"uri": "file:///etc/passwd"}, "an address that is not fetched from"),
     ({"uri": "ftp://localhost/x"}, "must begin with http:// or https://"),
-    ({"uri": "http://me:word@localhost/x"}, "carries a user or password"),
+    ({"uri": "http://me:word@localhost/x"}, "contains a user or password"),
     ({"uri": "http://[/x"}, "an address that is not fetched from"),
     ({"uri": None}, "it names no address"),
     ({"uri": "http://127.0.0.1:1/x"}, "server 'eu'"),

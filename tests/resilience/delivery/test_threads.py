@@ -426,7 +426,7 @@ def test_r25_an_awaitable_that_comes_back_is_a_failure_that_says_so(apart, break
         assert not relay.deliver("eu", "k", 1)
         assert relay.pending() == 1
         relay.close(0.0)
-    assert "send of destination 'eu' returned 'coroutine', which has not run" in str(heard[0].error)
+    assert "send of destination 'eu' returned a 'coroutine', which has not run" in str(heard[0].error)
 
 
 @pytest.mark.parametrize(

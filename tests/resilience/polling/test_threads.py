@@ -616,7 +616,7 @@ def test_timing_that_cannot_work_is_refused(timing: dict[str, float]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ((7, print), "name must be a text, not 7"),
+        ((7, print), "name must be a str, not 7"),
         (("eu", [1, 2]), r"poll must be a function, not \[1, 2\]"),
     ],
 )
@@ -629,7 +629,7 @@ def test_source_of_wrong_types_is_refused(arguments: tuple[Any, Any], told: str)
 @pytest.mark.parametrize("bounded", ["no", 1, 0, None])
 def test_source_is_bounded_or_not(bounded: Any) -> None:
     """What only passes for a truth value may be meant as its opposite."""
-    with pytest.raises(TypeError, match=f"bounded must be True or False, not {bounded!r}: write the one that is meant"):
+    with pytest.raises(TypeError, match=f"bounded must be True or False, not {bounded!r}: write one of them"):
         Source("eu", print, bounded=bounded)
 
 
