@@ -1,5 +1,6 @@
 """A relay with an outbox: what is sent after a restart, what is left, what may not be sent any more."""
 
+import contextlib
 import threading
 
 import pytest
@@ -28,6 +29,13 @@ from resilience.testing import Held, ManualClock, ScriptedCall
 
 BOOM = ConnectionError("boom")
 QUICK = RelayConfig(inline_timeout=0.02, retry_initial=0.001, retry_maximum=0.01, close_timeout=5.0)
+
+
+@pytest.fixture
+def shared(tmp_path):
+    """Opens the same file for as many processes as a test has, each with a wall clock that it sets itself."""
+    with contextlib.ExitStack() as opened:
+        yield lambda wall: opened.enter_context(Outbox(tmp_path / "outbox.db", clock=wall))
 
 
 @pytest.fixture
@@ -211,10 +219,10 @@ def test_d6_dead_letters_are_sent_again_from_another_process(outbox):
     assert outbox.stock() == ()
 
 
-def test_d6_r13_sending_again_after_a_jump_of_the_clock_takes_nothing_from_the_living(tmp_path):
+def test_d6_r13_sending_again_after_a_jump_of_the_clock_takes_nothing_from_the_living(shared):
     """It is no second look at whose claims have run out: those who live have had no time to renew them."""
     wall, clock = ManualClock(1e9), ManualClock()
-    living, ours = (Outbox(tmp_path / "outbox.db", clock=wall) for _ in range(2))
+    living, ours = shared(wall), shared(wall)
     living.put(Row("eu", "http://eu", "theirs", 1, "theirs"))
     relay = Relay([eu(ScriptedCall(Undeliverable("no"), None))], store=ours, clock=clock)
     without_thread(relay)
@@ -250,10 +258,10 @@ def test_d6_what_cannot_be_read_is_told_of(outbox):
     assert relay.view()["eu"].dead == 1
 
 
-def test_d7_what_was_lost_while_frozen_is_not_sent(tmp_path):
+def test_d7_what_was_lost_while_frozen_is_not_sent(shared):
     """The relay looks whose its rows are before it sends; what another process has leaves the line."""
     wall, clock = ManualClock(1e9), ManualClock()
-    frozen, other = (Outbox(tmp_path / "outbox.db", clock=wall) for _ in range(2))
+    frozen, other = shared(wall), shared(wall)
     send = ScriptedCall(BOOM, None)
     config = RelayConfig(retry_initial=60.0, retry_maximum=60.0)
     relay = Relay([eu(send)], config=config, store=frozen, clock=clock)
