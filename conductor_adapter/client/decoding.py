@@ -1,6 +1,5 @@
 """Reading the answers of Conductor's API: tasks, tokens, texts and numbers, or what is there instead."""
 
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -81,8 +80,8 @@ def read_json(answer: HttpAnswer) -> Any:  # noqa: ANN401 - JSON is anything
     if len(answer.body) > LARGEST:
         raise ServerFailed(f"expected at most {LARGEST} bytes, got {len(answer.body)}: {excerpt(answer)}")
     try:
-        return json.loads(answer.body)
-    except (ValueError, RecursionError):
+        return answer.json()
+    except ValueError:
         raise ServerFailed(f"expected JSON, got {excerpt(answer)}") from None
 
 
@@ -95,35 +94,32 @@ def read_poll(answer: HttpAnswer, count: int) -> PollAnswer:
         return NOTHING
     reading = _Reading(count + SURPLUS)
     try:
-        reading.read(_entries(answer.body))
+        reading.read(_entries(answer))
     except ValueError as error:
         reading.damaged(str(error))
     return reading.answer() or PollAnswer(problem=f"expected a list of tasks, got {excerpt(answer)}")
 
 
-def _entries(body: bytes) -> Iterable[Any]:
+def _entries(answer: HttpAnswer) -> Iterable[Any]:
     """The entries of a list; what servers usually send is read at once."""
     try:
-        entries = _at_once(body)
+        entries = _at_once(answer)
     except ValueError:
-        return read_entries(body)
+        return read_entries(answer.body)
     if not isinstance(entries, list):
         raise ValueError("it is not a list")  # noqa: TRY004 - bad data, not a bug
     return entries
 
 
-def _at_once(body: bytes) -> Any:  # noqa: ANN401 - JSON is anything
+def _at_once(answer: HttpAnswer) -> Any:  # noqa: ANN401 - JSON is anything
     """A small body.
 
     Raises:
         ValueError: it must be read with care.
     """
-    if len(body) > SMALL:
+    if len(answer.body) > SMALL:
         raise ValueError("it is large")
-    try:
-        return json.loads(body)
-    except RecursionError:
-        raise ValueError("it is nested deeply") from None
+    return answer.json()
 
 
 class _Reading:
@@ -219,7 +215,7 @@ def read_next_task(answer: HttpAnswer) -> Task | UnreadableTask | None:
     if not answer.body.strip():
         return None
     try:
-        entry = _at_once(answer.body)
+        entry = _at_once(answer)
     except ValueError:
         entry = _with_care(answer)
     if not entry and (entry is None or isinstance(entry, dict)):

@@ -1,7 +1,10 @@
 """A call over the wire and what came of it, as values and errors; each error says whose doing it is."""
 
 import enum
+import json
+from codecs import BOM_UTF8
 from collections.abc import Mapping
+from typing import Any
 
 import attrs
 
@@ -98,3 +101,15 @@ class HttpAnswer:
     status: int
     headers: Mapping[str, str] = attrs.field(factory=dict)
     body: bytes = attrs.field(default=b"", repr=False)
+
+    def json(self) -> Any:  # noqa: ANN401 - JSON is anything
+        """The body as JSON, which is UTF-8; Python's reader would look at the first bytes to guess.
+
+        Raises:
+            ValueError: it is not JSON, or is nested too deeply for Python's reader.
+        """
+        text = self.body.removeprefix(BOM_UTF8).decode("utf-8", "surrogatepass")
+        try:
+            return json.loads(text)
+        except RecursionError:
+            raise ValueError("it is nested too deeply") from None

@@ -16,7 +16,7 @@ import attrs
 from conductor_adapter.client import decoding, protocol
 from conductor_adapter.client.decoding import Place, PollAnswer, UnreadableTask
 from conductor_adapter.client.messages import AuthRejected, HttpAnswer, HttpCall, ServerFailed
-from conductor_adapter.client.protocol import Meaning
+from conductor_adapter.client.protocol import Meaning, Reply, judge
 from conductor_adapter.client.redaction import hide, shorten
 from conductor_adapter.client.tokens import Token, TokenKeeper
 from conductor_adapter.settings.server_settings import Credentials, Headers, ServerSettings, header_pairs
@@ -28,7 +28,7 @@ __all__ = ["ConductorServer", "Operation"]
 
 T = TypeVar("T")
 Operation = Generator[HttpCall, HttpAnswer, T]
-Refusal = Callable[[HttpAnswer, str], ResilienceError]
+Refusal = Callable[[Reply, str], ResilienceError]
 
 TOKEN_TTL = 45 * 60.0  # seconds; Conductor's tokens live longer, so a renewal never comes too late
 RENEWAL_WAIT = 0.1  # seconds the others leave a server alone while one of them renews the token
@@ -95,11 +95,11 @@ class ConductorServer:
         """
         what = f"poll of {task_type!r}"
         call = protocol.build_poll(task_type, worker_id, count, wait, self.settings.domain or domain)
-        answer = yield from self._answer(what, call)
-        polled = decoding.read_poll(answer, count)
+        reply = yield from self._accepted(what, call)
+        polled = decoding.read_poll(reply.answer, count)
         if polled.problem is None and not polled.unreadable:
             return polled
-        problem = None if polled.problem is None else self._text(what, polled.problem, answer)
+        problem = None if polled.problem is None else self._text(what, polled.problem, reply)
         if problem is not None and not (polled.tasks or polled.unreadable):
             raise ServerFailed(problem)
         return PollAnswer(polled.tasks, problem, tuple(map(self._told, polled.unreadable)))
@@ -108,9 +108,9 @@ class ConductorServer:
         """Report a result; repeating it is safe, the server ignores what it knows already."""
         what = f"update of task {result.task_id}"
         call = protocol.build_update(result)
-        answer = yield from self._authorized(call)
-        yield from self._accept(what, result, call, answer)
-        self._read(what, lambda got: decoding.read_taken(got, result.task_id), answer)
+        reply = yield from self._authorized(call)
+        yield from self._accept(what, result, call, reply)
+        self._read_taken(what, result.task_id, reply)
 
     def update_v2(self, result: TaskResult) -> Operation[Task | UnreadableTask | None]:
         """Report a result and be handed the next task of its type; a server without update-v2 gets a plain update.
@@ -126,41 +126,37 @@ class ConductorServer:
             return None
         what = f"update-v2 of task {result.task_id}"
         call = protocol.build_update(result, v2=True)
-        answer = yield from self._authorized(call)
-        if _lacks_v2(answer):
+        reply = yield from self._authorized(call)
+        if _lacks_v2(reply):
             yield from self.update(result)  # only when this works was it the endpoint that was missing
             self._ask_v2_from = self._clock() + ASK_V2_AGAIN
             return None
-        yield from self._accept(what, result, call, answer)
-        task = self._read(what, decoding.read_next_task, answer)
+        yield from self._accept(what, result, call, reply)
+        task = self._read(what, decoding.read_next_task, reply)
         return self._told(task) if isinstance(task, UnreadableTask) else task
 
-    def _accept(self, what: str, result: TaskResult, call: HttpCall, answer: HttpAnswer) -> Operation[None]:
+    def _accept(self, what: str, result: TaskResult, call: HttpCall, reply: Reply) -> Operation[None]:
         """Make sure that a result was taken.
 
         One that is too large is told to the server as a small one, so that its workflow need not wait for a timeout. A
         server that took a larger one before, or asks for a pause, does not mean the size.
         """
         size = len(call.body or b"")
-        if (
-            answer.status == TOO_LARGE
-            and result.is_final
-            and size > self._taken
-            and "retry-after" not in answer.headers
-        ):
-            yield from self._report_too_large(what, result, size, answer)
-        self._check(what, answer, protocol.update_refusal)
+        meant = reply.answer.status == TOO_LARGE and reply.meaning is not Meaning.PAUSE
+        if meant and result.is_final and size > self._taken:
+            yield from self._report_too_large(what, result, size, reply)
+        self._check(what, reply, protocol.update_refusal)
         self._taken = max(self._taken, size)
 
-    def _report_too_large(self, what: str, result: TaskResult, size: int, answer: HttpAnswer) -> Operation[None]:
+    def _report_too_large(self, what: str, result: TaskResult, size: int, reply: Reply) -> Operation[None]:
         """Report a small result in the place of a large one; who does not take that either did not mean the size."""
-        problem = self._text(what, protocol.excerpt(answer), answer)
+        problem = self._text(what, reply.excerpt, reply)
         call = protocol.build_update(protocol.too_large(result, problem))
         if len(call.body or b"") >= size:
             return
-        answer = yield from self._authorized(call)
-        self._check(what, answer, protocol.update_refusal)
-        self._read(what, lambda got: decoding.read_taken(got, result.task_id), answer)
+        reply = yield from self._authorized(call)
+        self._check(what, reply, protocol.update_refusal)
+        self._read_taken(what, result.task_id, reply)
         raise Undeliverable(problem)
 
     def give_back(self, task: Task) -> Operation[None]:
@@ -170,9 +166,9 @@ class ConductorServer:
     def extend_lease(self, task: Task) -> Operation[None]:
         """Restart a running task's response timeout; of one that has ended nothing changes."""
         what = f"heartbeat of task {task.task_id}"
-        answer = yield from self._authorized(protocol.build_lease(task))
-        self._check(what, answer, protocol.update_refusal)
-        self._read(what, lambda got: decoding.read_taken(got, task.task_id), answer)
+        reply = yield from self._authorized(protocol.build_lease(task))
+        self._check(what, reply, protocol.update_refusal)
+        self._read_taken(what, task.task_id, reply)
 
     def place(self, path: str, operation: str, payload: str) -> Operation[Place]:
         """Where a payload is that is too large for its task, or where one can go.
@@ -183,14 +179,14 @@ class ConductorServer:
             payload: ``TASK_INPUT`` or ``TASK_OUTPUT``.
         """
         what = f"external storage of a {payload}"
-        answer = yield from self._answer(what, protocol.build_storage(path, operation, payload))
-        return self._read(what, lambda got: decoding.read_place(got, self.settings.url), answer)
+        reply = yield from self._accepted(what, protocol.build_storage(path, operation, payload))
+        return self._read(what, lambda got: decoding.read_place(got, self.settings.url), reply)
 
     def fetch(self, place: Place) -> Operation[dict[str, Any]]:
         """A payload from its place; runs over a transport to the place's origin."""
-        answer = yield from self._at(place, "GET", None)
+        reply = yield from self._at(place, "GET", None)
         try:
-            return decoding.read_payload(answer)
+            return decoding.read_payload(reply.answer)
         except ServerFailed as error:
             raise self._payload_failed(place, str(error)) from None
 
@@ -200,43 +196,43 @@ class ConductorServer:
 
     def version(self) -> Operation[str]:
         """The server's version."""
-        answer = yield from self._answer("version", HttpCall("GET", "/version"))
-        return self._shown(self._read("version", decoding.read_text, answer))
+        reply = yield from self._accepted("version", HttpCall("GET", "/version"))
+        return self._shown(self._read("version", decoding.read_text, reply))
 
     def queue_size(self, task_type: str, domain: str | None = None) -> Operation[int]:
         """How many tasks of a type wait to be polled."""
         what = f"queue size of {task_type!r}"
         query = urlencode({"taskType": task_type, **({"domain": domain} if domain else {})})
-        answer = yield from self._answer(what, HttpCall("GET", "/tasks/queue/size", query))
-        return self._read(what, decoding.read_count, answer)
+        reply = yield from self._accepted(what, HttpCall("GET", "/tasks/queue/size", query))
+        return self._read(what, decoding.read_count, reply)
 
     def queue_sizes(self) -> Operation[dict[str, int]]:
         """How many tasks wait in each of the server's queues; with a domain a queue is called ``domain:type``."""
-        answer = yield from self._answer("queue sizes", HttpCall("GET", "/tasks/queue/all"))
-        return self._read("queue sizes", decoding.read_counts, answer)
+        reply = yield from self._accepted("queue sizes", HttpCall("GET", "/tasks/queue/all"))
+        return self._read("queue sizes", decoding.read_counts, reply)
 
     def knows_task_type(self, task_type: str) -> Operation[bool]:
         """Whether the server has a definition of a task type; tasks also run without, but it may be a typing error."""
         what = f"definition of {task_type!r}"
-        answer = yield from self._authorized(HttpCall("GET", f"/metadata/taskdefs/{quote(task_type, safe='')}"))
-        if answer.status == NOT_FOUND and protocol.own_message(answer).startswith("No such"):
+        reply = yield from self._authorized(HttpCall("GET", f"/metadata/taskdefs/{quote(task_type, safe='')}"))
+        if reply.answer.status == NOT_FOUND and reply.message.startswith("No such"):
             return False
-        self._check(what, answer)
+        self._check(what, reply)
         return True
 
-    def _at(self, place: Place, method: str, body: bytes | None) -> Operation[HttpAnswer]:
+    def _at(self, place: Place, method: str, body: bytes | None) -> Operation[Reply]:
         """A call to where a payload is: our credentials go there only if that is the server itself."""
         path, _, query = place.target.partition("?")
         headers = (("Content-Type", "application/json"),) if body is not None else ()
         call = HttpCall(method, path, query, headers, body)
         if place.own:
-            answer = yield from self._authorized(call)
+            reply = yield from self._authorized(call)
         else:
-            answer = yield call
-        if answer.status not in range(200, 300):
-            redirects = ", which is not followed" if answer.status in range(300, 400) else ""
-            raise self._payload_failed(place, protocol.excerpt(answer), redirects)
-        return answer
+            reply = judge((yield call))
+        if reply.meaning is not Meaning.OK:
+            redirects = ", which is not followed" if reply.answer.status in range(300, 400) else ""
+            raise self._payload_failed(place, reply.excerpt, redirects)
+        return reply
 
     def _payload_failed(self, place: Place, problem: str, more: str = "") -> ServerFailed:
         """What went wrong at a place; its query may let anybody in, so it is not shown."""
@@ -245,29 +241,29 @@ class ConductorServer:
 
     # Credentials.
 
-    def _authorized(self, call: HttpCall) -> Operation[HttpAnswer]:
+    def _authorized(self, call: HttpCall) -> Operation[Reply]:
         """One call with the server's token, repeated once with a fresh one when it is refused."""
         credentials, headers = self.settings.auth, self.settings.headers
         if credentials is None:
             if callable(headers):
                 return (yield from self._admitted(call, None))
-            return (yield _with_headers(call, headers, None))
+            return judge((yield _with_headers(call, headers, None)))
         token = yield from self._token(credentials)
-        answer = yield from self._admitted(call, token.value)
-        if protocol.classify(answer) is not Meaning.AUTH:
-            return answer
+        reply = yield from self._admitted(call, token.value)
+        if reply.meaning is not Meaning.AUTH:
+            return reply
         token = yield from self._next_token(credentials, token)
-        return (yield _with_headers(call, self._own_headers(), token.value))
+        return judge((yield _with_headers(call, self._own_headers(), token.value)))
 
-    def _admitted(self, call: HttpCall, token: str | None) -> Operation[HttpAnswer]:
+    def _admitted(self, call: HttpCall, token: str | None) -> Operation[Reply]:
         """One call; where a function makes the headers, repeated once with fresh ones when a gateway may want those."""
         if not callable(self.settings.headers):
-            return (yield _with_headers(call, self.settings.headers, token))
+            return judge((yield _with_headers(call, self.settings.headers, token)))
         used = self._passes.current or self._next_pass(None)
-        answer = yield _with_headers(call, used.value, token)
-        if answer.status not in AT_THE_GATE:
-            return answer
-        return (yield _with_headers(call, self._next_pass(used).value, token))
+        reply = judge((yield _with_headers(call, used.value, token)))
+        if reply.answer.status not in AT_THE_GATE:
+            return reply
+        return judge((yield _with_headers(call, self._next_pass(used).value, token)))
 
     def _next_pass(self, refused: Token[Headers] | None) -> Token[Headers]:
         """Headers in the place of those that were refused, or the first ones: made by one caller for all."""
@@ -320,17 +316,17 @@ class ConductorServer:
         """Ask for a token; the caller has claimed it."""
         fetched = False
         try:
-            answer = yield from self._admitted(protocol.build_token(credentials.key, credentials.secret), None)
-            value = self._read_token(answer)
+            reply = yield from self._admitted(protocol.build_token(credentials.key, credentials.secret), None)
+            value = self._read_token(reply)
             fetched = True
         finally:
             if not fetched:  # whatever ended it, also being closed half-way
                 self._tokens.give_up()
         return self._tokens.store(value)
 
-    def _read_token(self, answer: HttpAnswer) -> str | None:
+    def _read_token(self, reply: Reply) -> str | None:
         """The token; None from a server without auth. Its answer is never quoted, it may hold a secret."""
-        what, meaning = f"server {self.name!r}: token", protocol.classify(answer)
+        what, meaning, answer = f"server {self.name!r}: token", reply.meaning, reply.answer
         if answer.status == NOT_FOUND or meaning is Meaning.NO_ENDPOINT:
             return None
         if meaning is Meaning.PAUSE:
@@ -351,31 +347,35 @@ class ConductorServer:
 
     # What to make of an answer.
 
-    def _answer(self, what: str, call: HttpCall) -> Operation[HttpAnswer]:
-        answer = yield from self._authorized(call)
-        self._check(what, answer)
-        return answer
+    def _accepted(self, what: str, call: HttpCall) -> Operation[Reply]:
+        reply = yield from self._authorized(call)
+        self._check(what, reply)
+        return reply
 
-    def _check(self, what: str, answer: HttpAnswer, refused: Refusal = protocol.refusal) -> None:
-        if protocol.classify(answer) is not Meaning.OK:
-            raise refused(answer, self._text(what, protocol.excerpt(answer), answer))
+    def _check(self, what: str, reply: Reply, refused: Refusal = protocol.refusal) -> None:
+        if reply.meaning is not Meaning.OK:
+            raise refused(reply, self._text(what, reply.excerpt, reply))
 
-    def _read(self, what: str, read: Callable[[HttpAnswer], T], answer: HttpAnswer) -> T:
+    def _read(self, what: str, read: Callable[[HttpAnswer], T], reply: Reply) -> T:
         try:
-            return read(answer)
+            return read(reply.answer)
         except ServerFailed as error:
-            raise ServerFailed(self._text(what, str(error), answer)) from None
+            raise ServerFailed(self._text(what, str(error), reply)) from None
 
-    def _text(self, what: str, problem: str, answer: HttpAnswer) -> str:
+    def _read_taken(self, what: str, task_id: str, reply: Reply) -> None:
+        self._read(what, lambda answer: decoding.read_taken(answer, task_id), reply)
+
+    def _text(self, what: str, problem: str, reply: Reply) -> str:
         """What went wrong, for people: with the way out where one is likely, and without secrets."""
         text = f"server {self.name!r}: {self._shown(what)}: {self._shown(problem)}"
-        if answer.status in AT_THE_GATE and callable(self.settings.headers):
+        status = reply.answer.status
+        if status in AT_THE_GATE and callable(self.settings.headers):
             text += "; what the function for its headers returns did not help"
-        if 300 <= answer.status < 400:  # noqa: PLR2004 - redirects
+        if 300 <= status < 400:  # noqa: PLR2004 - redirects
             text += "; it redirects, and credentials never follow: set its url to the final address"
-        elif protocol.classify(answer) is Meaning.AUTH:
+        elif reply.meaning is Meaning.AUTH:
             text += "; check its key and secret" if self.settings.auth else "; it wants a key and secret"
-        elif self.settings.hint and answer.status in (*range(200, 300), NOT_FOUND, 405):
+        elif self.settings.hint and status in (*range(200, 300), NOT_FOUND, 405):
             text += f"; {self.settings.hint}"
         return text
 
@@ -402,7 +402,8 @@ def _with_headers(call: HttpCall, own: Headers | None, token: str | None) -> Htt
     return HttpCall(call.method, call.path, call.query, headers, call.body)
 
 
-def _lacks_v2(answer: HttpAnswer) -> bool:
+def _lacks_v2(reply: Reply) -> bool:
     """Whether update-v2 is missing; a 404 that is not Conductor's own may be a gateway that lets only some paths by."""
-    meaning = protocol.classify(answer)
-    return meaning is Meaning.NO_ENDPOINT or (answer.status == NOT_FOUND and meaning is Meaning.SERVER)
+    return reply.meaning is Meaning.NO_ENDPOINT or (
+        reply.answer.status == NOT_FOUND and reply.meaning is Meaning.SERVER
+    )

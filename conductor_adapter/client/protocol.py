@@ -3,11 +3,12 @@
 import email.utils
 import enum
 import functools
-import json
 import re
 from collections.abc import Callable, Collection
 from typing import Any
 from urllib.parse import quote, urlencode
+
+import attrs
 
 from conductor_adapter.client.messages import AuthRejected, HttpAnswer, HttpCall, RequestRejected, ServerFailed
 from conductor_adapter.client.redaction import LONGEST_QUOTE
@@ -17,17 +18,17 @@ from resilience.errors import Refused, ResilienceError, Throttled, Undeliverable
 
 __all__ = [
     "Meaning",
+    "Reply",
     "as_object",
     "build_lease",
     "build_poll",
     "build_storage",
     "build_token",
     "build_update",
-    "classify",
     "excerpt",
     "give_back",
     "given_up",
-    "own_message",
+    "judge",
     "refusal",
     "retry_after",
     "too_large",
@@ -157,30 +158,64 @@ class Meaning(enum.Enum):
     OURS = "the request is wrong"
 
 
-def _any(_answer: HttpAnswer) -> bool:
+@attrs.frozen
+class Reply:
+    """An answer and what it means, judged once.
+
+    Attributes:
+        answer: as it came over the wire.
+        meaning: what its status and Conductor's own error JSON say; whether an OK body can be read is for its reader
+            to say.
+        message: the message of Conductor's error JSON; empty for a success, and for an error of a proxy or gateway.
+    """
+
+    answer: HttpAnswer
+    meaning: Meaning
+    message: str = ""
+
+    @property
+    def excerpt(self) -> str:
+        """What the answer says, for an error message: Conductor's own message, else how the body begins.
+
+        One line, still to be shortened: secrets must be taken out first, or the cut would leave a part of one.
+        """
+        return excerpt(self.answer, self.message)
+
+
+def judge(answer: HttpAnswer) -> Reply:
+    """What an answer means."""
+    if 200 <= answer.status < 300:  # noqa: PLR2004 - success
+        return Reply(answer, Meaning.OK)
+    message = _own_message(answer)
+    for statuses, fits, meaning in _TABLE:
+        if answer.status in statuses and fits(answer, message):
+            return Reply(answer, meaning, message)
+    return Reply(answer, Meaning.SERVER, message)
+
+
+def _any(_answer: HttpAnswer, _message: str) -> bool:
     return True
 
 
-def _says_unknown_id(answer: HttpAnswer) -> bool:
-    return re.match(r"No such (workflow|task) found", own_message(answer)) is not None
+def _says_unknown_id(_answer: HttpAnswer, message: str) -> bool:
+    return re.match(r"No such (workflow|task) found", message) is not None
 
 
-def _says_no_endpoint(answer: HttpAnswer) -> bool:
-    return own_message(answer).startswith("No static resource")
+def _says_no_endpoint(_answer: HttpAnswer, message: str) -> bool:
+    return message.startswith("No static resource")
 
 
-def _is_conductors_own(answer: HttpAnswer) -> bool:
-    return bool(own_message(answer))
+def _is_conductors_own(_answer: HttpAnswer, message: str) -> bool:
+    return bool(message)
 
 
-def _has_retry_after(answer: HttpAnswer) -> bool:
+def _has_retry_after(answer: HttpAnswer, _message: str) -> bool:
     return "retry-after" in answer.headers
 
 
 # The first matching row wins. An answer that matches none is a failure of the server: redirects, any 5xx, and any 4xx
 # that does not come from Conductor itself. A 500 has "retryable": false even while a database is away: ignored.
-_TABLE: tuple[tuple[Collection[int], Callable[[HttpAnswer], bool], Meaning], ...] = (
-    (range(200, 300), _any, Meaning.OK),
+_TABLE: tuple[tuple[Collection[int], Callable[[HttpAnswer, str], bool], Meaning], ...] = (
     ((401, 403), _any, Meaning.AUTH),
     ((404,), _says_unknown_id, Meaning.UNKNOWN_ID),
     ((402, 407, 409, 423, 429), _any, Meaning.PAUSE),  # a quota, a proxy that requires a login, a lock
@@ -193,34 +228,29 @@ _TABLE: tuple[tuple[Collection[int], Callable[[HttpAnswer], bool], Meaning], ...
 )
 
 
-def classify(answer: HttpAnswer) -> Meaning:
-    """The meaning of the status and of Conductor's error JSON; whether an OK body is valid is decided by its reader."""
-    for statuses, fits, meaning in _TABLE:
-        if answer.status in statuses and fits(answer):
-            return meaning
-    return Meaning.SERVER
+def _own_message(answer: HttpAnswer) -> str:
+    message = as_object(answer).get("message")
+    return message if isinstance(message, str) else ""
 
 
-def refusal(answer: HttpAnswer, text: str) -> ResilienceError:
+def refusal(reply: Reply, text: str) -> ResilienceError:
     """The exception for an answer that is not OK, with ``text`` as its message."""
-    meaning = classify(answer)
-    if meaning is Meaning.PAUSE:
-        return Throttled(retry_after(answer), text)
-    if meaning is Meaning.AUTH:
+    if reply.meaning is Meaning.PAUSE:
+        return Throttled(retry_after(reply.answer), text)
+    if reply.meaning is Meaning.AUTH:
         return AuthRejected(AUTH_PAUSE, text)
-    if meaning in (Meaning.OURS, Meaning.NO_ENDPOINT, Meaning.UNKNOWN_ID):
+    if reply.meaning in (Meaning.OURS, Meaning.NO_ENDPOINT, Meaning.UNKNOWN_ID):
         return RequestRejected(REJECTED_PAUSE, text)
     return ServerFailed(text)
 
 
-def update_refusal(answer: HttpAnswer, text: str) -> ResilienceError:
+def update_refusal(reply: Reply, text: str) -> ResilienceError:
     """The same for an update: only Conductor's answer that there is no such task or workflow is final for a result."""
-    meaning = classify(answer)
-    if meaning is Meaning.UNKNOWN_ID:
+    if reply.meaning is Meaning.UNKNOWN_ID:
         return Undeliverable(text)
-    if meaning in (Meaning.OURS, Meaning.NO_ENDPOINT, Meaning.SERVER):
-        return Refused(text, counts=meaning is not Meaning.OURS)
-    return refusal(answer, text)
+    if reply.meaning in (Meaning.OURS, Meaning.NO_ENDPOINT, Meaning.SERVER):
+        return Refused(text, counts=reply.meaning is not Meaning.OURS)
+    return refusal(reply, text)
 
 
 def retry_after(answer: HttpAnswer) -> float:
@@ -240,18 +270,9 @@ def retry_after(answer: HttpAnswer) -> float:
     return min(max(seconds, 0.0), MAX_RETRY_AFTER)
 
 
-def own_message(answer: HttpAnswer) -> str:
-    """The message of Conductor's error JSON, or an empty str if the answer does not come from Conductor."""
-    message = as_object(answer).get("message")
-    return message if isinstance(message, str) else ""
-
-
-def excerpt(answer: HttpAnswer) -> str:
-    """The text of the answer, for an error message: Conductor's own message, or else the beginning of the body.
-
-    One line, not shortened yet: secrets must be removed first, because shortening could leave a part of one.
-    """
-    words = one_line(own_message(answer)[:_QUOTED] or answer.body[:_QUOTED].decode("utf-8", "replace"))
+def excerpt(answer: HttpAnswer, message: str = "") -> str:
+    """``message``, or how the body begins, in one line; see `Reply.excerpt`."""
+    words = one_line(message[:_QUOTED] or answer.body[:_QUOTED].decode("utf-8", "replace"))
     return f"HTTP {answer.status}: {words}" if words else f"HTTP {answer.status} with an empty body"
 
 
@@ -260,7 +281,7 @@ def as_object(answer: HttpAnswer) -> dict[str, Any]:
     if len(answer.body) > _LARGEST_OBJECT:
         return {}
     try:
-        entry = json.loads(answer.body)
-    except (ValueError, RecursionError):
+        entry = answer.json()
+    except ValueError:
         return {}
     return entry if isinstance(entry, dict) else {}

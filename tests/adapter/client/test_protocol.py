@@ -27,14 +27,13 @@ from conductor_adapter.client.messages import (
 )
 from conductor_adapter.client.protocol import (
     Meaning,
+    Reply,
     build_lease,
     build_poll,
     build_token,
     build_update,
-    classify,
-    excerpt,
     give_back,
-    own_message,
+    judge,
     refusal,
     retry_after,
     update_refusal,
@@ -198,11 +197,11 @@ TABLE = [
 @pytest.mark.parametrize(("answer", "meaning"), TABLE)
 def test_the_table_of_what_counts(answer, meaning):
     """Each kind of answer has one meaning, and only a server's own failures count."""
-    assert classify(answer) is meaning
+    assert judge(answer).meaning is meaning
 
 
 @pytest.mark.parametrize(
-    ("meaning", "of_poll", "of_update", "counts"),
+    ("answer", "of_poll", "of_update", "counts"),
     [
         (says(429), Throttled, Throttled, None),
         (says(401), AuthRejected, AuthRejected, None),
@@ -217,10 +216,11 @@ def test_the_table_of_what_counts(answer, meaning):
         (says(405, {"message": "no"}), RequestRejected, Refused, True),
     ],
 )
-def test_what_follows_from_a_meaning(meaning, of_poll, of_update, counts):
+def test_what_follows_from_a_meaning(answer, of_poll, of_update, counts):
     """A result is given up at once only when Conductor itself says that it knows no such task or workflow."""
-    assert type(refusal(meaning, "text")) is of_poll
-    error = update_refusal(meaning, "text")
+    reply = judge(answer)
+    assert type(refusal(reply, "text")) is of_poll
+    error = update_refusal(reply, "text")
     assert type(error) is of_update
     assert str(error) == "text"
     assert getattr(error, "counts", None) == counts
@@ -228,9 +228,9 @@ def test_what_follows_from_a_meaning(meaning, of_poll, of_update, counts):
 
 def test_refused_credentials_and_wrong_requests_rest_for_seconds():
     """Neither heals by itself within the milliseconds of a poller's backoff."""
-    assert refusal(says(401), "").retry_after >= 10.0
-    assert refusal(says(400, {"message": "no"}), "").retry_after >= 1.0
-    assert refusal(says(429, retry_after="7"), "").retry_after == 7.0
+    assert refusal(judge(says(401)), "").retry_after >= 10.0
+    assert refusal(judge(says(400, {"message": "no"})), "").retry_after >= 1.0
+    assert refusal(judge(says(429, retry_after="7")), "").retry_after == 7.0
 
 
 DATE = "Tue, 24 Nov 2026 08:00:00 GMT"
@@ -257,15 +257,15 @@ def test_retry_after_is_seconds_or_a_date(headers, seconds):
 @given(answers)
 def test_any_answer_has_a_meaning_and_an_error(answer):
     """Whatever a server sends back, it is classified, and every error has a text that fits a line."""
-    meaning = classify(answer)
+    reply = judge(answer)
     seconds = retry_after(answer)
     assert 0.0 <= seconds <= 300.0
-    text = shorten(excerpt(answer))
+    text = shorten(reply.excerpt)
     assert len(text) < 250
     assert text.isprintable()
-    for error in (refusal(answer, text), update_refusal(answer, text)):
+    for error in (refusal(reply, text), update_refusal(reply, text)):
         counts = not isinstance(error, (Throttled, Undeliverable)) and getattr(error, "counts", True)
-        assert not counts or meaning in (Meaning.SERVER, Meaning.NO_ENDPOINT, Meaning.OK)
+        assert not counts or reply.meaning in (Meaning.SERVER, Meaning.NO_ENDPOINT, Meaning.OK)
 
 
 # Reading answers.
@@ -328,7 +328,7 @@ def test_any_poll_body_is_read(body):
     """No body makes reading a poll raise; what is not a clean list of tasks has a problem."""
     polled = read_poll(says(200, body), 9)
     try:
-        entries = json.loads(body)
+        entries = json.loads(body.decode("utf-8-sig", "surrogatepass"))
     except (ValueError, RecursionError):
         entries = None
     clean = isinstance(entries, list) and len(polled.tasks) == len(entries)
@@ -409,13 +409,13 @@ def test_a_text_in_quotes_is_read_without_them():
 
 def test_an_excerpt_is_conductors_message_or_how_the_body_begins():
     """Error texts are one short line; the cut is made by who has taken the secrets out."""
-    assert excerpt(says(404, UNKNOWN_TASK)) == "HTTP 404: No such task found by id: t"
-    assert excerpt(says(502, b"<html>\n  Bad   gateway")) == "HTTP 502: <html> Bad gateway"
-    assert excerpt(says(500)) == "HTTP 500 with an empty body"
-    assert len(excerpt(says(500, b"x" * 10_000))) < 1000
+    assert judge(says(404, UNKNOWN_TASK)).excerpt == "HTTP 404: No such task found by id: t"
+    assert judge(says(502, b"<html>\n  Bad   gateway")).excerpt == "HTTP 502: <html> Bad gateway"
+    assert judge(says(500)).excerpt == "HTTP 500 with an empty body"
+    assert len(judge(says(500, b"x" * 10_000)).excerpt) < 1000
     assert shorten("x" * 200) == "x" * 200, "as much as is shown is shown as it is"
     assert shorten("x" * 201) == "x" * 200 + "…"
-    assert excerpt(says(500, b"\x1b[2Jgone\x00")) == "HTTP 500: ?[2Jgone?"
+    assert judge(says(500, b"\x1b[2Jgone\x00")).excerpt == "HTTP 500: ?[2Jgone?"
 
 
 def test_a_huge_body_is_read_for_no_message(monkeypatch):
@@ -423,8 +423,31 @@ def test_a_huge_body_is_read_for_no_message(monkeypatch):
     huge = says(500, {"message": "x" * 2**20, "retryable": False})
     monkeypatch.setattr(json, "loads", None)
 
-    assert (own_message(huge), classify(huge), read_token(huge)) == ("", Meaning.SERVER, None)
-    assert excerpt(huge).startswith('HTTP 500: {"message": "xxx')
+    assert (judge(huge), read_token(huge)) == (Reply(huge, Meaning.SERVER, ""), None)
+    assert judge(huge).excerpt.startswith('HTTP 500: {"message": "xxx')
+
+
+def test_an_answer_is_parsed_once_and_a_success_only_by_its_reader(monkeypatch):
+    """An error of a server is looked at again and again on its way to an error message; its body is not."""
+    parsed = []
+    monkeypatch.setattr(HttpAnswer, "json", lambda answer: parsed.append(answer.status) or {"message": "no"})
+    reply = judge(says(500, {"message": "no"}))
+    judge(says(200, {}))
+
+    assert (reply.meaning, reply.excerpt, str(update_refusal(reply, "text"))) == (
+        Meaning.SERVER,
+        "HTTP 500: no",
+        "text",
+    )
+    assert parsed == [500]
+
+
+@pytest.mark.parametrize("body", ['{"a": "ä"}'.encode("utf-16"), '{"a": "ä"}'.encode("utf-32-le"), b'{"a": "\xe4"}'])
+def test_an_answer_in_another_encoding_than_utf_8_is_not_guessed_at(body):
+    """JSON is UTF-8; a byte order mark of UTF-8 is passed over, and half a character is left as it is."""
+    with pytest.raises(ValueError):  # noqa: PT011 - of the decoder or of the reader
+        says(200, body).json()
+    assert says(200, b'\xef\xbb\xbf{"a": "\xc3\xa4\xed\xa0\x80"}').json() == {"a": "ä\ud800"}
 
 
 def test_a_transport_error_is_the_servers_failure_and_can_be_pickled():

@@ -115,7 +115,7 @@ def sent_twice_at_once(patch: Patch) -> None:
 @planted("never refused it|is forgotten")
 def dead_letter_on_a_proxys_404(patch: Patch) -> None:
     """Every 404 but those that say something else means that the server does not know the task."""
-    somebodys = (404,), lambda answer: not protocol.own_message(answer), Meaning.UNKNOWN_ID
+    somebodys = (404,), lambda _answer, message: not message, Meaning.UNKNOWN_ID
     patch.setattr(protocol, "_TABLE", (somebodys, *protocol._TABLE))
 
 
