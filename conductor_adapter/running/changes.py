@@ -1,4 +1,4 @@
-"""Changes to a runner while it runs: the part of it that takes them from others (rule P7)."""
+"""Changes to a runner while it is running (rule P7)."""
 
 from conductor_adapter.declaring import WorkerSpec
 from conductor_adapter.forks import refuse_copy
@@ -10,9 +10,9 @@ __all__ = ["Changing"]
 
 
 class Changing:
-    """What a runner lets others change while it runs; a base of `WorkerRunner`, which brings the pollers.
+    """The methods that change a running runner; a base of `WorkerRunner`, which provides the pollers.
 
-    In a process that was forked from the one it was started in, all of it raises RuntimeError.
+    In a process that was forked from the one it was started in, all methods raise RuntimeError.
     """
 
     _links: dict[str, Link]
@@ -20,10 +20,10 @@ class Changing:
     _pid: int | None
 
     def pause(self, server: str) -> None:
-        """Take no more tasks from ``server`` until `resume`; those that run finish, and results go home.
+        """Take no more tasks from ``server`` until `resume`; running tasks finish, and their results are sent.
 
         Raises:
-            ValueError: there is no server of this name.
+            ValueError: there is no server with this name.
         """
         for poller in self._pollers_of(server):
             poller.pause(server)
@@ -32,7 +32,7 @@ class Changing:
         """Take tasks from ``server`` again.
 
         Raises:
-            ValueError: there is no server of this name.
+            ValueError: there is no server with this name.
         """
         for poller in self._pollers_of(server):
             poller.resume(server)
@@ -41,19 +41,19 @@ class Changing:
         """Change the claim of ``server`` to the threads of every worker.
 
         Raises:
-            ValueError: there is no server of this name, or a weight below 1 (TypeError: no whole number).
+            ValueError: there is no server with this name, or the weight is below 1 (TypeError: not an integer).
         """
         for poller in self._pollers_of(server):
             poller.set_weight(server, weight)
 
     def set_threads(self, task_type: str, threads: int) -> None:
-        """Change how many tasks of ``task_type`` may run at once, in every domain that it has a worker for.
+        """Change how many tasks of ``task_type`` can run at once, in every domain that it has a worker for.
 
-        With fewer, running tasks finish, and no other starts until there is room.
+        If the number is reduced, running tasks finish, and no other starts until there is room.
 
         Raises:
-            ValueError: no worker has this task type; below 1, or the servers' reserves leave no thread for everybody
-                (TypeError: no whole number).
+            ValueError: no worker has this task type; or the number is below 1, or the servers' reserves leave no thread
+                for the others (TypeError: not an integer).
         """
         refuse_copy(self._pid)
         found = [poller for spec, poller in self._pollers if spec.task_type == task_type]
@@ -66,5 +66,5 @@ class Changing:
     def _pollers_of(self, server: str) -> list[Poller[Task]]:
         refuse_copy(self._pid)
         if server not in self._links:
-            raise ValueError(f"there is no server called {server!r}: there are {', '.join(map(repr, self._links))}")
+            raise ValueError(f"unknown server {server!r}: known are {', '.join(map(repr, self._links))}")
         return [poller for _, poller in self._pollers]

@@ -1,4 +1,4 @@
-"""Counting what only events and tasks tell: lost leases, attempts that were not the first, results sent once more."""
+"""Counts that come only from events and tasks: lost leases, retries, results that were sent again."""
 
 import threading
 from collections import Counter
@@ -18,7 +18,7 @@ class Counting:
         self._repeated: Counter[str] = Counter()
 
     def starts(self, server: str, task: Task) -> None:
-        """Count a task that starts, if it is not its server's first attempt."""
+        """Count a task that starts, if it is a retry."""
         if task.retry_count:
             with self._lock:
                 self._again[server] += 1
@@ -29,21 +29,21 @@ class Counting:
             self._lost[server] += 1
 
     def repeats(self, server: str) -> None:
-        """Count a result that is sent once more."""
+        """Count a result that is sent again."""
         with self._lock:
             self._repeated[server] += 1
 
     def repeated(self, server: str) -> int:
-        """Results for ``server`` that were sent once more."""
+        """The number of results for ``server`` that were sent again."""
         with self._lock:
             return self._repeated[server]
 
     def re_executed(self, server: str) -> int:
-        """Tasks of ``server`` that started and were not its first attempt."""
+        """The number of tasks of ``server`` that started and were retries."""
         with self._lock:
             return self._again[server]
 
     def lost_lease(self, server: str) -> int:
-        """Leases of ``server``'s tasks that were lost."""
+        """The number of lost leases of tasks of ``server``."""
         with self._lock:
             return self._lost[server]

@@ -1,4 +1,4 @@
-"""What a runner tells of itself: how its servers stand, why, what became of their tasks, and what is left undone."""
+"""The reports of a runner: the state of its servers, the reasons, task counts, and what is left undone."""
 
 from conductor_adapter.declaring import WorkerSpec
 from conductor_adapter.forks import refuse_copy
@@ -17,9 +17,9 @@ STATES = ("backlogged", "caught up", "slow", "suspect")
 
 
 class Reporting:
-    """What a runner tells; a base of `WorkerRunner`, which brings the parts that know.
+    """The reporting methods of a runner; a base of `WorkerRunner`, which provides the attributes.
 
-    In a process that was forked from the one it was started in, all of it raises RuntimeError.
+    In a process that was forked from the one it was started in, all methods raise RuntimeError.
     """
 
     _links: dict[str, Link]
@@ -32,16 +32,16 @@ class Reporting:
     _pid: int | None
 
     def view(self) -> dict[str, ServerView]:
-        """How each server stands, by name."""
+        """The state of each server, by name."""
         return {name: self._view(name, views) for name, views in self._views().items()}
 
     def explain(self) -> dict[str, dict[str, Explanation]]:
-        """What each worker asks of each server now, and why: by task type (``domain:type``), then by server."""
+        """What each worker asks each server for now, and why: by task type (``domain:type``), then by server."""
         refuse_copy(self._pid)
         return {_queue_name(spec): poller.explain() for spec, poller in self._pollers}
 
     def books(self) -> dict[str, Books]:
-        """What became of each server's tasks and results so far, by name; they balance at every moment."""
+        """The counts of each server's tasks and results so far, by name; they balance at any moment."""
         tasks, results = self._views(), self._relay.view()
         return {name: self._books(name, views, results[name]) for name, views in tasks.items()}
 
@@ -82,5 +82,5 @@ class Reporting:
 
 
 def _queue_name(spec: WorkerSpec) -> str:
-    """What Conductor calls the queue of a task type in a domain."""
+    """Conductor's name for the queue of a task type in a domain."""
     return f"{spec.domain}:{spec.task_type}" if spec.domain else spec.task_type
