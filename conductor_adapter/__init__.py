@@ -1,20 +1,20 @@
-"""One worker on several Conductor servers, on the primitives of `resilience`.
+"""One worker on several Conductor servers, built on the primitives of `resilience`.
 
-The floors, from the bottom up; each knows only those below it:
+The layers, from the bottom up; each imports only those below it:
 
 * values: `tasks`, `settings` (servers and how they are treated)
-* `client`: one Conductor server without I/O; `transports`: one HTTP library a file
+* `client`: one Conductor server without I/O; `transports`: one file for each HTTP library
 * `functions`: from a function and a task to a task result
 * `running`: a worker's life
 * the edge: `cli`, `dev_server`
 
-Import from here. A name is loaded when it is first asked for: the command line must listen for signals before it
-imports half a second's worth of modules, and ``DevServer`` needs the extra ``dev-server``.
+Import from here. A name is loaded on first access: the command line must handle signals before it imports modules for
+half a second, and ``DevServer`` needs the extra ``dev-server``.
 """
 
 from importlib import import_module
 
-TYPE_CHECKING = False  # type checkers take it for typing's, which takes longer to import than all the rest of the way
+TYPE_CHECKING = False  # type checkers treat it like that of typing, whose import takes longer than all others here
 if TYPE_CHECKING:
     from conductor_adapter.dev_server import DevServer
     from conductor_adapter.events import RunnerEvent, RunnerListener, TaskFailed, TaskLeaseLost

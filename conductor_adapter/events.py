@@ -1,4 +1,4 @@
-"""What a runner tells of beside the events of `resilience`: what came of tasks."""
+"""The events of a runner besides those of `resilience`: the outcomes of tasks."""
 
 from collections.abc import Callable
 from typing import Union
@@ -13,16 +13,16 @@ __all__ = ["RunnerEvent", "RunnerListener", "TaskFailed", "TaskLeaseLost"]
 
 @attrs.frozen
 class TaskFailed:
-    """A task function raised, or said that its task failed; the result is on its way to the server.
+    """A task function raised an exception, or reported that its task failed; the result is being sent to the server.
 
     Attributes:
-        server: where the task came from.
+        server: the server of the task.
         task_type: its type.
         task_id: Conductor's id of this attempt.
-        status: FAILED, which the server may try again, or FAILED_WITH_TERMINAL_ERROR.
-        reason: why, in the words that the server gets; None if the function gave none.
-        error: what the function raised, or what its input or return value was refused with; its traceback begins at
-            the task function. None if the function returned a `TaskResult` that says so.
+        status: FAILED, which the server can retry, or FAILED_WITH_TERMINAL_ERROR.
+        reason: the reason as it is sent to the server; None if the function gave none.
+        error: the exception of the function, or the error in its input or return value; its traceback begins at the
+            task function. None if the function returned a failed `TaskResult`.
     """
 
     server: str
@@ -35,16 +35,16 @@ class TaskFailed:
 
 @attrs.frozen
 class TaskLeaseLost:
-    """A task's response timeout is over, and no heartbeat could prolong it: the server may hand the task out again.
+    """A task's response timeout is over, and no heartbeat could extend it: the server might hand the task out again.
 
-    The task function runs on, and its result is sent; a server that has made a new attempt meanwhile ignores it. Told
-    instead of ``resilience.LeaseLost``.
+    The task function continues, and its result is sent; a server that has started a new attempt by then ignores it.
+    Emitted instead of ``resilience.LeaseLost``.
 
     Attributes:
-        server: where the task came from.
+        server: the server of the task.
         task_type: its type.
         task_id: Conductor's id of this attempt.
-        error: what came of the last heartbeat.
+        error: the error of the last heartbeat.
     """
 
     server: str
@@ -53,5 +53,5 @@ class TaskLeaseLost:
     error: BaseException
 
 
-RunnerEvent = Union[Event, TaskFailed, TaskLeaseLost]  # noqa: UP007 - one name for all, also in annotations of user code
+RunnerEvent = Union[Event, TaskFailed, TaskLeaseLost]  # noqa: UP007 - one name for all, usable in annotations of user code
 RunnerListener = Callable[[RunnerEvent], None]

@@ -1,6 +1,6 @@
 """Primitives for programs that call or poll several unreliable services at once.
 
-The floors, from the bottom up; each knows only those below it:
+The layers, from the bottom up; each imports only those below it:
 
 * values: `errors`, `outcomes`, `events`
 * decisions: `allocation` (exact shares), `backoff`, `leases`, `breaker`, `registry`
@@ -8,7 +8,7 @@ The floors, from the bottom up; each knows only those below it:
 * `polling`: many sources, one capacity; `delivery`: results that must arrive
 * `consumer`: poll, handle, answer
 
-Each folder has one pure core that decides and thin drivers that do. Import from here.
+Each folder has a pure engine that makes the decisions and thin drivers that carry them out. Import from here.
 """
 
 from resilience._texts import guard_loggers
@@ -173,4 +173,4 @@ __all__ = [
     "allocate",
 ]
 
-guard_loggers("resilience", "resilience.delivery")  # whatever is written there may quote somebody else
+guard_loggers("resilience", "resilience.delivery")  # their messages can quote untrusted text

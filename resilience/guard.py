@@ -1,9 +1,9 @@
 """One guarded call: the ``with`` statement and the decorator around a breaker's permits.
 
-Also which probes a call runs under. While a breaker is half-open its probe is the only call, so what that call calls
-in turn must not ask for a probe of its own: it would be waiting for itself. A context variable holds the probes; it
-reaches coroutines, tasks and the calls of a fan-out, which run in copies of the context. Copies outlive the call: a
-probe that was reported, or has expired, is of no use to them.
+It also records the probes that a call runs under. While a breaker is half-open its probe is the only call, so calls
+that it makes in turn must not ask for another probe: they would wait for themselves. A context variable holds the
+probes; it reaches coroutines, tasks and the calls of a fan-out, which run in copies of the context. Copies survive the
+call, so probes that were reported or have expired are ignored.
 """
 
 import contextlib
@@ -31,22 +31,22 @@ _probes: "contextvars.ContextVar[tuple[Permit, ...]]" = contextvars.ContextVar("
 
 
 def hold(permit: "Permit") -> None:
-    """What is called from here on runs under the probe ``permit``."""
+    """Let calls from here on run under the probe ``permit``."""
     _probes.set((*(one for one in _probes.get() if one.unreported), permit))
 
 
 def let_go(permit: "Permit") -> None:
-    """What is called from here on does not; also right in another context than that of ``hold``."""
+    """Undo ``hold`` for calls from here on; valid in another context too."""
     _probes.set(tuple(one for one in _probes.get() if one is not permit))
 
 
 def held() -> "tuple[Permit, ...]":
-    """The probes that this call runs under; some may be over."""
+    """The probes that this call runs under; some might have ended."""
     return _probes.get()
 
 
 class Guard:
-    """What ``CircuitBreaker.guard()`` gives: one call, for one ``with`` statement, in a thread or a coroutine."""
+    """The result of ``CircuitBreaker.guard()``: for one call in one ``with`` statement, in a thread or a coroutine."""
 
     __slots__ = ("_breaker", "_permit")
 
@@ -73,13 +73,14 @@ class Guard:
 
 
 def guarded(breaker: "CircuitBreaker", function: Callable[P, R]) -> Callable[P, R]:
-    """``function``, every call of it guarded by ``breaker``; a coroutine function remains one.
+    """``function`` with every call guarded by ``breaker``; a coroutine function remains one.
 
     Raises:
-        TypeError: for what runs after its call has returned: a generator function, or a context manager made of one.
+        TypeError: ``function`` is a generator function, or a context manager made from one, whose body runs after the
+            call has returned.
     """
     _refuse_lazy(function)
-    awaited = is_async(function) or inspect.iscoroutinefunction(function)  # the latter knows of those that are marked
+    awaited = is_async(function) or inspect.iscoroutinefunction(function)  # the latter also knows marked ones
     return _guarded_coroutine(breaker, function) if awaited else _guarded_function(breaker, function)
 
 
@@ -118,22 +119,22 @@ def _guarded_coroutine(breaker: "CircuitBreaker", function: Callable[P, R]) -> C
 
 
 def _has_not_run(value: object) -> bool:
-    """Whether ``value`` is work still to be done: something to be awaited, or that a generator makes."""
+    """Whether ``value`` is work that has not run yet: an awaitable, or something from a generator."""
     kind = type(value)
     return kind in _NAMES or hasattr(kind, "__await__")
 
 
 def _not_yet(function: Callable[..., object], value: object) -> TypeError:
-    """The error that says that ``value``, which ``function`` returned, is work still to be done."""
+    """The error for ``value``, which ``function`` returned and which has not run yet."""
     if inspect.iscoroutine(value):
-        value.close()  # or Python warns that it was never awaited
+        value.close()  # otherwise Python warns that it was never awaited
     return TypeError(
         f"{function!r} returned {_NAMES.get(type(value), 'an awaitable')}, which has not run yet, so the breaker "
         f"cannot see how it goes: {_INSTEAD}"
     )
 
 
-_manager = contextlib.contextmanager(iter)  # as any generator function would do
+_manager = contextlib.contextmanager(iter)  # any generator function would do
 _async_manager = contextlib.asynccontextmanager(cast("Any", iter))
 _INSTEAD = "decorate the function that does the work, or use `with breaker.guard():` around the work itself"
 _NAMES: dict[type, str] = {

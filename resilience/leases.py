@@ -1,11 +1,11 @@
-"""Leases: which item must be extended when, and when its lease is lost. Pure: a driver sends and tells what came of it.
+"""Leases: which item must be extended when, and when its lease is lost. Pure: a driver sends and reports the outcome.
 
-A source that lends an item for a while, and hands it to somebody else unless it hears of it, starts the while at a
-moment nobody here knows: between the sending of a call and the arrival of its answer. Heartbeats count from the former,
-giving up from the latter; so the first is never too late, and no lease that may still hold is given up.
+A source that leases an item, and hands it to another client unless the lease is extended, starts the lease at an
+unknown moment between the sending of a call and the arrival of its answer. Heartbeats are timed from the former, and
+the loss of a lease from the latter; so the first is never too late, and no lease that might still be valid is given up.
 
-The heartbeats of one key do not wait for those of another. Those of one key go out one at a time as long as that is
-enough; as many as are needed, up to a bound, go out side by side when it is not. See `Leases.due`.
+The heartbeats of one key do not wait for those of another. Those of one key are sent one at a time as long as that is
+enough; otherwise as many as needed are sent concurrently, up to a limit. See `Leases.due`.
 """
 
 import heapq
@@ -23,45 +23,45 @@ from resilience.backoff import Backoff
 __all__ = ["MAX_CALLS", "MAX_UNANSWERED", "Extension", "Lease", "Leases", "check_seconds"]
 
 FIRST_AT = 0.8  # of the lease; Conductor's own workers extend theirs then
-TRY_FOR = 0.1  # of the lease: a heartbeat that hangs for so long leaves time for another one
-LONGEST_TRY = 5.0  # seconds; the longest of leases need no longer to tell that a call hangs
-LONGEST_CALL = 10.0  # seconds until a call that hangs must end; until then its answer counts
-BESIDE_AFTER = 0.05  # of the lease: so long a heartbeat waits for another one of its key
-LONGEST_WAIT = 1.0  # seconds; the same for the longest of leases
-MAX_CALLS = 64  # of one key in flight at once, those that hang included
+TRY_FOR = 0.1  # of the lease, after which a heartbeat is considered hung: this leaves time for another one
+LONGEST_TRY = 5.0  # seconds; the same for the longest leases
+LONGEST_CALL = 10.0  # seconds until a hung call must end; until then its answer counts
+BESIDE_AFTER = 0.05  # of the lease: how long a heartbeat waits for another one of its key
+LONGEST_WAIT = 1.0  # seconds; the same for the longest leases
+MAX_CALLS = 64  # calls of one key in flight at once, including hung ones
 MAX_UNANSWERED = 8  # the same for a key that does not answer; each answer allows one more
-SHORTEST = 1e-3  # seconds; nothing is timed more finely
+SHORTEST = 1e-3  # seconds; the finest timing
 NEVER = math.inf
-SLACK = 64  # entries that may linger before a queue is swept
+SLACK = 64  # void entries after which a queue is swept
 
 
 def check_seconds(seconds: float) -> None:
-    """Refuse a lease that is no finite number above 0.
+    """Raise unless a lease is a finite number above 0.
 
     Raises:
-        ValueError: it is none (TypeError: no number at all).
+        ValueError: it is not (TypeError: it is not a number).
     """
-    if type(seconds) is float and 0.0 < seconds < NEVER:  # nearly always, and for every item
+    if type(seconds) is float and 0.0 < seconds < NEVER:  # the fast path, for every item
         return
     check_number("a lease's seconds", seconds, least=0.0, exclusive=True)
 
 
 @attrs.define(eq=False)
 class Lease:
-    """An item that its source lends. Made by `Leases`, which alone changes it but for `end`.
+    """The lease of one item. Created by `Leases`; others may only call `end`.
 
     Attributes:
-        key: whose item it is.
-        value: the item; None once it has ended.
-        seconds: how long a lease lasts from when it was last given.
-        held_from: the earliest time at which that may have been.
-        over_at: when it is surely over.
-        turn: how often what is to be done about it has changed; what was noted for an older turn is void.
-        failures: attempts to extend it that have failed since.
-        error: what the last of them came to.
-        give_up_at: when it is extended no longer, however long its item runs.
-        in_flight: heartbeats of it that have not ended.
-        ended: whether there is nothing to be extended any more.
+        key: the key of its source.
+        value: the item; None once the lease has ended.
+        seconds: how long a lease lasts from when it was last granted.
+        held_from: the earliest possible time of that.
+        over_at: when it has certainly expired.
+        turn: number of changes of its schedule; entries of an older turn are void.
+        failures: number of failed attempts to extend it since it was last granted.
+        error: the error of the last of them.
+        give_up_at: when it is no longer extended, however long its item runs.
+        in_flight: number of its heartbeats that have not ended.
+        ended: whether it is no longer extended.
         lost: whether that is because it could not be extended.
     """
 
@@ -79,27 +79,27 @@ class Lease:
     lost: bool = False
 
     def is_lost(self, now: float) -> bool:
-        """Whether somebody else may have been given its item by ``now``."""
+        """Whether another client might have its item by ``now``."""
         return self.lost or now >= self.over_at
 
     def end(self) -> None:
-        """Its item is done or goes back: stop extending it. One step that needs no lock."""
-        self.ended = True  # before the value goes: who finds none finds it ended
+        """Stop extending it, because its item is done or is given back. One step that needs no lock."""
+        self.ended = True  # first, so that a reader that finds no value finds it ended
         self.value = None
 
 
 @attrs.define(eq=False)
 class Extension:
-    """A heartbeat that is to be sent, and then told of: by `Leases.extended` or `Leases.failed`, once.
+    """A heartbeat to send and then to report, exactly once, with `Leases.extended` or `Leases.failed`.
 
     Attributes:
-        lease: what it extends.
-        value: the item; None if it ended at that very moment: look at the lease before sending.
+        lease: the lease to extend.
+        value: the item; None if the lease has just ended: check the lease before sending.
         sent_at: when it was sent.
-        patience: seconds after which it hangs: tell `Leases.hangs`, another one is sent then.
-        timeout: seconds after which it is to end; until then its answer counts.
-        turn: the lease's when it was sent.
-        hangs: whether it does.
+        patience: seconds after which it is considered hung: call `Leases.hangs`, and another one is sent.
+        timeout: seconds after which it should end; until then its answer counts.
+        turn: the turn of the lease when it was sent.
+        hangs: whether it is considered hung.
     """
 
     lease: Lease
@@ -112,14 +112,14 @@ class Extension:
 
 
 class Leases:
-    """Decides for the leases of many keys. Not thread-safe but for `Lease.end`: its driver guards it with one lock.
+    """The decisions for the leases of many keys. Not thread-safe except for `Lease.end`: guard it with a lock.
 
-    Beginning a lease takes O(log n) of those that run, ending one a step. Every method that depends on time takes
-    ``now``, in seconds of any monotonic clock.
+    Beginning a lease takes O(log n), ending one O(1). Every method that depends on time takes ``now``, in seconds of
+    any monotonic clock.
 
     Args:
-        rng: draws the jitter of pauses after a failure.
-        max_lease: seconds from its arrival for which an item is extended; infinite: as long as it takes.
+        rng: the source of the jitter of pauses after a failure.
+        max_lease: seconds from its arrival for which a lease is extended; infinite for no limit.
     """
 
     def __init__(self, rng: random.Random | None = None, max_lease: float = NEVER) -> None:
@@ -127,23 +127,23 @@ class Leases:
         self._max_lease = max_lease
         self._numbers = itertools.count()
         self._timed = _Queue()
-        self._lines: dict[Hashable, _Line] = {}  # of keys that wait for something
+        self._lines: dict[Hashable, _Line] = {}  # of keys with waiting or in-flight heartbeats
         self._lost: list[Lease] = []
         self._given_up: list[Lease] = []
         self._told = NEVER
 
     def begin(self, key: Hashable, value: object, seconds: float, *, asked: float, now: float) -> Lease:
-        """Extend ``value``, which arrived ``now``, until its lease ends.
+        """Begin to extend the lease of ``value``, which arrived ``now``.
 
         Args:
-            key: whose it is.
-            value: what is lent.
-            seconds: how long it is lent without a heartbeat.
-            asked: when the call was sent that brought it: its lease cannot have begun before.
-            now: when it arrived: its lease cannot have begun after.
+            key: the key of its source.
+            value: the item.
+            seconds: the length of the lease without a heartbeat.
+            asked: when the call that returned it was sent: the lease cannot have begun before.
+            now: when it arrived: the lease cannot have begun later.
 
         Raises:
-            ValueError: ``seconds`` is no finite number above 0 (TypeError: no number).
+            ValueError: ``seconds`` is not a finite number above 0 (TypeError: not a number).
         """
         check_seconds(seconds)
         lease = Lease(key, value, seconds, asked, now + seconds, now + self._max_lease)
@@ -151,13 +151,13 @@ class Leases:
         return lease
 
     def due(self, now: float) -> list[Extension]:
-        """Which heartbeats to send now; they count as sent.
+        """The heartbeats to send now; they count as sent.
 
-        A due one is sent at once if none of its key is in flight but those that hang. Otherwise it waits for a
-        twentieth of its lease (1 s at most), and is then sent beside them. ``MAX_UNANSWERED`` of a key may be in
-        flight at once, and one more for each that was answered, ``MAX_CALLS`` in all; when one hangs, and none was
-        answered since it was sent, it is ``MAX_UNANSWERED`` again. So as long as fewer than that hang, none of a key
-        is held up for longer; and a key that answers has as many as it needs.
+        One that is due is sent at once if none of its key is in flight except hung ones. Otherwise it waits for a
+        twentieth of its lease (at most 1 s), and is then sent concurrently. Up to ``MAX_UNANSWERED`` of a key can be in
+        flight at once, and one more for each that was answered, up to ``MAX_CALLS``; if one hangs, and none has been
+        answered since it was sent, the limit is ``MAX_UNANSWERED`` again. So as long as fewer than that hang, none of a
+        key is delayed for longer; and a key that answers has as many as it needs.
         """
         while self._timed.has_until(now):
             at, lease = self._timed.take()
@@ -176,7 +176,7 @@ class Leases:
         return sent
 
     def extended(self, extension: Extension, now: float) -> None:
-        """A heartbeat succeeded, be it late: its lease began anew, between its sending and ``now``."""
+        """Report that a heartbeat succeeded, even late: its lease began again between its sending and ``now``."""
         self._land(extension, now)
         lease = extension.lease
         if lease.ended:
@@ -189,20 +189,20 @@ class Leases:
     def failed(
         self, extension: Extension, error: BaseException, now: float, *, hint: float = 0.0, final: bool = False
     ) -> None:
-        """A heartbeat failed: it is sent again after a pause, as long as its lease may hold.
+        """Report that a heartbeat failed: it is sent again after a pause, as long as its lease might be valid.
 
         Args:
-            extension: which.
-            error: what it came to.
+            extension: the heartbeat.
+            error: its error.
             now: the time.
-            hint: seconds that the source asked to be left alone; but the last attempt is made.
-            final: whether the source said that no other one will succeed.
+            hint: seconds that the source asked to wait; the last attempt is made anyway.
+            final: whether the source answered that no other attempt will succeed.
         """
         self._land(extension, now)
         self._fail(extension, error, now, hint=hint, final=final)
 
     def hangs(self, extension: Extension, now: float) -> None:
-        """A heartbeat has not been answered within its patience; it stays in flight."""
+        """Report that a heartbeat has not been answered within its patience; it remains in flight."""
         line = self._lines[extension.lease.key]
         extension.hangs = True
         line.prompt -= 1
@@ -213,20 +213,20 @@ class Leases:
         self._fail(extension, error, now, hint=0.0, final=False)
 
     def drain_lost(self) -> list[Lease]:
-        """The leases that were lost since the last call; nothing is done for them any more."""
+        """The leases that were lost since the last call; they are no longer extended."""
         lost, self._lost = self._lost, []
         return lost
 
     def drain_given_up(self) -> list[Lease]:
-        """The leases that have been extended for as long as they may since the last call; likewise."""
+        """The leases that reached ``max_lease`` since the last call; likewise."""
         given_up, self._given_up = self._given_up, []
         return given_up
 
     def next_at(self, now: float) -> float:
         """When to call `due` again if nothing happens before; infinite: never.
 
-        A time that was told stands until it has come, even if what was due then has ended: whoever waits for it need
-        not be woken for every item that comes and goes meanwhile.
+        A returned time remains valid until it is reached, even if the lease that was due then has ended: a waiting
+        driver need not be woken for every item that arrives and ends meanwhile.
         """
         times = [line.next_at() for line in self._lines.values()] if self._lines else []
         at = min([self._timed.first(), *times])
@@ -246,7 +246,7 @@ class Leases:
         return Extension(lease, lease.value, now, patience, max(min(left, LONGEST_CALL), patience), lease.turn)
 
     def _land(self, extension: Extension, now: float) -> None:
-        """A heartbeat is in flight no longer."""
+        """Record that a heartbeat is no longer in flight."""
         extension.lease.in_flight -= 1
         line = self._lines[extension.lease.key]
         line.answered_at = now
@@ -260,7 +260,7 @@ class Leases:
 
     def _fail(self, extension: Extension, error: BaseException, now: float, *, hint: float, final: bool) -> None:
         lease = extension.lease
-        if lease.ended or extension.turn != lease.turn:  # what came since is newer
+        if lease.ended or extension.turn != lease.turn:  # a newer event has superseded it
             return
         lease.error = error
         lease.failures += 1
@@ -275,7 +275,7 @@ class Leases:
         self._put_off(lease, again)
 
     def _put_off(self, lease: Lease, at: float) -> None:
-        """Look at the lease ``at`` that time, and not before; but for its end."""
+        """Schedule the next check of the lease ``at`` this time."""
         lease.turn += 1
         self._timed.add(min(at, lease.give_up_at), next(self._numbers), lease)
 
@@ -285,14 +285,14 @@ class Leases:
 
 
 class _Queue:
-    """Leases by time. What was noted for an older turn of a lease, or of one that has ended, is not there any more."""
+    """Leases by time. Entries for an older turn of a lease, or for one that has ended, are skipped."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Lease, int]] = []
         self._sweep_at = SLACK
 
     def add(self, at: float, number: int, lease: Lease) -> None:
-        if len(self._heap) >= self._sweep_at:  # most items end long before anything of theirs is due
+        if len(self._heap) >= self._sweep_at:  # most items end long before they are due
             self._heap = sorted(entry for entry in self._heap if _holds(entry))
             self._sweep_at = 2 * len(self._heap) + SLACK
         heapq.heappush(self._heap, (at, number, lease, lease.turn))
@@ -315,7 +315,7 @@ def _holds(entry: tuple[float, int, Lease, int]) -> bool:
 
 
 class _Line:
-    """The heartbeats of one key: those that wait, and how many are in flight."""
+    """The heartbeats of one key: the waiting ones, and the number in flight."""
 
     def __init__(self) -> None:
         self.waiting = _Queue()
@@ -331,7 +331,7 @@ class _Line:
         return first if self.prompt else -NEVER
 
     def ready(self, now: float) -> Iterable[None]:
-        """Once for each heartbeat that may be sent now; it must be sent before the next."""
+        """Yield once for each heartbeat that can be sent now; send it before the next step."""
         while self.next_at() <= now:
             yield
 

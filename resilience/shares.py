@@ -13,24 +13,25 @@ K = TypeVar("K", bound=Hashable)
 
 
 def allocate(capacity: int, weights: Mapping[K, int], caps: Mapping[K, int] | None = None) -> dict[K, int]:
-    """Divide ``capacity`` units by weight, nobody above its cap, without remembering anything.
+    """Divide ``capacity`` units by weight, none above its cap, without keeping state.
 
-    What one name cannot use the others get (water-filling); fractions are settled by highest averages (Webster/
+    Units that one name cannot use go to the others (water-filling); fractions are settled by highest averages (Webster/
     Sainte-Lague with caps): the next unit goes to the largest ``weight / (2 * units + 1)``. More capacity, weight or
-    cap therefore never brings anyone less. Ties: the heavier weight first, then the smaller ``repr`` of the name,
-    whatever the order of the mappings.
+    cap therefore never results in fewer units for a name. Ties: the heavier weight first, then the smaller ``repr`` of
+    the name, whatever the order of the mappings.
 
     Args:
         capacity: units to give out.
-        weights: name to weight; weight 0 gets nothing.
-        caps: name to the most units it can use; a name that is not in it has no cap.
+        weights: name to weight; a name with weight 0 gets nothing.
+        caps: name to the most units it can use; a name without an entry has no cap.
 
     Returns:
         Name to units, in the order of ``weights``. The units sum to the capacity, or to the caps of all names with a
         weight if that is less (0 if there are none).
 
     Raises:
-        ValueError: a number that is negative or no integer (a bool is none), or a cap for a name without a weight.
+        ValueError: a number is negative or not an integer (nor may it be a bool), or a cap is for a name without a
+            weight.
 
     Thread-safe: it has no state.
     """
@@ -43,7 +44,7 @@ def allocate(capacity: int, weights: Mapping[K, int], caps: Mapping[K, int] | No
         return grants
     left, weight, _ = water_fill(total, weights, limits)
     for name, limit in limits.items():
-        # At the water level's divisor rounding gives a Webster division of nearly the right size.
+        # With the water level as the divisor, rounding gives a Webster division of nearly the right size.
         grants[name] = min(limit, (2 * weights[name] * left + weight) // (2 * weight)) if weight else limit
     missing = total - sum(grants.values())
     if missing:
@@ -52,13 +53,13 @@ def allocate(capacity: int, weights: Mapping[K, int], caps: Mapping[K, int] | No
 
 
 def check(what: str, value: int) -> None:
-    """Refuse ``value`` unless it is an integer of at least 0; ``what`` names it in the ``ValueError``."""
+    """Raise unless ``value`` is an integer of at least 0; ``what`` names it in the ``ValueError``."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise ValueError(f"{what} is {value!r}: it must be an integer of at least 0")
 
 
 def check_all(what: str, values: Mapping[K, int]) -> None:
-    """Refuse ``values`` unless each is an integer of at least 0."""
+    """Raise unless each of ``values`` is an integer of at least 0."""
     for name, value in values.items():
         if type(value) is not int or value < 0:
             check(f"{what} of {name!r}", value)
@@ -72,17 +73,17 @@ def limits_of(capacity: int, weights: Mapping[K, int], caps: Mapping[K, int] | N
     check_all("cap", caps)
     for name, cap in caps.items():
         if name not in weights:
-            raise ValueError(f"cap for {name!r}, which has no weight: add it to the weights or leave its cap out")
+            raise ValueError(f"cap for {name!r}, which has no weight: add it to the weights or omit its cap")
         if name in limits and cap < capacity:
             limits[name] = cap
     return limits
 
 
 def water_fill(total: int, weights: Mapping[K, int], limits: Mapping[K, int]) -> tuple[int, int, set[K]]:
-    """Raise everyone's share evenly by weight until ``total`` is given out, stopping each at its limit.
+    """Raise all shares evenly by weight until ``total`` is given out, stopping each at its limit.
 
     Returns:
-        What is left for those below their limit, the sum of their weights, and the names that are full.
+        The units left for the names below their limit, the sum of their weights, and the names at their limit.
     """
     left, weight = total, sum([weights[name] for name in limits])
     full: set[K] = set()
@@ -99,7 +100,7 @@ def water_fill(total: int, weights: Mapping[K, int], limits: Mapping[K, int]) ->
 
 
 def _settle(missing: int, grants: dict[K, int], weights: Mapping[K, int], limits: Mapping[K, int]) -> None:
-    """Give ``missing`` more units, or take back the excess, in the order of highest averages."""
+    """Give out ``missing`` more units, or take back the excess, in the order of highest averages."""
     step = 1 if missing > 0 else -1
     shift = 2 * (max(grants.values()) + abs(missing)).bit_length() + 4
     names = sorted(limits, key=lambda name: (-weights[name], repr(name)), reverse=step < 0)

@@ -1,4 +1,4 @@
-"""Helpers for tests of resilient code: a clock that only moves when told, calls that do as scripted.
+"""Helpers for tests of resilient code: a clock that is advanced manually, and calls that follow a script.
 
 Nothing here sleeps, and nothing here is needed in production.
 """
@@ -17,10 +17,10 @@ T = TypeVar("T")
 
 
 class ManualClock:
-    """A monotonic clock for tests: call it for the time in seconds, ``advance`` it by hand. Thread-safe.
+    """A monotonic clock for tests: call it to get the time in seconds, ``advance`` it manually. Thread-safe.
 
     Args:
-        start: what it shows at first, in seconds.
+        start: its initial time, in seconds.
     """
 
     def __init__(self, start: float = 0.0) -> None:
@@ -32,10 +32,10 @@ class ManualClock:
         return self._now
 
     def advance(self, seconds: float) -> float:
-        """Move the clock on by ``seconds`` (0 or more) and return the new time.
+        """Advance the clock by ``seconds`` (0 or more) and return the new time.
 
         Raises:
-            ValueError: for a negative or non-finite number: monotonic time never goes back.
+            ValueError: ``seconds`` is negative or not finite, because monotonic time never goes back.
         """
         check_number("seconds", seconds, least=0)
         with self._lock:
@@ -61,24 +61,24 @@ class Held(Generic[T]):
     _gate: threading.Event = attrs.field(factory=threading.Event, init=False, repr=False)
 
     def release(self) -> None:
-        """Let go whoever waits here, now and later."""
+        """Release all calls that wait here, now and later."""
         self._gate.set()
 
     def wait(self) -> "T | BaseException":
         """Block until released; return the step.
 
         Raises:
-            TimeoutError: when nobody released it within ``hang_guard`` seconds.
+            TimeoutError: it was not released within ``hang_guard`` seconds.
         """
         if not self._gate.wait(self.hang_guard):
-            raise TimeoutError(f"nobody released {self!r} within {self.hang_guard} s")
+            raise TimeoutError(f"{self!r} was not released within {self.hang_guard} s")
         return self.step
 
 
 class ScriptedCall(Generic[T]):
-    """A callable that takes one step of its script per call: returns a value, raises an exception, or is held first.
+    """A callable that performs one step of its script per call: returns a value, raises an exception, or waits first.
 
-    The last step repeats for ever. Thread-safe; arguments are accepted and recorded.
+    The last step repeats forever. Thread-safe; arguments are accepted and recorded.
 
     Example:
         ``hung = ScriptedCall(Held("late"))`` blocks until ``hung.release()``, then returns ``"late"``.
@@ -88,12 +88,12 @@ class ScriptedCall(Generic[T]):
             else is returned.
 
     Raises:
-        ValueError: for an empty script.
+        ValueError: the script is empty.
     """
 
     def __init__(self, *script: "T | BaseException | type[BaseException] | Held[T]") -> None:
         if not script:
-            raise ValueError("an empty script says nothing: give at least one value, exception or Held(...)")
+            raise ValueError("the script is empty: pass at least one value, exception or Held(...)")
         self._script = script
         self._changed = threading.Condition()
         self._started: list[tuple[tuple[object, ...], dict[str, object]]] = []
@@ -101,21 +101,21 @@ class ScriptedCall(Generic[T]):
 
     @property
     def calls(self) -> tuple[tuple[tuple[object, ...], dict[str, object]], ...]:
-        """The positional and keyword arguments of every call so far, in the order they began."""
+        """The positional and keyword arguments of all calls so far, in the order in which they began."""
         return tuple(self._started)
 
     @property
     def started(self) -> int:
-        """How many calls have begun."""
+        """The number of calls that have begun."""
         return len(self._started)
 
     @property
     def ended(self) -> int:
-        """How many calls have returned or raised."""
+        """The number of calls that have returned or raised."""
         return self._ended
 
     def __call__(self, *args: object, **kwargs: object) -> T:
-        """Take the next step of the script."""
+        """Perform the next step of the script."""
         with self._changed:
             step = self._script[min(len(self._started), len(self._script) - 1)]
             self._started.append((args, kwargs))
@@ -138,7 +138,7 @@ class ScriptedCall(Generic[T]):
         """Block until ``count`` calls have begun.
 
         Raises:
-            TimeoutError: when that took more than ``hang_guard`` seconds.
+            TimeoutError: that took more than ``hang_guard`` seconds.
         """
         self._wait(lambda: len(self._started) >= count, f"{count} calls to begin", hang_guard)
 
@@ -146,7 +146,7 @@ class ScriptedCall(Generic[T]):
         """Block until ``count`` calls have ended.
 
         Raises:
-            TimeoutError: when that took more than ``hang_guard`` seconds.
+            TimeoutError: that took more than ``hang_guard`` seconds.
         """
         self._wait(lambda: self._ended >= count, f"{count} calls to end", hang_guard)
 
@@ -156,7 +156,7 @@ class ScriptedCall(Generic[T]):
                 raise TimeoutError(f"waited {hang_guard} s for {what}: {self.started} began, {self.ended} ended")
 
 
-def _perform(step: object) -> Any:  # noqa: ANN401 - a script may hold any value
+def _perform(step: object) -> Any:  # noqa: ANN401 - a script can contain any value
     if isinstance(step, BaseException) or (isinstance(step, type) and issubclass(step, BaseException)):
         raise step
     return step

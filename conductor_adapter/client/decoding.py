@@ -1,4 +1,4 @@
-"""Reading the answers of Conductor's API: tasks, tokens, texts and numbers, or what is there instead."""
+"""Reading the answers of Conductor's API: tasks, tokens, texts and numbers, or the errors in them."""
 
 import math
 import re
@@ -33,12 +33,12 @@ __all__ = [
 
 @attrs.frozen
 class UnreadableTask:
-    """A task that the server handed out and that cannot be read here: it never runs, and its server is to be told.
+    """A task that the server handed out but that cannot be read: it never runs, and its server has to be notified.
 
     Attributes:
         task_id: its id.
-        workflow_id: its workflow's.
-        reason: why it cannot be read, in words.
+        workflow_id: the id of its workflow.
+        reason: why it cannot be read, for people.
         task_type: its type, if that can be read.
     """
 
@@ -50,12 +50,12 @@ class UnreadableTask:
 
 @attrs.frozen
 class PollAnswer:
-    """What a batch poll brought.
+    """The answer to a batch poll.
 
     Attributes:
-        tasks: every task of the answer that can be run, also when the rest of the answer is odd.
-        problem: what was not as the protocol says, in words; None for a clean answer.
-        unreadable: the tasks that cannot be read, but whose ids can: they are no problem of the answer.
+        tasks: all tasks of the answer that can be run, even if the rest of the answer is invalid.
+        problem: the violation of the protocol, for people; None for a valid answer.
+        unreadable: the tasks that cannot be read but whose ids can; they do not make the answer invalid.
     """
 
     tasks: tuple[Task, ...] = ()
@@ -65,17 +65,17 @@ class PollAnswer:
 
 NOTHING = PollAnswer()
 LONGEST_TEXT = 1000  # bytes
-READ_CLOSELY = 10  # entries that are no tasks; of those after them only what has a task id is looked at
-MOST_NONSENSE = 10_000  # entries that are no tasks, after which the rest of an answer is not read
-SURPLUS = 1000  # tasks beyond what was asked for, after which the rest of an answer is not read
-LARGEST = 4 * 2**20  # bytes of any answer without tasks; the reader keeps all other threads waiting
+READ_CLOSELY = 10  # invalid entries; after those only entries with a task id are examined
+MOST_NONSENSE = 10_000  # invalid entries after which the rest of an answer is not read
+SURPLUS = 1000  # tasks beyond the requested number after which the rest of an answer is not read
+LARGEST = 4 * 2**20  # bytes of any answer without tasks; reading it blocks all other threads
 
 
 def read_json(answer: HttpAnswer) -> Any:  # noqa: ANN401 - JSON is anything
     """The body as JSON.
 
     Raises:
-        ServerFailed: it is none, or far larger than such an answer ever is.
+        ServerFailed: it is not JSON, or far larger than any such answer.
     """
     if len(answer.body) > LARGEST:
         raise ServerFailed(f"expected at most {LARGEST} bytes, got {len(answer.body)}: {excerpt(answer)}")
@@ -86,9 +86,9 @@ def read_json(answer: HttpAnswer) -> Any:  # noqa: ANN401 - JSON is anything
 
 
 def read_poll(answer: HttpAnswer, count: int) -> PollAnswer:
-    """The tasks of the answer to a poll for ``count``; never raises, what is wrong with the answer is its ``problem``.
+    """The tasks of the answer to a poll for ``count``; never raises: errors in the answer are its ``problem``.
 
-    Some tasks more than were asked for are read as well, for the server has handed them out; a thousand at most.
+    Up to a thousand tasks more than requested are read as well, because the server has handed them out.
     """
     if answer.body == b"[]" or answer.status == 204:  # noqa: PLR2004 - No Content
         return NOTHING
@@ -101,7 +101,7 @@ def read_poll(answer: HttpAnswer, count: int) -> PollAnswer:
 
 
 def _entries(answer: HttpAnswer) -> Iterable[Any]:
-    """The entries of a list; what servers usually send is read at once."""
+    """The entries of a list; a typical answer is read at once."""
     try:
         entries = _at_once(answer)
     except ValueError:
@@ -115,7 +115,7 @@ def _at_once(answer: HttpAnswer) -> Any:  # noqa: ANN401 - JSON is anything
     """A small body.
 
     Raises:
-        ValueError: it must be read with care.
+        ValueError: it must be read entry by entry.
     """
     if len(answer.body) > SMALL:
         raise ValueError("it is large")
@@ -123,9 +123,10 @@ def _at_once(answer: HttpAnswer) -> Any:  # noqa: ANN401 - JSON is anything
 
 
 class _Reading:
-    """Sorts entries: tasks, each once; tasks of which only the ids can be read; and nonsense, whose first is described.
+    """Sorts entries: tasks, each once; tasks of which only the ids can be read; and invalid entries.
 
-    An answer may hold millions of entries that are nothing: an error for each of them would stop all other work.
+    The first invalid entry is described. An answer can contain millions of them: an error for each of them would block
+    all other work.
     """
 
     def __init__(self, most: int) -> None:
@@ -143,20 +144,20 @@ class _Reading:
             else:
                 self._bad += 1
             if self._room <= 0 or self._bad >= MOST_NONSENSE:
-                self._end = f"more than {self._total} entries are too many, the rest is not read"
+                self._end = f"after {self._total} entries the rest is not read, because there are too many"
                 return
 
     def damaged(self, problem: str) -> None:
-        """The answer cannot be read on."""
+        """Record that the rest of the answer cannot be read."""
         self._end = f"after {self._total} entries {problem}"
 
     def answer(self) -> PollAnswer | None:
-        """What there was; None if the body is no list."""
+        """The result; None if the body is not a list."""
         if self._end and not self._total:
             return None
         problems = [self._end] if self._end else []
         if self._bad:
-            problems.append(f"{self._bad} of its {self._total} entries cannot be used; the first: {self._first}")
+            problems.append(f"{self._bad} of its {self._total} entries are unusable; the first: {self._first}")
         return PollAnswer(tuple(self._tasks.values()), "; ".join(problems) or None, tuple(self._unreadable.values()))
 
     def _take(self, entry: Any) -> None:  # noqa: ANN401 - JSON is anything
@@ -168,7 +169,7 @@ class _Reading:
         if self._tasks.setdefault(task.task_id, task) is task:
             self._room -= 1
         else:
-            self._spoil(f"task {task.task_id:.80} comes more than once")
+            self._spoil(f"task {task.task_id:.80} is in it more than once")
 
     def _put_aside(self, entry: Any, error: ValueError) -> None:  # noqa: ANN401 - JSON is anything
         read = _unreadable(entry, error)
@@ -189,7 +190,7 @@ def _has_id(entry: object) -> bool:
 
 
 def _unreadable(entry: Any, error: ValueError) -> UnreadableTask | str:  # noqa: ANN401 - JSON is anything
-    """What is no ``Task`` because of ``error``: one that its server can be told of; else what is wrong with it."""
+    """An entry that is not a ``Task`` because of ``error``: a task that can be reported, or else the problem."""
     if isinstance(entry, Unreadable):
         problem, fields = entry.problem, entry.fields
     else:
@@ -201,13 +202,13 @@ def _unreadable(entry: Any, error: ValueError) -> UnreadableTask | str:  # noqa:
 
 
 def _text(fields: Mapping[str, Any], name: str) -> str:
-    """A text that can be sent back, or nothing."""
+    """A str that can be sent back, or an empty one."""
     text = fields.get(name)
     return text if isinstance(text, str) and can_be_sent(text) else ""
 
 
 def read_next_task(answer: HttpAnswer) -> Task | UnreadableTask | None:
-    """The task that an update-v2 brought; None when there was none.
+    """The task in the response to an update-v2; None if there is none.
 
     Raises:
         ServerFailed: the body is neither empty nor a task.
@@ -238,13 +239,13 @@ def _with_care(answer: HttpAnswer) -> Any:  # noqa: ANN401 - JSON is anything
 
 @attrs.frozen
 class Place:
-    """Where a large payload is.
+    """The place of a large payload.
 
     Attributes:
-        path: what the server calls it.
+        path: the server's path of it.
         origin: the URL of the host, without a path.
-        own: whether that is the server's own, so that its credentials may go there.
-        target: path and query below the origin; it may let anybody in who has it, so ``repr`` leaves it out.
+        own: whether that is the server itself, so that its credentials can be sent.
+        target: path and query below the origin; they might grant access, so ``repr`` omits them.
     """
 
     path: str
@@ -254,23 +255,23 @@ class Place:
 
 
 def read_place(answer: HttpAnswer, server: str) -> Place:
-    """The place that a server at the URL ``server`` named.
+    """The place that a server at the URL ``server`` returned.
 
     Raises:
-        ServerFailed: it named none, or none that is fetched from.
+        ServerFailed: it returned none, or one that is not allowed.
     """
     entry = as_object(answer)
     uri, path = entry.get("uri"), entry.get("path")
     if not isinstance(uri, str) or not uri or not isinstance(path, str):
         raise ServerFailed(
-            "it names no address: its storage of large payloads (external payload storage) is not set up"
+            "it returned no URL: its storage for large payloads (external payload storage) is not configured"
         )
     try:
         parts = urlsplit(urljoin(f"{server}/", uri))
         origin = f"{parts.scheme}://{parts.netloc}"
         own = _origin(split_url(origin)) == _origin(split_url(server))
     except ValueError as error:
-        raise ServerFailed(f"it names an address that is not fetched from: {error}") from None
+        raise ServerFailed(f"it returned a URL that is not allowed: {error}") from None
     return Place(path, origin, own, urlunsplit(("", "", parts.path or "/", parts.query, "")))
 
 
@@ -289,12 +290,12 @@ def read_payload(answer: HttpAnswer) -> dict[str, Any]:
     except ValueError:
         raise ServerFailed(f"expected a JSON object, got {excerpt(answer)}") from None
     if isinstance(payload, Unreadable):
-        raise ServerFailed(f"expected a JSON object that can be read: {payload.problem}")
+        raise ServerFailed(f"expected a readable JSON object: {payload.problem}")
     return payload  # type: ignore[no-any-return] # an object begins with a brace
 
 
 def read_token(answer: HttpAnswer) -> str | None:
-    """The token of a token call's answer; None when there is none that a header could carry."""
+    """The token in the answer to a token request; None if there is none that is valid in a header."""
     token = as_object(answer).get("token")
     return token if isinstance(token, str) and re.fullmatch(r"[!-~]+", token) else None
 
@@ -312,7 +313,7 @@ def read_text(answer: HttpAnswer) -> str:
 
 
 def read_count(answer: HttpAnswer) -> int:
-    """A whole number.
+    """An integer.
 
     Raises:
         ServerFailed: it is something else.
@@ -324,7 +325,7 @@ def read_count(answer: HttpAnswer) -> int:
 
 
 def read_counts(answer: HttpAnswer) -> dict[str, int]:
-    """An object of whole numbers.
+    """An object of integers.
 
     Raises:
         ServerFailed: it is something else.
@@ -336,7 +337,7 @@ def read_counts(answer: HttpAnswer) -> dict[str, int]:
 
 
 def read_taken(answer: HttpAnswer, task_id: str) -> None:
-    """Make sure that an update was taken: Conductor says so with the task's id, older ones with nothing.
+    """Check that an update was accepted: Conductor answers with the task's id, or older versions with an empty body.
 
     Raises:
         ServerFailed: something else answered, such as a proxy's login page.

@@ -1,8 +1,8 @@
-"""Reading a JSON list entry by entry, so that neither a bad entry nor a huge one costs more than itself. Pure.
+"""Reading a JSON list entry by entry, so that an invalid or huge entry does not affect the others. Pure.
 
-The JSON reader of Python keeps the interpreter lock until it has read everything: seconds for a body of 60 MB, in which
-no other thread runs. And it reads everything or nothing. Here the ends of values are found first, in short steps; each
-value is then given to that reader in pieces of bounded size.
+Python's JSON reader holds the GIL until it has read everything: seconds for a body of 60 MB, during which no other
+thread runs. And it reads everything or nothing. Here the ends of values are found first, in short steps; each value is
+then passed to that reader in pieces of bounded size.
 """
 
 import json
@@ -17,18 +17,18 @@ import attrs
 
 __all__ = ["MAX_ENTRY_BYTES", "SMALL", "TEXTS", "Unreadable", "read_entries", "read_object"]
 
-MAX_ENTRY_BYTES = 16 * 2**20  # a Conductor server itself takes no more than some 10 MiB for one payload
-MAX_CONTAINERS = 1_000_000  # lists and objects of an entry: some 60 MB, which Python's collector goes through
+MAX_ENTRY_BYTES = 16 * 2**20  # a Conductor server itself accepts only about 10 MiB for one payload
+MAX_CONTAINERS = 1_000_000  # lists and objects of an entry: about 60 MB, which Python's garbage collector traverses
 MAX_ANSWER_CONTAINERS = 4 * MAX_CONTAINERS
-SMALL = 512 * 1024  # bytes that Python's reader may have at once: 1 to 60 ms, whatever they hold
-MAX_STEPS = 100_000  # of an answer, in Python: a second at most; all but very odd ones need a few for each entry
+SMALL = 512 * 1024  # bytes passed to Python's reader at once: 1 to 60 ms, whatever they contain
+MAX_STEPS = 100_000  # for an answer, in Python: at most a second; all but very odd ones need a few per entry
 TEXTS = ("taskId", "workflowInstanceId", "taskType")
-MAX_MEMBERS = 500  # of an entry; a task has some fifty
+MAX_MEMBERS = 500  # of an entry; a task has about fifty
 MAX_TEXT_BYTES = 1000
-MAX_TO_GUESS = 100  # lists and objects of a piece; with more it is looked at closely
-_Always = Callable[..., "re.Match[bytes]"]  # these match anywhere, if only nothing
-_WINDOW = 64 * 1024  # bytes for one match, which keeps the interpreter lock
-_LEVELS = 16  # of nesting that one match can take
+MAX_TO_GUESS = 100  # lists and objects of a piece; with more they are counted exactly
+_Always = Callable[..., "re.Match[bytes]"]  # these always match, if only the empty string
+_WINDOW = 64 * 1024  # bytes for one match, which holds the GIL
+_LEVELS = 16  # levels of nesting that one match can handle
 
 # Atomic groups, not possessive repeats of groups: Python 3.11.0 to 3.11.4 match too much with those (gh-106052).
 _STRING = rb'"[^"\\]*+(?>(?:\\.[^"\\]*+)*)"'
@@ -45,7 +45,7 @@ _space: _Always = re.compile(rb"[ \t\n\r]*").match  # type: ignore[assignment]
 
 
 class EndOfReadingError(ValueError):
-    """What follows is not read: it would not be worth the time, or this worker reads no more of one answer."""
+    """The rest is not read: it would not be worth the time, or it exceeds the limits of one answer."""
 
 
 @attrs.frozen
@@ -53,8 +53,8 @@ class Unreadable:
     """A value that cannot be read.
 
     Attributes:
-        problem: why not, in words.
-        fields: those of its members called `TEXTS` that can be read: short texts.
+        problem: the reason, for people.
+        fields: its members named in `TEXTS` that can be read: short texts.
     """
 
     problem: str
@@ -65,10 +65,10 @@ NO_OBJECT = Unreadable("it is not an object")
 
 
 def read_entries(body: bytes) -> Iterator[Any]:
-    """The objects of a list, each read when it is asked for; an `Unreadable` for an entry that cannot be, or is none.
+    """The objects of a list, each read on demand; an `Unreadable` for an entry that cannot be read or is not an object.
 
     Raises:
-        ValueError: the body is not a list, or so damaged at this place that nothing after it can be told apart.
+        ValueError: the body is not a list, or is so damaged at this place that the rest cannot be parsed.
     """
     scan = _Scan(body)
     at = scan.begin()
@@ -92,9 +92,9 @@ def read_object(body: bytes, *, most: int = MAX_ENTRY_BYTES, members: float = MA
     """The body's only value, which is an object; an `Unreadable` if it cannot be read.
 
     Args:
-        body: what is to be read.
-        most: bytes that it may have.
-        members: how many it may have, if it is large.
+        body: the body.
+        most: its maximum size in bytes.
+        members: the maximum number of members, if it is large.
 
     Raises:
         ValueError: the body is not an object.
@@ -110,18 +110,18 @@ def read_object(body: bytes, *, most: int = MAX_ENTRY_BYTES, members: float = MA
 
 
 class _Scan:
-    """A way through one body, with the steps that are left for it."""
+    """A scan through one body, with a limited number of steps."""
 
     def __init__(self, body: bytes, most: int = MAX_ENTRY_BYTES) -> None:
         self._body = body
-        self._most = most  # bytes of an entry
+        self._most = most  # maximum bytes of an entry
         self._steps = MAX_STEPS
         self._all_containers = MAX_ANSWER_CONTAINERS
-        self._containers = 0  # that the entry may have
-        self._limit = 0  # where it must have ended
+        self._containers = 0  # left for the entry
+        self._limit = 0  # where it must end
 
     def begin(self) -> int:
-        """Where the first value begins; a byte order mark is passed over, as Python's own reader does."""
+        """Where the first value begins; a byte order mark is skipped, as by Python's own reader."""
         return self.after_space(len(BOM_UTF8) if self._body.startswith(BOM_UTF8) else 0)
 
     def after_space(self, at: int) -> int:
@@ -129,7 +129,7 @@ class _Scan:
         return _space(self._body, at).end()
 
     def end_of_value(self, at: int) -> int:
-        """Where the value that begins there ends; whether it is JSON is for the reader to say."""
+        """Where the value that begins there ends; whether it is valid JSON is decided by the reader."""
         body, depth = self._body, 0
         while True:
             self._step()
@@ -154,7 +154,7 @@ class _Scan:
         """The value that begins there, an `Unreadable` if it cannot be read, and where it ends.
 
         Raises:
-            ValueError: its end cannot be found, or would take long: it is large, and has more ``members`` than that.
+            ValueError: its end cannot be found, or that would take too long: it is large, with too many ``members``.
         """
         self._limit = at + self._most
         self._containers = min(MAX_CONTAINERS, self._all_containers)
@@ -174,17 +174,17 @@ class _Scan:
     def _step(self) -> None:
         self._steps -= 1
         if self._steps < 0:
-            raise ValueError("it is nested so deeply, and so often, that this worker does not read on")
+            raise ValueError("it is nested too deeply, too often, for this worker to read it")
 
     def _loads(self, at: int, end: int, around: tuple[str, str] = ("", "")) -> Any:  # noqa: ANN401 - JSON is anything
         if end > self._limit:
             raise ValueError(f"it is larger than the {self._most} bytes that this worker reads")
         piece = self._body[at:end]
         self._containers -= _containers(piece)
-        if self._containers < 0 and self._all_containers < MAX_CONTAINERS:  # its neighbours have used them up
+        if self._containers < 0 and self._all_containers < MAX_CONTAINERS:  # earlier entries have used them up
             raise EndOfReadingError(
-                f"it and those before it have more than the {MAX_ANSWER_CONTAINERS} lists and objects that this worker"
-                " reads of one answer"
+                f"it and the entries before it have more than the {MAX_ANSWER_CONTAINERS} lists and objects that this"
+                " worker reads in one answer"
             )
         if self._containers < 0:
             raise ValueError(f"it has more than the {MAX_CONTAINERS} lists and objects that this worker reads")
@@ -209,7 +209,7 @@ class _Scan:
         around: tuple[str, str],
         members: float = math.inf,
     ) -> tuple[Any, int]:
-        """The list or object that begins there: what small members follow each other are read at once."""
+        """The list or object that begins there; consecutive small members are read at once."""
         body, close, named = self._body, around[1].encode(), isinstance(whole, dict)
         add = whole.update if named else whole.extend
         at += 1
@@ -223,7 +223,7 @@ class _Scan:
                 add(part)
                 if len(whole) > members:
                     raise EndOfReadingError(
-                        f"an object of more than {members} members is no task, and the rest is not read"
+                        f"an object with more than {members} members is not a task, and the rest is not read"
                     )
             at, key = self.after_space(end), ""
             if named:
@@ -239,7 +239,7 @@ class _Scan:
         return whole, at + 1
 
     def _key(self, at: int) -> tuple[str, int]:
-        """The key that stands there, and where its value begins."""
+        """The key at this position, and where its value begins."""
         body, at = self._body, self.after_space(at)
         if body[at : at + 1] != b'"':
             raise ValueError("a key is missing")
@@ -268,16 +268,16 @@ class _Scan:
         return end
 
     def _unreadable(self, at: int, problem: str) -> tuple[Unreadable, int]:
-        """What can be said of the value that begins there, and where it ends."""
+        """The error for the value that begins there, and where it ends."""
         fields: dict[str, str] = {}
         end = None
         self._limit = self._containers = len(self._body)
-        with suppress(ValueError):  # damaged inside; its end may be found all the same
+        with suppress(ValueError):  # damaged inside; its end might still be found
             end = self._end_of_members(at, fields)
         return Unreadable(problem, fields), self.end_of_value(at) if end is None else end
 
     def _end_of_members(self, at: int, fields: dict[str, str]) -> int | None:
-        """Where the object that begins there ends, if it has no more members than a task; ``fields`` is filled in."""
+        """Where the object that begins there ends, if it has few enough members; fills in ``fields``."""
         for _ in range(MAX_MEMBERS):
             key, at = self._key(at + 1)
             end = self.end_of_value(at)
@@ -292,7 +292,7 @@ class _Scan:
 
 
 def _containers(piece: bytes) -> int:
-    """How many lists and objects a piece has; what only looks like one, in a text, does not count."""
+    """The number of lists and objects in a piece, not counting brackets within strings."""
     if len(piece) > _WINDOW:
         return 0  # a text
     count = piece.count(b"[") + piece.count(b"{")

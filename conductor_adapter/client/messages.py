@@ -1,4 +1,4 @@
-"""A call over the wire and what came of it, as values and errors; each error says whose doing it is."""
+"""A call over the wire and its outcome, as values and errors; each error class says who is at fault."""
 
 import enum
 import json
@@ -22,38 +22,38 @@ __all__ = [
 ]
 
 
-class ServerFailed(ResilienceError):  # noqa: N818 - says who failed, like its siblings
-    """The server did not do what the protocol says: this counts against it."""
+class ServerFailed(ResilienceError):  # noqa: N818 - names who failed, like its siblings
+    """The server did not follow the protocol; this counts as a failure of the server."""
 
 
 class AuthRejected(Throttled):
-    """The server refuses our credentials even with a fresh token: it pauses for this task type, nothing counts."""
+    """The server refuses our credentials even with a fresh token: it is paused for this task type; nothing counts."""
 
 
 class RequestRejected(Throttled):
-    """The server says that the request is wrong: our doing, so it is reported and does not count."""
+    """The server rejects the request as invalid: our fault, so it is reported and does not count."""
 
 
 class OutOfDescriptors(Throttled):
-    """This process has no file descriptor left for a connection: our doing, so there is a pause and nothing counts."""
+    """This process has no file descriptor left for a connection: our fault, so it pauses and nothing counts."""
 
 
 class TransportErrorKind(enum.Enum):
-    """At which point a call got stuck."""
+    """The point at which a call failed."""
 
     CONNECT = "connect"  # no connection: nothing was sent
-    TLS = "tls"  # the two sides could not agree on a secure connection
+    TLS = "tls"  # no secure connection could be established
     TIMEOUT = "timeout"
-    BROKEN = "broken"  # the connection ended before the answer did, or the answer is no HTTP
+    BROKEN = "broken"  # the connection ended before the answer did, or the answer is not HTTP
     TOO_LARGE = "too large"
     OTHER = "other"
 
 
 class TransportError(ServerFailed):
-    """No answer came over the wire; the text holds no credentials.
+    """No answer was received; the text contains no credentials.
 
     Attributes:
-        kind: at which point it got stuck.
+        kind: the point at which the call failed.
     """
 
     def __init__(self, kind: TransportErrorKind, message: str) -> None:
@@ -72,8 +72,8 @@ class HttpCall:
         method: GET, POST or PUT.
         path: begins with a slash, already quoted.
         query: already encoded, without the question mark.
-        headers: name and value pairs; may carry credentials, so ``repr`` leaves them out.
-        body: what is sent; None with GET.
+        headers: name and value pairs; they can contain credentials, so ``repr`` omits them.
+        body: the body; None with GET.
     """
 
     method: str
@@ -84,7 +84,7 @@ class HttpCall:
 
     @property
     def target(self) -> str:
-        """Path and query as they stand behind a server's URL."""
+        """Path and query as they follow a server's URL."""
         return f"{self.path}?{self.query}" if self.query else self.path
 
 
@@ -94,7 +94,7 @@ class HttpAnswer:
 
     Attributes:
         status: the HTTP status code.
-        headers: lower-case names; a transport need only keep content-type, date and retry-after, and of a success none.
+        headers: lower-case names; a transport need only keep content-type, date and retry-after, or none if successful.
         body: as bytes, decompressed.
     """
 

@@ -1,7 +1,7 @@
 """One Conductor server without I/O: its operations are generators that yield an HttpCall and are sent an HttpAnswer.
 
-A transport's ``TransportError`` is thrown in. Threads and asyncio share the operations; ``transports.base.drive`` runs
-one over a transport.
+A transport's ``TransportError`` is thrown into the generator. Threads and asyncio share the operations;
+``transports.base.drive`` runs one over a transport.
 """
 
 import math
@@ -30,31 +30,30 @@ T = TypeVar("T")
 Operation = Generator[HttpCall, HttpAnswer, T]
 Refusal = Callable[[Reply, str], ResilienceError]
 
-TOKEN_TTL = 45 * 60.0  # seconds; Conductor's tokens live longer, so a renewal never comes too late
-RENEWAL_WAIT = 0.1  # seconds the others leave a server alone while one of them renews the token
-ASK_V2_AGAIN = 600.0  # seconds until a server that had no update-v2 is asked again: it may have been upgraded
-LOOKED_AT = 2000  # letters of a text that may quote the server; looking for secrets in megabytes would take minutes
+TOKEN_TTL = 45 * 60.0  # seconds; Conductor's tokens live longer, so a renewal is never too late
+RENEWAL_WAIT = 0.1  # seconds that other calls wait while one of them renews the token
+ASK_V2_AGAIN = 600.0  # seconds until a server that had no update-v2 is asked again: it might have been upgraded
+LOOKED_AT = 2000  # characters of a text that might quote the server; searching megabytes for secrets takes minutes
 BAD_REQUEST = 400
 NOT_FOUND = 404
 TOO_LARGE = 413
-AT_THE_GATE = (*range(300, 400), 401, 403)  # answers that may mean that a gateway wants other headers
+AT_THE_GATE = (*range(300, 400), 401, 403)  # answers that might mean that a gateway requires new headers
 
 
 class ConductorServer:
-    """One server's operations and what is remembered about it: its token, and whether it has update-v2.
+    """The operations of one server, and its state: its token, and whether it has update-v2.
 
-    Every operation is a generator that any number of threads may run at the same time, each its own. Whatever the
-    operation, it raises:
+    Every operation is a generator; any number of threads can run their own ones at the same time. All operations raise:
 
-    * ``ServerFailed`` (with its child ``TransportError``): the server's failure, it counts;
+    * ``ServerFailed`` (and its subclass ``TransportError``): a failure of the server, which counts;
     * ``Throttled``: it asked for a pause, or its token is just being renewed; ``AuthRejected``: it refuses our
-      credentials; ``RequestRejected``: our request is wrong. None of these counts;
-    * updates also ``Refused``: it answered and did not take this result; ``Undeliverable``: it never will.
+      credentials; ``RequestRejected``: our request is invalid. None of these counts;
+    * updates also raise ``Refused``: it answered but did not accept this result; ``Undeliverable``: it never will.
 
     Args:
-        settings: which server.
-        clock: monotonic seconds.
-        token_ttl: seconds after which a token is renewed though it still works.
+        settings: the server.
+        clock: returns monotonic seconds.
+        token_ttl: seconds after which a token is renewed even if it still works.
     """
 
     def __init__(
@@ -64,16 +63,16 @@ class ConductorServer:
         self.name = settings.name
         self._clock = clock
         self._tokens: TokenKeeper[str] = TokenKeeper(token_ttl, clock)
-        self._passes: TokenKeeper[Headers] = TokenKeeper(math.inf, clock)  # headers that the user's function makes
+        self._passes: TokenKeeper[Headers] = TokenKeeper(math.inf, clock)  # headers from the user's function
         self._ask_v2_from = -math.inf
-        self._taken = 0  # bytes of the largest result that it took
+        self._taken = 0  # bytes of the largest result that it accepted
 
     def __repr__(self) -> str:
         return f"<ConductorServer {self.name!r} {self.settings.url}>"
 
     @property
     def has_v2(self) -> bool:
-        """Whether update-v2 is worth asking for: true until the server says that it has none, and again later."""
+        """Whether to use update-v2: true until the server answers that it has none, and again later."""
         return self._clock() >= self._ask_v2_from
 
     def poll(
@@ -82,16 +81,16 @@ class ConductorServer:
         """Poll for tasks.
 
         Args:
-            task_type: what to poll for.
-            worker_id: who polls.
-            count: tasks at most.
-            wait: seconds the server may wait for a task, at most 5.
+            task_type: the task type to poll for.
+            worker_id: the worker's id.
+            count: maximum number of tasks.
+            wait: seconds that the server waits for a task, at most 5.
             domain: Conductor's domain, unless the server's settings name one.
 
         Returns:
-            The tasks, at most some more than were asked for. With a ``problem`` some of the answer was useless, which
-            is a failure of the server too: only the tasks kept it from being raised. Of its ``unreadable`` ones the
-            server is still to be told, by an update.
+            The tasks, possibly more than requested. If it has a ``problem``, a part of the answer was unusable, which
+            is a failure of the server; it is not raised because there are tasks. Its ``unreadable`` tasks still have to
+            be reported to the server by updates.
         """
         what = f"poll of {task_type!r}"
         call = protocol.build_poll(task_type, worker_id, count, wait, self.settings.domain or domain)
@@ -105,7 +104,7 @@ class ConductorServer:
         return PollAnswer(polled.tasks, problem, tuple(map(self._told, polled.unreadable)))
 
     def update(self, result: TaskResult) -> Operation[None]:
-        """Report a result; repeating it is safe, the server ignores what it knows already."""
+        """Report a result; repeating it is safe, because the server ignores a result that it already has."""
         what = f"update of task {result.task_id}"
         call = protocol.build_update(result)
         reply = yield from self._authorized(call)
@@ -113,13 +112,13 @@ class ConductorServer:
         self._read_taken(what, result.task_id, reply)
 
     def update_v2(self, result: TaskResult) -> Operation[Task | UnreadableTask | None]:
-        """Report a result and be handed the next task of its type; a server without update-v2 gets a plain update.
+        """Report a result and get the next task of its type; a server without update-v2 gets a plain update.
 
         After a ``TransportError`` repeat it with ``update``: a second update-v2 would take another task, and the one
-        in the lost answer would stay stuck.
+        in the lost answer would remain stuck.
 
         Returns:
-            The next task; None when there is none. Of one that cannot be read the server is still to be told.
+            The next task; None if there is none. A task that cannot be read still has to be reported to the server.
         """
         if not self.has_v2:
             yield from self.update(result)
@@ -128,7 +127,7 @@ class ConductorServer:
         call = protocol.build_update(result, v2=True)
         reply = yield from self._authorized(call)
         if _lacks_v2(reply):
-            yield from self.update(result)  # only when this works was it the endpoint that was missing
+            yield from self.update(result)  # only if this works was the endpoint missing
             self._ask_v2_from = self._clock() + ASK_V2_AGAIN
             return None
         yield from self._accept(what, result, call, reply)
@@ -136,10 +135,10 @@ class ConductorServer:
         return self._told(task) if isinstance(task, UnreadableTask) else task
 
     def _accept(self, what: str, result: TaskResult, call: HttpCall, reply: Reply) -> Operation[None]:
-        """Make sure that a result was taken.
+        """Check that a result was accepted.
 
-        One that is too large is told to the server as a small one, so that its workflow need not wait for a timeout. A
-        server that took a larger one before, or asks for a pause, does not mean the size.
+        If it is too large, a small one is sent instead, so that the workflow need not wait for a timeout. A server that
+        accepted a larger one before, or asks for a pause, does not refer to the size.
         """
         size = len(call.body or b"")
         meant = reply.answer.status == TOO_LARGE and reply.meaning is not Meaning.PAUSE
@@ -149,7 +148,7 @@ class ConductorServer:
         self._taken = max(self._taken, size)
 
     def _report_too_large(self, what: str, result: TaskResult, size: int, reply: Reply) -> Operation[None]:
-        """Report a small result in the place of a large one; who does not take that either did not mean the size."""
+        """Report a small result instead of a large one; if that is refused too, the size was not the problem."""
         problem = self._text(what, reply.excerpt, reply)
         call = protocol.build_update(protocol.too_large(result, problem))
         if len(call.body or b"") >= size:
@@ -164,17 +163,17 @@ class ConductorServer:
         return self.update(protocol.give_back(task))
 
     def extend_lease(self, task: Task) -> Operation[None]:
-        """Restart a running task's response timeout; of one that has ended nothing changes."""
+        """Restart a running task's response timeout; a task that has ended is not changed."""
         what = f"heartbeat of task {task.task_id}"
         reply = yield from self._authorized(protocol.build_lease(task))
         self._check(what, reply, protocol.update_refusal)
         self._read_taken(what, task.task_id, reply)
 
     def place(self, path: str, operation: str, payload: str) -> Operation[Place]:
-        """Where a payload is that is too large for its task, or where one can go.
+        """The place of a payload that is too large for its task, or a place for a new one.
 
         Args:
-            path: what the server calls it; empty for a new one.
+            path: the server's path of it; empty for a new one.
             operation: ``READ`` or ``WRITE``.
             payload: ``TASK_INPUT`` or ``TASK_OUTPUT``.
         """
@@ -191,7 +190,7 @@ class ConductorServer:
             raise self._payload_failed(place, str(error)) from None
 
     def put(self, place: Place, payload: bytes) -> Operation[None]:
-        """Bring a payload to its place; likewise."""
+        """Store a payload at its place; likewise."""
         yield from self._at(place, "PUT", payload)
 
     def version(self) -> Operation[str]:
@@ -200,19 +199,19 @@ class ConductorServer:
         return self._shown(self._read("version", decoding.read_text, reply))
 
     def queue_size(self, task_type: str, domain: str | None = None) -> Operation[int]:
-        """How many tasks of a type wait to be polled."""
+        """The number of tasks of a type that are waiting to be polled."""
         what = f"queue size of {task_type!r}"
         query = urlencode({"taskType": task_type, **({"domain": domain} if domain else {})})
         reply = yield from self._accepted(what, HttpCall("GET", "/tasks/queue/size", query))
         return self._read(what, decoding.read_count, reply)
 
     def queue_sizes(self) -> Operation[dict[str, int]]:
-        """How many tasks wait in each of the server's queues; with a domain a queue is called ``domain:type``."""
+        """The number of waiting tasks in each of the server's queues; with a domain, the queue is ``domain:type``."""
         reply = yield from self._accepted("queue sizes", HttpCall("GET", "/tasks/queue/all"))
         return self._read("queue sizes", decoding.read_counts, reply)
 
     def knows_task_type(self, task_type: str) -> Operation[bool]:
-        """Whether the server has a definition of a task type; tasks also run without, but it may be a typing error."""
+        """Whether the server has a definition of a task type; tasks run without one too, but it might be a typo."""
         what = f"definition of {task_type!r}"
         reply = yield from self._authorized(HttpCall("GET", f"/metadata/taskdefs/{quote(task_type, safe='')}"))
         if reply.answer.status == NOT_FOUND and reply.message.startswith("No such"):
@@ -221,7 +220,7 @@ class ConductorServer:
         return True
 
     def _at(self, place: Place, method: str, body: bytes | None) -> Operation[Reply]:
-        """A call to where a payload is: our credentials go there only if that is the server itself."""
+        """A call to the place of a payload: our credentials are sent only if that is the server itself."""
         path, _, query = place.target.partition("?")
         headers = (("Content-Type", "application/json"),) if body is not None else ()
         call = HttpCall(method, path, query, headers, body)
@@ -235,14 +234,14 @@ class ConductorServer:
         return reply
 
     def _payload_failed(self, place: Place, problem: str, more: str = "") -> ServerFailed:
-        """What went wrong at a place; its query may let anybody in, so it is not shown."""
+        """The error for a place; its query might grant access to anyone, so it is not shown."""
         shown = self._shown(hide(one_line(problem), [place.target.partition("?")[2]]))
         return ServerFailed(f"server {self.name!r}: payload at {place.origin}: {shown}{more}")
 
     # Credentials.
 
     def _authorized(self, call: HttpCall) -> Operation[Reply]:
-        """One call with the server's token, repeated once with a fresh one when it is refused."""
+        """One call with the server's token, repeated once with a fresh one if it is refused."""
         credentials, headers = self.settings.auth, self.settings.headers
         if credentials is None:
             if callable(headers):
@@ -256,7 +255,7 @@ class ConductorServer:
         return judge((yield _with_headers(call, self._own_headers(), token.value)))
 
     def _admitted(self, call: HttpCall, token: str | None) -> Operation[Reply]:
-        """One call; where a function makes the headers, repeated once with fresh ones when a gateway may want those."""
+        """One call; headers from a function are renewed, and the call repeated once, if a gateway might require it."""
         if not callable(self.settings.headers):
             return judge((yield _with_headers(call, self.settings.headers, token)))
         used = self._passes.current or self._next_pass(None)
@@ -266,25 +265,25 @@ class ConductorServer:
         return judge((yield _with_headers(call, self._next_pass(used).value, token)))
 
     def _next_pass(self, refused: Token[Headers] | None) -> Token[Headers]:
-        """Headers in the place of those that were refused, or the first ones: made by one caller for all."""
+        """Headers to replace refused ones, or the first ones: created by one caller for all."""
         if self._passes.claim(refused):
             return self._make_pass()
         made = self._passes.current if refused is None else self._passes.replaced(refused)
         if made is None:
-            raise Throttled(RENEWAL_WAIT, f"server {self.name!r}: its headers are being made for another call")
+            raise Throttled(RENEWAL_WAIT, f"server {self.name!r}: its headers are being renewed by another call")
         return made
 
     def _make_pass(self) -> Token[Headers]:
-        """Ask the user's function; the caller has claimed it. What it raises and returns may hold a secret."""
+        """Call the user's function, which the caller has claimed. Its errors and results can contain secrets."""
         made, problem = None, "raised"
         try:
             headers = self.settings.headers()  # type: ignore[operator]  # it is a function
-            problem = "returned no mapping of names to text that HTTP allows (it is not shown):"
+            problem = "returned something else than valid header names and values (not shown):"
             made = header_pairs(headers)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - user code: it is this server's affair alone
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - user code: it affects only this server
             line = traceback.extract_tb(error.__traceback__)[-1]
             where = f"{type(error).__name__} in line {line.lineno} of {line.filename}"
-            text = f"server {self.name!r}: no call was made: the function for its headers {problem} {where}"
+            text = f"server {self.name!r}: the call was not sent: the function for its headers {problem} {where}"
             raise AuthRejected(protocol.REJECTED_PAUSE, text) from None
         finally:
             if made is None:
@@ -292,7 +291,7 @@ class ConductorServer:
         return self._passes.store(made)
 
     def _token(self, credentials: Credentials) -> Operation[Token[str]]:
-        """The token to use: the first one, a renewed one, or the one there is."""
+        """The token to use: the first one, a renewed one, or the current one."""
         token = self._tokens.current
         if token is None:
             return (yield from self._next_token(credentials, None))
@@ -300,11 +299,11 @@ class ConductorServer:
             try:
                 return (yield from self._fetch_token(credentials))
             except ResilienceError:
-                return token  # it still works; if it does not, the call itself says so
+                return token  # it still works; if not, the call itself fails
         return token
 
     def _next_token(self, credentials: Credentials, refused: Token[str] | None) -> Operation[Token[str]]:
-        """A token in the place of one that was refused, or the first one: fetched by one caller for all."""
+        """A token to replace a refused one, or the first one: fetched by one caller for all."""
         if self._tokens.claim(refused):
             return (yield from self._fetch_token(credentials))
         token = self._tokens.current if refused is None else self._tokens.replaced(refused)
@@ -313,19 +312,19 @@ class ConductorServer:
         return token
 
     def _fetch_token(self, credentials: Credentials) -> Operation[Token[str]]:
-        """Ask for a token; the caller has claimed it."""
+        """Request a token, which the caller has claimed."""
         fetched = False
         try:
             reply = yield from self._admitted(protocol.build_token(credentials.key, credentials.secret), None)
             value = self._read_token(reply)
             fetched = True
         finally:
-            if not fetched:  # whatever ended it, also being closed half-way
+            if not fetched:  # for any reason, including an early close
                 self._tokens.give_up()
         return self._tokens.store(value)
 
     def _read_token(self, reply: Reply) -> str | None:
-        """The token; None from a server without auth. Its answer is never quoted, it may hold a secret."""
+        """The token; None from a server without auth. Its answer is never quoted because it might contain a secret."""
         what, meaning, answer = f"server {self.name!r}: token", reply.meaning, reply.answer
         if answer.status == NOT_FOUND or meaning is Meaning.NO_ENDPOINT:
             return None
@@ -339,13 +338,13 @@ class ConductorServer:
         return token
 
     def _own_headers(self) -> Headers | None:
-        """The fixed ones, or what the function made last."""
+        """The fixed headers, or the latest ones from the function."""
         if not callable(self.settings.headers):
             return self.settings.headers
         made = self._passes.current
         return None if made is None else made.value
 
-    # What to make of an answer.
+    # Interpretation of answers.
 
     def _accepted(self, what: str, call: HttpCall) -> Operation[Reply]:
         reply = yield from self._authorized(call)
@@ -370,21 +369,21 @@ class ConductorServer:
         text = f"server {self.name!r}: {self._shown(what)}: {self._shown(problem)}"
         status = reply.answer.status
         if status in AT_THE_GATE and callable(self.settings.headers):
-            text += "; what the function for its headers returns did not help"
+            text += "; new headers from the function did not help"
         if 300 <= status < 400:  # noqa: PLR2004 - redirects
-            text += "; it redirects, and credentials never follow: set its url to the final address"
+            text += "; it redirects, but credentials are never sent along: set its url to the final address"
         elif reply.meaning is Meaning.AUTH:
-            text += "; check its key and secret" if self.settings.auth else "; it wants a key and secret"
+            text += "; check its key and secret" if self.settings.auth else "; it requires a key and secret"
         elif self.settings.hint and status in (*range(200, 300), NOT_FOUND, 405):
             text += f"; {self.settings.hint}"
         return text
 
     def _told(self, task: UnreadableTask) -> UnreadableTask:
-        """One with a reason that can be shown."""
+        """The task with a reason that can be shown."""
         return attrs.evolve(task, reason=self._shown(f"the worker cannot read the task: {task.reason}"))
 
     def _shown(self, text: str) -> str:
-        """A text that may quote the server: without what only the server should know, and only then cut."""
+        """A text that might quote the server: secrets are removed first, then it is cut."""
         credentials = self.settings.auth
         fixed = () if callable(self.settings.headers) else (self.settings.headers,)
         secrets = [*self._tokens.recent, *(value for one in (*fixed, *self._passes.recent) for _, value in one)]
@@ -403,7 +402,7 @@ def _with_headers(call: HttpCall, own: Headers | None, token: str | None) -> Htt
 
 
 def _lacks_v2(reply: Reply) -> bool:
-    """Whether update-v2 is missing; a 404 that is not Conductor's own may be a gateway that lets only some paths by."""
+    """Whether update-v2 is missing; a 404 not from Conductor might come from a gateway that allows only some paths."""
     return reply.meaning is Meaning.NO_ENDPOINT or (
         reply.answer.status == NOT_FOUND and reply.meaning is Meaning.SERVER
     )

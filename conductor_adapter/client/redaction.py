@@ -1,4 +1,4 @@
-"""Keeping secrets out of the texts that quote a server or a library (pure)."""
+"""Removal of secrets from texts that quote a server or a library. Pure."""
 
 import html
 import json
@@ -9,18 +9,18 @@ from resilience._texts import one_line
 
 __all__ = ["LONGEST_QUOTE", "hide", "shorten"]
 
-LONGEST_QUOTE = 200  # letters of somebody else's words in an error message
-_PART = 8  # letters in a row that nobody quotes by chance
+LONGEST_QUOTE = 200  # characters of foreign text in an error message
+_PART = 8  # characters in a row that do not match by chance
 
 
 def hide(text: str, secrets: Iterable[str]) -> str:
-    """A text of one line in which an ellipsis stands for every part of a secret that has 8 letters or more.
+    """A text of one line with every part of a secret of 8 or more characters replaced by an ellipsis.
 
-    Parts, because whoever quotes a request may cut it anywhere. A shorter secret is hidden where it stands as a whole.
+    Parts, because a quoted request can be cut anywhere. A shorter secret is hidden only as a whole.
 
     Args:
-        text: as ``one_line`` leaves it.
-        secrets: what must not show, also not in the spelling of JSON, HTML or a URL.
+        text: a result of ``one_line``.
+        secrets: the secrets, which are also hidden when they are escaped for JSON, HTML or a URL.
     """
     secret = bytearray(len(text))
     for form in {form for one in secrets for form in _forms(one)}:
@@ -37,8 +37,8 @@ def hide(text: str, secrets: Iterable[str]) -> str:
 
 
 def _forms(secret: str) -> set[str]:
-    """The spellings in which a secret may be quoted."""
-    plain = secret.encode("utf-8", "replace").decode()  # a URL cannot hold half a character either
+    """The escaped forms in which a secret can be quoted."""
+    plain = secret.encode("utf-8", "replace").decode()  # a URL cannot contain lone surrogates either
     quoted = (quote(plain, safe=""), quote(plain), quote_plus(plain))
     spelled = (
         secret,

@@ -1,4 +1,4 @@
-"""A server's token, or the headers that a function makes: who may get new ones, and when. It makes no calls itself."""
+"""A server's token, or the headers from a function: which caller renews them, and when. It makes no calls itself."""
 
 import math
 import threading
@@ -11,17 +11,17 @@ __all__ = ["Token", "TokenKeeper"]
 
 V = TypeVar("V")
 
-RENEW_AGAIN = 60.0  # seconds until a renewal that failed is tried again while the old token still works
-RENEWAL_LIMIT = 30.0  # seconds after which a renewal that reported nothing has died with its thread
+RENEW_AGAIN = 60.0  # seconds until a failed renewal is tried again while the old token still works
+RENEWAL_LIMIT = 30.0  # seconds after which an unreported renewal is considered dead, with its thread
 
 
 @attrs.frozen
 class Token(Generic[V]):
-    """What came of the last call for one.
+    """The result of the last request for a token.
 
     Attributes:
-        value: goes with every call; None when the server wants none.
-        renew_at: clock time from which a new one is fetched while this one still works.
+        value: sent with every call; None if the server requires none.
+        renew_at: clock time from which a new one is requested while this one still works.
     """
 
     value: V | None = attrs.field(repr=False)
@@ -29,11 +29,11 @@ class Token(Generic[V]):
 
 
 class TokenKeeper(Generic[V]):
-    """A server's token: who may fetch one, and when. The lock guards assignments only, never a call."""
+    """A server's token: which caller fetches it, and when. The lock guards only assignments, never a call."""
 
     def __init__(self, ttl: float, clock: Callable[[], float]) -> None:
         self.current: Token[V] | None = None
-        self.recent: tuple[V, ...] = ()  # calls under way may still carry, and an answer quote, the one before
+        self.recent: tuple[V, ...] = ()  # calls in flight might still contain, and an answer quote, the previous one
         self._ttl = ttl
         self._clock = clock
         self._lock = threading.Lock()
@@ -44,7 +44,7 @@ class TokenKeeper(Generic[V]):
         return self._clock() >= token.renew_at
 
     def claim(self, seen: Token[V] | None) -> bool:
-        """Whether the caller is the one to replace ``seen``; it must end with ``store`` or ``give_up``."""
+        """Whether the caller should replace ``seen``; it must then call ``store`` or ``give_up``."""
         now = self._clock()
         with self._lock:
             if now < self._claimed_until or not self._is_current(seen):
@@ -53,7 +53,7 @@ class TokenKeeper(Generic[V]):
             return True
 
     def replaced(self, seen: Token[V]) -> Token[V] | None:
-        """The token that somebody else has put in the place of ``seen``, if so."""
+        """The token with which another caller has replaced ``seen``, if any."""
         return None if self._is_current(seen) else self.current
 
     def store(self, value: V | None) -> Token[V]:
@@ -65,7 +65,7 @@ class TokenKeeper(Generic[V]):
         return token
 
     def give_up(self) -> None:
-        """The renewal failed: a token that may still work is kept, and the next renewal comes a bit later."""
+        """The renewal failed: a token that might still work is kept, and the next renewal is delayed."""
         with self._lock:
             if self.current is not None:
                 self.current = Token(self.current.value, self._clock() + RENEW_AGAIN)

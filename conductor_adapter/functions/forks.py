@@ -1,4 +1,4 @@
-"""Processes that are copies: of a task function that forked, or of a program whose workers run elsewhere."""
+"""Forked processes: of a task function that forked, or of a program whose workers run in the parent."""
 
 import os
 import sys
@@ -9,30 +9,30 @@ __all__ = ["end_copy", "refuse_copy"]
 
 
 def refuse_copy(pid: int | None) -> None:
-    """Say so if the workers were started by ``pid`` and this is a copy of that process: threads are not copied.
+    """Raise an error if the workers were started by ``pid`` and this is a fork of that process: threads are not copied.
 
     Raises:
-        RuntimeError: they run there and not here.
+        RuntimeError: the workers run in that process, not here.
     """
     if pid is not None and pid != os.getpid():
         raise RuntimeError(
             f"these workers were started by process {pid} and run there; process {os.getpid()} was forked from it and "
-            "runs none: start workers after the fork (with gunicorn in post_fork, not before --preload forks)"
+            "runs none: start workers after the fork (with gunicorn, in post_fork and not before --preload forks)"
         )
 
 
 def end_copy(pid: int, error: BaseException | None) -> None:
     """End this process if it is not ``pid``, as Python ends one whose main function raised ``error`` or returned.
 
-    The copy of a task function must neither report the task nor go on as a second worker.
+    A fork of a task function must neither report the task nor continue as a second worker.
     """
     if os.getpid() == pid:
         return
     status = _status(error)
     for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):  # a stream of the user's may do anything, and there is nobody to tell
+        with suppress(Exception):  # a user's stream can raise anything, and the error cannot be reported
             stream.flush()
-    os._exit(status)  # whatever else Python does at an exit belongs to the process that forked
+    os._exit(status)  # other exit handlers belong to the process that forked
 
 
 def _status(error: BaseException | None) -> int:

@@ -1,4 +1,4 @@
-"""A worker's life: `lifecycle` decides, `threads` does, `signals` lets a signal end it."""
+"""Running workers: `lifecycle` decides, `threads` executes, `signals` stops on a signal."""
 
 from conductor_adapter.running.books import Books
 from conductor_adapter.running.lifecycle import RunnerConfig, ServerView, StopReport

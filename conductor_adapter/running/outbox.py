@@ -1,4 +1,4 @@
-"""The outbox of task results: one file for all workers of a user, whatever servers they serve."""
+"""The outbox for task results: one file for all workers of a user, whatever servers they serve."""
 
 import os
 
@@ -11,7 +11,7 @@ __all__ = ["Opened", "open_outbox", "opened"]
 
 
 def open_outbox(path: str | os.PathLike[str]) -> Outbox:
-    """The outbox in a file, which is made if it is not there; several processes may share it.
+    """The outbox in a file, which is created if it does not exist; several processes can share it.
 
     Raises:
         OutboxError: the file cannot be used; the text says why and what to do.
@@ -21,13 +21,13 @@ def open_outbox(path: str | os.PathLike[str]) -> Outbox:
 
 @attrs.frozen
 class Opened:
-    """What a runner writes results into, and what of that it has opened itself."""
+    """The store of a runner, and the outbox in it that the runner has opened itself."""
 
     store: Store | None
     own: Outbox | None = None
 
     def close(self) -> None:
-        """Close what is our own."""
+        """Close our own outbox."""
         if self.own is not None:
             self.own.close()
 

@@ -1,4 +1,4 @@
-"""Payloads that are too large for their task: a server keeps them outside and names an address for each."""
+"""Payloads that are too large for their task: a server stores them outside and returns a URL for each."""
 
 import logging
 from collections.abc import Callable
@@ -23,20 +23,20 @@ Make = Callable[[ServerSettings], Transport]
 
 log = logging.getLogger("conductor_adapter")
 
-ASKING = 10.0  # seconds to be told an address
+ASKING = 10.0  # seconds to get a URL
 MOVING = 60.0  # seconds for a payload
-MOST_TRANSPORTS = 8  # a storage has one address or a few, but a server may name any
+MOST_TRANSPORTS = 8  # a storage has one host or a few, but a server can name any
 
 
 class Payloads:
-    """What one server keeps outside of its tasks. Thread-safe; calls are made in the caller's thread, bounded in time.
+    """The payloads that a server stores outside its tasks. Thread-safe; calls are made in the caller's thread.
 
     Args:
-        server: whose they are.
-        transport: to that server; it is not closed here.
-        make_own: what makes a transport to another path of the server.
-        make_other: what makes one to anybody else: not a user's own, which may carry credentials.
-        most: bytes of an output that goes into the update itself; None for any number.
+        server: the server.
+        transport: a transport to that server; it is not closed here.
+        make_own: creates a transport to another path of the server.
+        make_other: creates a transport to any other host: not a user's own, which might send credentials.
+        most: maximum size in bytes of an output that is sent in the update itself; None for no limit.
     """
 
     def __init__(
@@ -51,10 +51,10 @@ class Payloads:
         self._fan_out = FanOutExecutor()
 
     def fetch(self, task: Task) -> Task:
-        """The task with all of its input and output.
+        """The task with its whole input and output.
 
         Raises:
-            ResilienceError: some of that could not be fetched.
+            ResilienceError: a part of these could not be fetched.
         """
         if task.input_path:
             task = attrs.evolve(task, input=self._fetch(task.input_path, "TASK_INPUT"))
@@ -63,7 +63,7 @@ class Payloads:
         return task
 
     def put_away(self, result: TaskResult) -> TaskResult:
-        """The result, with the path of its output if that is too large; as it was if it cannot be brought there."""
+        """The result, with the path of its output if that is too large; unchanged if it cannot be stored."""
         if self._most is None or result.output_path:
             return result
         output = result.output_json().encode()
@@ -72,8 +72,8 @@ class Payloads:
         try:
             place = self._place("", "WRITE", "TASK_OUTPUT")
             self._move(place, self._server.put(place, output))
-        except Exception as error:  # noqa: BLE001 - whatever it is, the result is more than its place
-            text = "%s: the output of task %s (%d bytes) is sent in the update, for it could not be stored: %s"
+        except Exception as error:  # noqa: BLE001 - the result must be sent in any case
+            text = "%s: the output of task %s (%d bytes) is sent in the update, because it could not be stored: %s"
             log.warning(text, self._server.name, result.task_id, len(output), error)
             return result
         return result.stored_at(place.path)
@@ -95,7 +95,7 @@ class Payloads:
         return self._drive(operation, self._to(place), MOVING)
 
     def _to(self, place: Place) -> Transport:
-        """A transport to a place; certificates are checked as those of the server."""
+        """A transport to a place; certificates are verified like those of the server."""
         known = self._transports.get(place.origin)
         if known is not None:
             return known
@@ -105,11 +105,11 @@ class Payloads:
         else:
             made = self._make_other(attrs.evolve(settings, auth=None, headers={}))
         if len(self._transports) >= MOST_TRANSPORTS:
-            self._transports.clear()  # not closed: others may use them
+            self._transports.clear()  # not closed: other threads might use them
         return self._transports.setdefault(place.origin, made)
 
     def _drive(self, operation: Operation[T], transport: Transport, timeout: float) -> T:
-        """Run an operation; on a thread that can be left if the transport does not bound it."""
+        """Run an operation; on a thread that can be abandoned if the transport does not enforce timeouts."""
         if transport.bounded:
             return drive(operation, transport, timeout)
         outcome = self._fan_out.run({self._server.name: partial(drive, operation, transport, timeout)}, timeout)
@@ -118,5 +118,5 @@ class Payloads:
             return ended.value
         if isinstance(ended, Failed):
             raise ended.error
-        text = f"server {self._server.name!r}: a payload did not come or go within {timeout:g} s: {ended}"
+        text = f"server {self._server.name!r}: a payload was not transferred within {timeout:g} s: {ended}"
         raise TransportError(TransportErrorKind.TIMEOUT, text)

@@ -1,4 +1,4 @@
-"""Running workers until a signal says stop; the only place that installs signal handlers."""
+"""Running workers until a signal; the only module that installs signal handlers."""
 
 import math
 import os
@@ -20,7 +20,7 @@ from resilience._checks import check_number
 
 __all__ = ["run_until_signal", "run_workers"]
 
-MOMENT = 0.5  # seconds that the main thread waits at a time
+MOMENT = 0.5  # seconds that the main thread waits without a break
 Told = SimpleQueue[StopReport | BaseException | float]  # how stopping ended, or when a signal came
 
 
@@ -34,35 +34,35 @@ def run_workers(
 ) -> StopReport:
     """Run workers until SIGTERM, SIGINT or SIGHUP, or for ``duration`` seconds, then stop cleanly.
 
-    A second signal ends the waiting at once; one within a second of the first is the first once more. Handlers are
-    installed in the main thread only, and restored afterwards; a program's own handler of SIGHUP is left alone.
+    A second signal ends the stop at once; one within a second of the first is ignored. Handlers are installed only in
+    the main thread, and restored afterwards; a program's own handler for SIGHUP is not replaced.
 
     Args:
         workers: functions marked with ``@worker``.
-        servers: where tasks come from; None reads the environment.
-        config: how they run.
-        duration: seconds, 0 or more; None for no end.
-        on_event: told of everything that happens.
+        servers: the servers; None reads the environment.
+        config: the configuration.
+        duration: seconds, 0 or more; None for no limit.
+        on_event: called with all events.
 
     Returns:
-        What was left undone.
+        A report of what was left undone.
 
     Raises:
-        ValueError, TypeError: as for `WorkerRunner`, and a ``duration`` that is no finite number of seconds.
+        ValueError, TypeError: as for `WorkerRunner`, or ``duration`` is not a finite number of seconds.
         ImportError: as for `WorkerRunner`.
-        RuntimeError: there are no threads left to run the workers on; nothing runs then.
+        RuntimeError: there are not enough threads for the workers; nothing is running then.
     """
     runner = WorkerRunner(workers, servers, config=config, on_event=on_event)
     return run_until_signal(runner, duration)
 
 
 def run_until_signal(runner: WorkerRunner, duration: float | None = None, *, keep: bool = False) -> StopReport:
-    """Start ``runner`` and stop it after a signal or ``duration`` seconds; a second signal ends at once.
+    """Start ``runner`` and stop it after a signal or ``duration`` seconds; a second signal ends the stop at once.
 
     Args:
-        runner: what is started.
-        duration: seconds; None for no end.
-        keep: whether this process is the command's own: its handlers stay for good, and SIGHUP is always heard.
+        runner: the runner.
+        duration: seconds; None for no limit.
+        keep: whether this process belongs to the command: its handlers remain, and SIGHUP is always handled.
     """
     if duration is not None:
         check_number("duration", duration, least=0.0)
@@ -81,12 +81,12 @@ def run_until_signal(runner: WorkerRunner, duration: float | None = None, *, kee
 
 
 def _stop_apart(runner: WorkerRunner, told: Told) -> None:
-    """Stop in a thread, so that a signal can end the waiting for it; here, if there is none."""
+    """Stop in a thread, so that a signal can end the wait for it; in this thread, if none can be started."""
 
     def stop() -> None:
         try:
             told.put(runner.stop())
-        except BaseException as error:  # noqa: BLE001 - whoever waits must hear of the end, whatever it is
+        except BaseException as error:  # noqa: BLE001 - the waiting thread must be notified in any case
             told.put(error)
 
     try:
@@ -96,10 +96,10 @@ def _stop_apart(runner: WorkerRunner, told: Told) -> None:
 
 
 def _get(told: Told, timeout: float | None) -> StopReport | BaseException | float | None:
-    """What comes first; None after ``timeout`` seconds.
+    """The first item; None after ``timeout`` seconds.
 
-    It waits for a moment at a time: Python runs no handler while the main thread waits in C, and a signal that another
-    thread takes, or that comes just before the wait, does not end the wait.
+    It waits in short steps: Python runs no handler while the main thread waits in C, and a signal that another thread
+    receives, or that arrives just before the wait, does not end the wait.
     """
     deadline = math.inf if timeout is None else time.monotonic() + timeout
     while (left := deadline - time.monotonic()) > 0:
@@ -110,7 +110,7 @@ def _get(told: Told, timeout: float | None) -> StopReport | BaseException | floa
 
 @contextmanager
 def _signals_into(told: Told, *, keep: bool) -> Iterator[None]:
-    """Let signals do nothing but put the time into ``told``: the only thing that is safe in a handler."""
+    """Let signal handlers only put the time into ``told``: nothing else is safe in a handler."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -120,7 +120,7 @@ def _signals_into(told: Told, *, keep: bool) -> Iterator[None]:
         if os.getpid() == pid:
             told.put(time.monotonic())
             return
-        signal.signal(number, signal.SIG_DFL)  # a process that a task function forked is no worker, and ends
+        signal.signal(number, signal.SIG_DFL)  # a process that a task function forked is not a worker, and ends
         signal.raise_signal(number)
 
     before = {number: signal.signal(number, put) for number in _signals(keep=keep)}
@@ -133,7 +133,7 @@ def _signals_into(told: Told, *, keep: bool) -> Iterator[None]:
 
 
 def _signals(*, keep: bool) -> list[signal.Signals]:
-    """Those that stop a worker: SIGHUP is not one where it is ignored (nohup), or means something to the program."""
+    """The signals that stop a worker: without SIGHUP if it is ignored (nohup) or the program handles it."""
     handler = signal.getsignal(signal.SIGHUP)
     hears = handler is not signal.SIG_IGN if keep else handler is signal.SIG_DFL
     return [signal.SIGTERM, signal.SIGINT] + [signal.SIGHUP] * hears

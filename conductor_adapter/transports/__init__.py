@@ -1,4 +1,4 @@
-"""Transports carry calls to a server, one HTTP library a file; ``choose`` picks one."""
+"""Transports carry calls to a server, with one file for each HTTP library; ``choose`` selects one."""
 
 from collections.abc import Callable
 
@@ -9,20 +9,20 @@ __all__ = ["choose"]
 
 
 def choose(name: str | Callable[[ServerSettings], Transport] = "auto") -> Callable[[ServerSettings], Transport]:
-    """What makes a transport to a server.
+    """A function that creates a transport to a server.
 
     Args:
-        name: ``requests``; ``curl``; or ``auto``, which is curl where it is installed, else requests. A function that
-            makes one is returned as it is.
+        name: ``requests``; ``curl``; or ``auto``, which is curl if it is installed, else requests. A function is
+            returned unchanged.
 
     Raises:
-        ValueError: there is no transport of that name.
+        ValueError: there is no transport with this name.
         ImportError: the transport's library is not installed; the text says how to install it.
     """
     if callable(name):
         return name
     if name not in ("auto", "curl", "requests"):
-        raise ValueError(f"transport {name!r} is not known: choose auto, curl or requests")
+        raise ValueError(f"unknown transport {name!r}: choose auto, curl or requests")
     if name != "requests":
         try:
             from conductor_adapter.transports.curl import CurlTransport  # noqa: PLC0415 - optional
@@ -34,6 +34,6 @@ def choose(name: str | Callable[[ServerSettings], Transport] = "auto") -> Callab
                 ) from error
         else:
             return CurlTransport
-    from conductor_adapter.transports.requests import RequestsTransport  # noqa: PLC0415 - not loaded beside curl
+    from conductor_adapter.transports.requests import RequestsTransport  # noqa: PLC0415 - not loaded if curl is used
 
     return RequestsTransport

@@ -1,4 +1,4 @@
-"""What every transport has in common: the promise it makes, its limits, and how an operation runs over it."""
+"""The common part of all transports: their interface, their limits, and how an operation runs over one."""
 
 import errno
 import os
@@ -30,10 +30,10 @@ __all__ = [
 
 T = TypeVar("T")
 
-MAX_ANSWER_BYTES = 64 * 1024 * 1024  # an answer of a batch poll is far smaller; what is larger is not read on
-MAX_IDLE = 15  # seconds a connection may rest; servers close theirs after 20 or more, and a call must not cross that
-LIFE = (180.0, 300.0)  # seconds from which and to which a connection may live, also one that never rests
-DESCRIPTOR_PAUSE = 1.0  # seconds without descriptors; others may close theirs meanwhile
+MAX_ANSWER_BYTES = 64 * 1024 * 1024  # an answer to a batch poll is far smaller; a larger one is not read
+MAX_IDLE = 15  # seconds that a connection can be idle; servers close theirs after 20 or more, so no call races that
+LIFE = (180.0, 300.0)  # the range of a connection's lifetime in seconds, even if it is never idle
+DESCRIPTOR_PAUSE = 1.0  # seconds without descriptors; meanwhile others might be closed
 USER_AGENT = "conductor-resilience"
 _TARGET = re.compile(r"[!-~]*")
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -41,16 +41,17 @@ _LONGEST = 200
 
 
 class Transport(Protocol):
-    """Sends calls to one server; any number of threads may use it at the same time.
+    """Sends calls to one server; any number of threads can use it at the same time.
 
-    It follows no redirect, reads no netrc, keeps connections alive, and is fork-safe. It never sends a call twice, also
-    where the connection broke before an answer: a poll that is repeated loses the tasks the first one was handed.
+    It follows no redirects, reads no netrc, keeps connections alive, and is fork-safe. It never sends a call twice,
+    even if the connection broke before an answer: repeating a poll loses the tasks handed to the first one.
 
-    It follows a server that moves: each connection looks its name up, and lives for `connection_life` at most.
+    It follows a server that moves: each connection looks up the name, and lives for at most `connection_life`.
 
     Attributes:
-        bounded: whether ``send`` keeps to its timeout in total, whatever the other side does. If not, the timeout
-            holds for each read: a dripping answer takes longer, so the call belongs onto a thread that may be left.
+        bounded: whether ``send`` enforces its timeout in total, whatever the other side does. If not, the timeout
+            applies to each read: a dripping answer takes longer, so the call should run on a thread that can be
+            abandoned.
     """
 
     bounded: bool
@@ -59,12 +60,12 @@ class Transport(Protocol):
         """Send a call and read its answer.
 
         Args:
-            call: what to send.
+            call: the call.
             timeout: seconds.
 
         Raises:
-            TransportError: no answer, or one that is larger than the transport reads.
-            OutOfDescriptors: this process may open no more connections; nothing was sent.
+            TransportError: there was no answer, or it exceeds the size limit of the transport.
+            OutOfDescriptors: this process cannot open another connection; nothing was sent.
         """
 
     def close(self) -> None:
@@ -77,13 +78,13 @@ def drive(
     """Run an operation over a transport.
 
     Args:
-        operation: of a ``ConductorServer``.
-        transport: to the same server.
-        timeout: seconds for all of the operation's calls together; kept in total if the transport is bounded.
-        clock: monotonic seconds.
+        operation: an operation of a ``ConductorServer``.
+        transport: a transport to the same server.
+        timeout: seconds for all calls of the operation together; enforced in total if the transport is bounded.
+        clock: returns monotonic seconds.
 
     Returns:
-        What the operation returns; what it raises is passed on.
+        The result of the operation; its exceptions propagate.
     """
     deadline = clock() + timeout
     try:
@@ -97,7 +98,7 @@ def drive(
 
 
 def _step(operation: Operation[T], transport: Transport, call: HttpCall, timeout: float) -> HttpCall:
-    """One call and what the operation wants next."""
+    """Make one call and return the operation's next one."""
     try:
         answer = _send(transport, call, timeout)
     except ResilienceError as error:
@@ -112,12 +113,12 @@ def _send(transport: Transport, call: HttpCall, timeout: float) -> HttpAnswer:
 
 
 def connection_life() -> float:
-    """Seconds after which a new connection takes the place of another: drawn, so that they do not all end at once."""
+    """Seconds after which a connection is replaced: random, so that they do not all end at once."""
     return random.uniform(*LIFE)
 
 
 def lacks_descriptors() -> bool:
-    """Whether this process may open nothing more: what failed to connect then is no server's fault."""
+    """Whether this process cannot open any more files: a failure to connect is then not the server's fault."""
     try:
         os.close(os.open(os.devnull, os.O_RDONLY))
     except OSError as error:
@@ -126,16 +127,16 @@ def lacks_descriptors() -> bool:
 
 
 def out_of_descriptors(server: str) -> OutOfDescriptors:
-    """The error that says so."""
+    """The error in that case."""
     problem = "this process has no file descriptor left for a connection; raise the limit (ulimit -n) or run less in it"
     return OutOfDescriptors(DESCRIPTOR_PAUSE, f"server {server!r}: {problem}")
 
 
 def target_of(call: HttpCall) -> str:
-    """A call's path and query once it is sure that HTTP allows them.
+    """A call's path and query, after validation.
 
     Raises:
-        TransportError: it does not: whoever wrote them could write requests of his own.
+        TransportError: HTTP does not allow them: their author could inject requests.
     """
     target = call.target
     if not _TARGET.fullmatch(target):
@@ -144,10 +145,10 @@ def target_of(call: HttpCall) -> str:
 
 
 def headers_of(call: HttpCall) -> dict[str, str]:
-    """A call's headers once it is sure that HTTP allows them; of two with one name the later one.
+    """A call's headers, after validation; of two with the same name, the later one.
 
     Raises:
-        TransportError: it does not, for the same reason. The value is not shown.
+        TransportError: HTTP does not allow them, as above. The value is not shown.
     """
     headers: dict[str, tuple[str, str]] = {}
     for name, value in call.headers:
@@ -159,9 +160,9 @@ def headers_of(call: HttpCall) -> dict[str, str]:
 
 
 def shown(text: str, call: HttpCall) -> str:
-    """What a library says about a failed call, without what only the server or a proxy should know."""
+    """A library's message about a failed call, without secrets of the server or a proxy."""
     text = hide(one_line(text), [value for name, value in call.headers if name.lower() != "content-type"])
-    if "@" in text:  # a URL with a user and password, which may hold anything
+    if "@" in text:  # a URL with a user and password, which can contain any characters
         start = re.search(r"://|['\"]", text)
         text = text[: start.end() if start else 0] + "…" + text[text.rindex("@") :]
     return text[:_LONGEST]

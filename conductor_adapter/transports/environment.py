@@ -1,4 +1,4 @@
-"""What the environment says about connections, read in one way for every transport: certificates and proxies."""
+"""The settings for connections in the environment, read in the same way for all transports: certificates, proxies."""
 
 import ipaddress
 import os
@@ -12,7 +12,7 @@ from conductor_adapter.settings.server_settings import ServerSettings, is_there,
 
 __all__ = ["ca_bundle", "proxy_of", "trust_advice"]
 
-_BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")  # the first that is set counts
+_BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")  # the first one that is set is used
 _TRUST = re.compile(r"certificate|trust anchor", re.IGNORECASE)
 _OTHER_FAULTS = re.compile(r"expired|not yet valid|revoked|match|common name", re.IGNORECASE)
 
@@ -21,15 +21,15 @@ _PORTS = {"http": 80, "https": 443}
 
 
 def ca_bundle(settings: ServerSettings, environ: Mapping[str, str] = os.environ) -> str | None:
-    """The certificates to trust: the settings', else the first variable of three that is set, else certifi's.
+    """The certificates to trust: those of the settings, else of the first variable that is set, else certifi's.
 
     The variables are ``REQUESTS_CA_BUNDLE``, ``CURL_CA_BUNDLE`` and ``SSL_CERT_FILE``, in this order.
 
     Returns:
-        A file or folder; None when the settings say that nothing is to be checked.
+        A file or folder; None if the settings disable verification.
 
     Raises:
-        ValueError: the server needs what a variable names, and it does not exist.
+        ValueError: the server needs the file that a variable names, and it does not exist.
     """
     if not isinstance(settings.verify, bool):
         return settings.verify
@@ -45,31 +45,31 @@ def ca_bundle(settings: ServerSettings, environ: Mapping[str, str] = os.environ)
 
 
 def trust_advice(problem: str, bundle: str | None) -> str:
-    """What to append to the error of a call whose server's certificate was refused: what is trusted, and the way out.
+    """The advice to append to the error of a call whose server's certificate was refused.
 
     Args:
-        problem: what the library says; nothing is to be advised when it is not about who signed the certificate.
-        bundle: what is trusted; None if nothing is checked, or if we do not know.
+        problem: the library's message; there is no advice if it is not about the certificate's authority.
+        bundle: the trusted bundle; None if nothing is verified, or if it is not known.
     """
     if bundle is None or not _TRUST.search(problem) or _OTHER_FAULTS.search(problem):
         return ""
     return (
-        f"; trusted are the certificates in {shown_path(bundle)}: name a bundle with the server's own authority in it "
-        f"with verify= in its settings, or with {', '.join(_BUNDLES[:-1])} or {_BUNDLES[-1]}"
+        f"; the trusted certificates are those in {shown_path(bundle)}: name a bundle that contains the server's "
+        f"authority with verify= in its settings, or with {', '.join(_BUNDLES[:-1])} or {_BUNDLES[-1]}"
     )
 
 
 def proxy_of(settings: ServerSettings, environ: Mapping[str, str] = os.environ) -> str | None:
-    """The proxy that leads to a server, from ``http_proxy`` or ``https_proxy``, ``all_proxy`` and ``no_proxy``.
+    """The proxy for a server, from ``http_proxy`` or ``https_proxy``, ``all_proxy`` and ``no_proxy``.
 
-    A name in lower case goes before the same in upper case, also when it is empty. ``no_proxy`` is a list of hosts
-    (each with its subdomains), networks such as 10.0.0.0/8, and ``*``; an entry may end in a port.
+    A name in lower case takes precedence over the same in upper case, even if it is empty. ``no_proxy`` is a list of
+    hosts (each with its subdomains), networks such as 10.0.0.0/8, and ``*``; an entry can end in a port.
 
     Returns:
-        Its URL, which may hold a password; None to go straight to the server.
+        Its URL, which can contain a password; None to connect directly.
 
     Raises:
-        ValueError: the variable holds no URL of a proxy; the text does not show it.
+        ValueError: the variable is not the URL of a proxy; the text does not show it.
     """
     server = urlsplit(settings.url)
     for name in (f"{server.scheme}_proxy", "all_proxy"):
@@ -80,7 +80,7 @@ def proxy_of(settings: ServerSettings, environ: Mapping[str, str] = os.environ) 
 
 
 def _variable(environ: Mapping[str, str], name: str) -> str:
-    """A variable in either spelling; a CGI program's HTTP_PROXY may be a header that anybody can send."""
+    """A variable in either spelling; a CGI program's HTTP_PROXY can be a header from any client."""
     upper = "" if name == "http_proxy" and "REQUEST_METHOD" in environ else environ.get(name.upper(), "")
     return environ.get(name, upper).strip()
 
@@ -94,8 +94,8 @@ def _checked(name: str, proxy: str) -> str:
         usable = False
     if not usable or parts.path.strip("/") or parts.query or parts.fragment or " " in url:
         raise ValueError(
-            f"{name} holds no URL of a proxy (it is not shown, it may hold a password): write for example "
-            "http://proxy.example:3128, with every odd letter of a user or password as %XX"
+            f"{name} is not the URL of a proxy (not shown, as it can contain a password): write for example "
+            "http://proxy.example:3128, with special characters of a user or password as %XX"
         )
     return url
 
@@ -108,7 +108,7 @@ def _goes_without(server: SplitResult, no_proxy: str) -> bool:
 
 
 def _covers(entry: str, host: str, port: int) -> bool:
-    """Whether one entry of no_proxy means a server."""
+    """Whether one entry of no_proxy matches a server."""
     if entry == "*":
         return True
     name, colon, number = entry.rpartition(":")

@@ -1,4 +1,4 @@
-"""Calls over ``requests``: always there, welcomes a user's own Session. The only file that names requests."""
+"""Calls over ``requests``: always available, supports a user's own Session. The only file that names requests."""
 
 import http.client
 import http.cookiejar
@@ -30,30 +30,30 @@ from conductor_adapter.transports.environment import ca_bundle, proxy_of, trust_
 
 __all__ = ["RequestsTransport"]
 
-CONNECT_TIMEOUT = 10.0  # seconds, if the call has that long
-_CHUNK = 16 * 1024  # an urllib3 before 2.6 unpacks each at once: up to a thousand times as much
+CONNECT_TIMEOUT = 10.0  # seconds, unless the call's timeout is shorter
+_CHUNK = 16 * 1024  # an urllib3 before 2.6 decompresses each at once: up to a thousand times as much
 _FIRST_FINAL = 200
 _KEPT_HEADERS = ("content-type", "date", "retry-after")
-# Every error of requests is an OSError; of what is below it, some slip through. A URL that cannot be is a ValueError.
+# Every error of requests is an OSError; some of the libraries below propagate. An invalid URL is a ValueError.
 _ERRORS = (OSError, urllib3.exceptions.HTTPError, http.client.HTTPException, ValueError)
 
 
 class RequestsTransport:
-    """A ``Transport`` over ``requests``; what it promises is in ``transports.base``.
+    """A ``Transport`` over ``requests``; its guarantees are in ``transports.base``.
 
-    It does not keep to its timeout in total: the timeout holds for connecting and for each read.
+    It does not enforce its timeout in total: the timeout applies to connecting and to each read.
 
     Args:
         settings: the server.
-        session: used as it is, with its adapters, proxies, headers, auth and TLS settings, by all threads; redirects
-            and netrc stay off. Its adapters must not retry by themselves: a poll that is repeated loses tasks. Its
-            connections live for as long as they are in use, also to a server that has moved and still answers.
-            Without it, each thread has a session of its own: proxies are those of the environment at the time the
-            transport is made, certificates are checked as the settings say.
-        max_answer_bytes: bytes after which an answer is not read on, decompressed.
+        session: used unchanged, with its adapters, proxies, headers, auth and TLS settings, by all threads; redirects
+            and netrc remain disabled. Its adapters must not retry: repeating a poll loses tasks. Its connections live
+            as long as they are in use, even to a server that has moved and still answers. Without it, each thread has
+            its own session: proxies are those of the environment when the transport is created, and certificates are
+            verified according to the settings.
+        max_answer_bytes: the maximum size of an answer in bytes, decompressed.
 
     Raises:
-        ValueError: the environment names a bundle that is not there, or a proxy by something that is no URL.
+        ValueError: the environment names a bundle that does not exist, or a proxy that is not a URL.
     """
 
     bounded = False
@@ -70,7 +70,7 @@ class RequestsTransport:
         self._sessions = _Sessions(settings) if session is None else _UsersSession(session)
 
     def send(self, call: HttpCall, timeout: float) -> HttpAnswer:
-        """See ``Transport.send``; a dripping answer may take longer than the timeout."""
+        """See ``Transport.send``; a dripping answer can take longer than the timeout."""
         deadline = time.monotonic() + timeout
         url, headers = self._settings.url + target_of(call), headers_of(call)
         session = self._sessions.mine()
@@ -91,17 +91,18 @@ class RequestsTransport:
             raise self._failure(error, call) from None
 
     def close(self) -> None:
-        """Close the idle connections of all threads; a user's session is theirs."""
+        """Close the idle connections of all threads; a user's session is not closed."""
         self._sessions.close()
 
     def _answer(self, response: requests.Response, deadline: float) -> HttpAnswer:
         if response.status_code < _FIRST_FINAL:
-            raise TransportError(TransportErrorKind.BROKEN, self._text(f"HTTP {response.status_code} is no answer"))
+            problem = f"HTTP {response.status_code} is not a final answer"
+            raise TransportError(TransportErrorKind.BROKEN, self._text(problem))
         kept = {name: response.headers[name].strip() for name in _KEPT_HEADERS if name in response.headers}
         return HttpAnswer(response.status_code, kept, self._read(response, deadline))
 
     def _read(self, response: requests.Response, deadline: float) -> bytes:
-        """The body, as long as it is neither too large nor too slow; its last piece is welcome however late."""
+        """The body, unless it is too large or too slow; its last piece is accepted however late."""
         chunks: list[bytes] = []
         size, late = 0, False
         for chunk in response.iter_content(_CHUNK):
@@ -113,7 +114,7 @@ class RequestsTransport:
                 raise TransportError(TransportErrorKind.TOO_LARGE, self._text(limit))
             chunks.append(chunk)
             late = time.monotonic() > deadline
-        if getattr(response.raw, "length_remaining", None):  # an urllib3 before 2 says nothing
+        if getattr(response.raw, "length_remaining", None):  # an urllib3 before 2 does not report it
             raise TransportError(TransportErrorKind.BROKEN, self._text("the connection ended before the answer"))
         return b"".join(chunks)
 
@@ -135,21 +136,21 @@ class RequestsTransport:
 class _UsersSession:
     """A user's own session, for all threads."""
 
-    bundle: str | None = None  # what it trusts is theirs to say
+    bundle: str | None = None  # the user's own setting
 
     def __init__(self, session: requests.Session) -> None:
         self._session = session
         self._pid = os.getpid()
 
     def mine(self) -> requests.Session:
-        """The session; after a fork without the connections, which the parent goes on using."""
+        """The session; after a fork without the connections, which the parent keeps using."""
         if self._pid != os.getpid():
-            self._session.close()  # drops them, and Python says no goodbye over TLS
+            self._session.close()  # drops them; Python sends no close notification over TLS
             self._pid = os.getpid()
         return self._session
 
     def close(self) -> None:
-        """Nothing: it is theirs."""
+        """Does nothing: it is the user's."""
 
 
 class _Sessions:
@@ -168,7 +169,7 @@ class _Sessions:
         self._pid = os.getpid()
 
     def mine(self) -> requests.Session:
-        """This thread's session, without a connection that rested or lived for too long."""
+        """This thread's session, without a connection that was idle or open for too long."""
         self._leave_to_parent()
         now = time.monotonic()
         session: requests.Session | None = getattr(self._local, "session", None)
@@ -189,7 +190,7 @@ class _Sessions:
             session.close()
 
     def _leave_to_parent(self) -> None:
-        """After a fork the parent goes on using the sessions, and their locks may be held for ever: not cleaned up."""
+        """After a fork the parent keeps using the sessions, and their locks might be held: they are not cleaned up."""
         if self._pid != os.getpid():
             self._inherited = self._local
             self._start()
@@ -199,7 +200,7 @@ class _Sessions:
         session.headers["User-Agent"] = USER_AGENT
         session.headers["Accept-Encoding"] = "gzip"
         session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
-        session.trust_env = False  # it would read netrc, and choose proxies and the bundle in its own way
+        session.trust_env = False  # it would read netrc, and select proxies and the bundle differently
         session.verify = self.bundle or False
         if self._proxy:
             session.proxies["all"] = self._proxy
@@ -211,11 +212,11 @@ class _Sessions:
         return session
 
 
-# What the libraries below do otherwise than a transport must.
+# Differences between the libraries below and the requirements of a transport.
 
 
 class _Response(http.client.HTTPResponse):
-    """Reads past interim answers: the standard library takes each but 100 for the answer itself."""
+    """Skips interim answers: the standard library treats all but 100 as the answer itself."""
 
     def begin(self) -> None:
         super().begin()
@@ -233,7 +234,7 @@ class _SecureConnection(HTTPSConnection):
 
 
 class _UncheckedConnection(_SecureConnection):
-    """Passes for checked: who said verify=False needs no warning at each call, least of all as an error."""
+    """Appears verified: with verify=False there must be no warning at each call, least of all as an error."""
 
     is_verified = property(lambda _: True, lambda *_: None)
 
@@ -251,7 +252,7 @@ class _UncheckedPool(urllib3.HTTPSConnectionPool):
 
 
 class _Adapter(HTTPAdapter):
-    """Makes connections of our kind."""
+    """Creates our own connection classes."""
 
     def __init__(self, *, checked: bool) -> None:
         self._pools: dict[str, type] = {"http": _Pool, "https": _SecurePool if checked else _UncheckedPool}
@@ -269,7 +270,7 @@ class _Adapter(HTTPAdapter):
 
 
 def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """An auth that adds nothing: without one, requests looks into netrc."""
+    """An auth that adds nothing: without one, requests reads netrc."""
     return request
 
 
@@ -278,7 +279,7 @@ def _as_list(hooks: Any) -> list[Any]:  # noqa: ANN401 - one function or several
 
 
 def _forget_location(response: requests.Response, *_args: object, **_options: object) -> None:
-    """Keeps requests from preparing for a redirect that is not followed: it would read the body without a limit."""
+    """Prevents requests from preparing a redirect that is not followed: it would read the body without a limit."""
     response.headers.pop("location", None)
 
 
@@ -290,7 +291,7 @@ def _kind(error: BaseException) -> TransportErrorKind:
     return TransportErrorKind.OTHER
 
 
-# First row that fits wins, for the error or anything that it was made from.
+# The first matching row wins, for the error or any of its causes.
 _KINDS: tuple[tuple[tuple[type[BaseException], ...], TransportErrorKind], ...] = (
     ((requests.exceptions.SSLError, urllib3.exceptions.SSLError), TransportErrorKind.TLS),
     ((urllib3.exceptions.NewConnectionError,), TransportErrorKind.CONNECT),  # a child of TimeoutError, oddly
@@ -308,7 +309,7 @@ _KINDS: tuple[tuple[tuple[type[BaseException], ...], TransportErrorKind], ...] =
 
 
 def _causes(error: BaseException) -> list[BaseException]:
-    """An error and what it was made from, outermost first."""
+    """An error and its causes, outermost first."""
     for inner in (getattr(error, "reason", None), *error.args):
         if isinstance(inner, BaseException):
             return [error, *_causes(inner)]
@@ -316,5 +317,5 @@ def _causes(error: BaseException) -> list[BaseException]:
 
 
 def _reason(error: BaseException) -> str:
-    """The innermost cause in a few words; what wraps it repeats the URL."""
+    """The text of the innermost cause; the outer ones repeat the URL."""
     return str(_causes(error)[-1])

@@ -1,6 +1,6 @@
-"""Many calls, one deadline: what is there by then is kept, what comes later is handed over.
+"""Many calls, one deadline: outcomes by then are returned, later ones are passed on.
 
-``calls`` decides (pure). On threads: ``threads`` is the front, ``pool`` the threads.
+``calls`` decides (pure). On threads: ``threads`` is the driver, ``pool`` manages the threads.
 """
 
 from resilience.fan_out.threads import FanOutExecutor, Session

@@ -1,13 +1,13 @@
-"""Which calls are awaited, which run on unawaited, and what that means for the next one. Pure: no lock, no clock.
+"""Which calls are awaited, which are abandoned, and the consequences for the next one. Pure: no lock, no clock.
 
-Four rules, kept here for every driver:
+Four rules, implemented here for every driver:
 
-* A call is told of exactly once. What it came to is told if it exists when its deadline is looked at, also at the very
-  deadline; ``TimedOut`` only if nothing exists by then. Nothing that came in time is replaced by a timeout.
-* What an abandoned call brings later is late; it is late once, and told after the end of the call was.
-* An abandoned call keeps a place of its own key until it ends. With ``max_abandoned`` of them the key's next calls are
-  rejected; other keys are not touched.
-* A breaker is asked before a call begins, and told of its end when its submitter is.
+* The outcome of a call is reported exactly once. It is the real one if it exists when the deadline is checked, even at
+  the very deadline, and otherwise ``TimedOut``. An outcome that exists in time is never replaced by a timeout.
+* The outcome of an abandoned call is late; it is reported as late once, after the timeout was reported.
+* An abandoned call occupies a place of its key until it ends. With ``max_abandoned`` of them the key's next calls are
+  rejected; other keys are not affected.
+* A breaker is asked before a call begins, and notified of its end when its submitter is.
 """
 
 import contextvars
@@ -36,18 +36,18 @@ log = logging.getLogger("resilience")
 
 Sink = Callable[[Any, Outcome[Any]], None]
 
-# Every method of a book may be cut short by an exception out of a signal handler: the accounts are right after each
-# line, and what is done twice counts once.
-_LONGEST = 1e6  # 11 days: locks cannot wait for much longer on every platform, nobody for a call
-_SLACK = 64  # told calls whose deadlines may linger in the heap before it is swept
+# Every method of a book can be interrupted by an exception from a signal handler: its state is consistent after each
+# line, and repeated steps count once.
+_LONGEST = 1e6  # 11 days: locks cannot wait for much longer on all platforms
+_SLACK = 64  # deadlines of reported calls that can remain in the heap before it is swept
 
 
 class Told(enum.Enum):
-    """Who is told of the end of a call."""
+    """Which callback gets the outcome of a call."""
 
-    IN_TIME = "in time"  # whoever waits for it
-    LATE = "late"  # whoever takes what is late
-    HELD = "held"  # nobody yet: its timeout is just being told
+    IN_TIME = "in time"  # on_outcome
+    LATE = "late"  # on_late
+    HELD = "held"  # none yet: its timeout is just being reported
 
 
 @attrs.define(eq=False)
@@ -55,20 +55,20 @@ class Call:
     """One call, from its submission to its end.
 
     Attributes:
-        key: whose call it is.
+        key: the key of the call.
         call: the function.
-        timeout: the seconds it was given.
-        deadline: clock time at which those are over.
-        on_outcome: told of its end.
-        on_late: told of what comes after that; None for nobody.
-        early: its breaker is asked for an early probe.
-        outcome: what was told of it; None while it is pending.
-        permit: its breaker's leave.
-        begun: it was started, and was not over by then.
-        number: its place in its book.
-        telling: its end is being told.
-        late: what it brought meanwhile.
-        context: the context variables that it sees.
+        timeout: its timeout in seconds.
+        deadline: clock time of the timeout.
+        on_outcome: called with its outcome.
+        on_late: called with a later outcome; None for no callback.
+        early: whether its breaker is asked for an early probe.
+        outcome: the reported outcome; None while it is pending.
+        permit: the permit of its breaker.
+        begun: whether it was started before its end was reported.
+        number: its number in its book.
+        telling: whether its end is being reported.
+        late: the outcome that arrived meanwhile.
+        context: the context variables of the call.
     """
 
     key: Hashable
@@ -88,7 +88,7 @@ class Call:
     _unclaimed: bool = attrs.field(default=True, init=False)
 
     def claim(self) -> bool:
-        """Whether it is the caller's from here, to run it or to take it back; in one step, for it is only one's."""
+        """Whether the caller now owns it, to run it or to take it back; atomic, because only one caller can."""
         try:
             del self._unclaimed
         except AttributeError:
@@ -96,25 +96,25 @@ class Call:
         return True
 
     def report(self, outcome: Outcome[Any]) -> None:
-        """Tell the breaker. What has not begun, whatever its end, says nothing about the other side."""
+        """Report to the breaker. A call that has not begun, whatever its end, tells nothing about the other side."""
         if self.permit is not None:
             guarded(self.permit.report, outcome if self.begun else Cancelled())
 
     def tell(self, outcome: Outcome[Any]) -> None:
-        """Tell the breaker, then whoever submitted it."""
+        """Report to the breaker, then to the submitter."""
         self.report(outcome)
         guarded(self.on_outcome, self.key, outcome)
 
     def tell_late(self, outcome: Outcome[Any]) -> None:
-        """Tell what came of it after its end was told."""
+        """Report an outcome that arrived after its end was reported."""
         if self.on_late is not None:
             guarded(self.on_late, self.key, outcome)
 
 
 class AbandonedCalls:
-    """The calls of each key that are past their deadline and still run; shared by all books of one executor.
+    """The calls of each key that are past their deadline and still running; shared by all books of one executor.
 
-    Not thread-safe: its driver guards it.
+    Not thread-safe: its driver guards it with a lock.
     """
 
     def __init__(self, most: int) -> None:
@@ -123,22 +123,22 @@ class AbandonedCalls:
         self._calls: dict[Hashable, set[Call]] = {}
 
     def count(self, key: Hashable) -> int:
-        """Return how many there are of ``key``."""
+        """Return the number of abandoned calls of ``key``."""
         return len(self._calls.get(key, ()))
 
     def refusal(self, key: Hashable) -> Rejected | None:
-        """Return why ``key`` may not start another call, or None if it may."""
+        """Return why ``key`` must not start another call, or None if it can."""
         count = self.count(key)
         if count < self._most:
             return None
-        return Rejected(f"{count} calls of {key!r} were abandoned and still run (max_abandoned={self._most})")
+        return Rejected(f"{count} calls of {key!r} were abandoned and are still running (max_abandoned={self._most})")
 
     def add(self, call: Call) -> None:
-        """``call`` is abandoned (for books)."""
+        """Record that ``call`` is abandoned (for books)."""
         self._calls.setdefault(call.key, set()).add(call)
 
     def remove(self, call: Call) -> None:
-        """``call`` was abandoned and has ended (for books)."""
+        """Record that the abandoned ``call`` has ended (for books)."""
         calls = self._calls.get(call.key, set())
         calls.discard(call)
         if not calls:
@@ -149,10 +149,10 @@ C = TypeVar("C", bound=Call)
 
 
 class CallBook(Generic[C]):
-    """The calls of one session. Not thread-safe: its driver guards it, except for ``admit``.
+    """The calls of one session. Not thread-safe: its driver guards it with a lock, except for ``admit``.
 
     Args:
-        abandoned: those of all sessions.
+        abandoned: the abandoned calls of all sessions.
         breakers: asked before each call; None for none.
     """
 
@@ -160,21 +160,21 @@ class CallBook(Generic[C]):
         self._abandoned = abandoned
         self._breakers = breakers
         self._pending: dict[int, C] = {}
-        # Numbers, not calls: a told call and what it brought must not live on until its deadline.
+        # Numbers, not calls: a reported call and its outcome must not stay alive until its deadline.
         self._deadlines: list[tuple[float, int]] = []
         self._numbers = itertools.count()
 
     @property
     def pending(self) -> int:
-        """How many calls nothing was told of yet."""
+        """The number of calls without a reported outcome."""
         return len(self._pending)
 
     def admit(self, call: C, now: float) -> Rejected | TimedOut | None:
-        """Why ``call`` may not run; None if it may, and then it has its breaker's permit."""
+        """Why ``call`` must not run; None if it can, and then it has its breaker's permit."""
         if call.timeout <= 0:
             return TimedOut(call.timeout)
         if now >= call.deadline:
-            return Rejected(f"its {call.timeout:.3g} s were over before it could start")
+            return Rejected(f"its timeout of {call.timeout:.3g} s expired before it could start")
         refusal = self._abandoned.refusal(call.key)
         if refusal is not None or self._breakers is None:
             return refusal
@@ -183,7 +183,7 @@ class CallBook(Generic[C]):
         if isinstance(permit, Rejected):
             return permit
         call.permit = permit
-        if permit.probe:  # what the call calls in turn must not wait for the probe that it is itself
+        if permit.probe:  # calls that it makes in turn must not wait for this probe
             call.call = partial(permit.run, call.call)
         return None
 
@@ -197,7 +197,7 @@ class CallBook(Generic[C]):
             heapq.heappush(self._deadlines, (call.deadline, number))
 
     def end(self, call: C, outcome: Outcome[Any]) -> Told:
-        """Take in what ``call`` came to, and say who is to be told of it; to be called once a call."""
+        """Record the outcome of ``call``, and return which callback gets it; call this once per call."""
         if call.number not in self._pending:
             self._abandoned.remove(call)
             if not call.telling:
@@ -209,7 +209,7 @@ class CallBook(Generic[C]):
         return Told.IN_TIME
 
     def withdraw(self, call: C) -> bool:
-        """Forget ``call``, which was begun, or was about to be, and will not run; returns whether it was pending."""
+        """Remove ``call``, which has begun or was about to, and will not run; returns whether it was pending."""
         others = {number: one for number, one in self._pending.items() if one is not call}
         was_pending = len(others) < len(self._pending)
         self._pending = others
@@ -219,7 +219,7 @@ class CallBook(Generic[C]):
     def expire(self, now: float) -> list[C]:
         """Abandon every call whose deadline is ``now`` or past; each has ``TimedOut`` as outcome, earliest first.
 
-        They are to be told of, and then named to `were_told`.
+        Report them, and then pass them to `were_told`.
         """
         expired = []
         while (deadline := self.next_deadline()) is not None and deadline <= now:
@@ -236,7 +236,7 @@ class CallBook(Generic[C]):
         return cancelled
 
     def were_told(self, calls: Iterable[C]) -> list[tuple[C, Outcome[Any]]]:
-        """The ends of ``calls`` were told; return what some of them have brought meanwhile, which is late."""
+        """Record that the ends of ``calls`` were reported; return the late outcomes that arrived meanwhile."""
         for call in (told := list(calls)):
             call.telling = False
         return [(call, call.late) for call in told if call.late is not None]
@@ -255,11 +255,11 @@ class CallBook(Generic[C]):
 
 
 def check_timeout(timeout: float) -> None:
-    """Refuse a ``timeout`` that bounds nothing. One of 0 or less bounds everything: its deadline is over.
+    """Raise unless ``timeout`` is valid. One of 0 or less is valid: its deadline has passed.
 
     Raises:
-        ValueError: not finite, or longer than a lock can wait.
-        TypeError: not a number.
+        ValueError: it is not finite, or longer than a lock can wait.
+        TypeError: it is not a number.
     """
     if type(timeout) is float and 0.0 < timeout <= _LONGEST:
         return
@@ -267,20 +267,20 @@ def check_timeout(timeout: float) -> None:
         return
     check_number("timeout", timeout, least=0)
     if timeout > _LONGEST:
-        raise ValueError(f"timeout must be at most {_LONGEST:.0f} seconds, not {timeout!r}: no one waits for longer")
+        raise ValueError(f"timeout must be at most {_LONGEST:.0f} seconds, not {timeout!r}: locks cannot wait longer")
 
 
 def check_calls(calls: Mapping[Any, object], **sinks: object) -> None:
-    """Refuse functions that nobody would await.
+    """Raise if a function would have to be awaited.
 
     Raises:
-        TypeError: for an ``async def``, among the calls or as one of the ``sinks``.
+        TypeError: one of the calls or ``sinks`` is an ``async def``.
     """
     for key, call in calls.items():
         if is_async(call):
             raise TypeError(
                 f"the call of {key!r} must be an ordinary function, not the async def {call!r}: a fan-out on threads "
-                "awaits nothing; give a function that does the work, with asyncio.run() in it if it must be a coroutine"
+                "awaits nothing; pass a function that does the work, with asyncio.run() in it if necessary"
             )
     for name, sink in sinks.items():
         if sink is not None:
@@ -288,10 +288,10 @@ def check_calls(calls: Mapping[Any, object], **sinks: object) -> None:
 
 
 def guarded(callback: Callable[..., object], *facts: object) -> None:
-    """What is somebody else's code must not take a thread, or the calls told of next, down with it."""
+    """Call a callback; its errors must not end a thread, or keep other outcomes from being reported."""
     try:
         callback(*facts)
     except BaseException as error:
         if ends_program(error):
             raise
-        log.exception("%r raised when told %r", callback, facts)
+        log.exception("%r raised when called with %r", callback, facts)

@@ -1,7 +1,7 @@
-"""Threads that persist: each serves one key, so that what it keeps (a connection) stays with that key.
+"""Persistent threads: each serves one key, so that its resources (such as a connection) stay with that key.
 
-A thread that is stuck is not idle, so its key's next job gets another one; once free again it is idle like any other.
-All are daemons: none keeps the process from exiting.
+A stuck thread is not idle, so its key's next job gets another one; once it is free, it is idle like any other. All are
+daemon threads: none keeps the process from exiting.
 """
 
 import math
@@ -14,36 +14,36 @@ from typing import Any, Generic, Protocol, TypeVar
 
 __all__ = ["IDLE_SECONDS", "MAX_IDLE", "Job", "KeyedThreads", "PoolThread"]
 
-IDLE_SECONDS = 60.0  # an idle thread ends after that
-MAX_IDLE = 256  # threads a pool keeps idle: keys that never come back must not pile up threads
+IDLE_SECONDS = 60.0  # after which an idle thread ends
+MAX_IDLE = 256  # idle threads of a pool: keys that are never used again must not accumulate threads
 
 
 class Job(Protocol):
-    """What a thread does; no method raises."""
+    """The work of a thread; no method raises."""
 
     @property
     def key(self) -> Hashable:
-        """Whose job it is."""
+        """The key of the job."""
 
     def begin(self, thread: "PoolThread[Any]") -> Callable[[], Any] | None:
-        """Return what is to be run in ``thread``; None if there is nothing to do any more."""
+        """Return the function to run in ``thread``; None if there is nothing to do any more."""
 
     def end(self, came: Any, thread: "PoolThread[Any]") -> bool:  # noqa: ANN401 - what that returned
-        """Take what it came to, and return whether ``thread`` was parked: one that was not ends."""
+        """Process the outcome, and return whether ``thread`` was parked; otherwise the thread ends."""
 
 
 J = TypeVar("J", bound=Job)
 
 
 class KeyedThreads(Generic[J]):
-    """What an executor has per process: its threads, and the lock for all its accounts.
+    """The threads of an executor in one process, and the lock for all its state.
 
     ``assign`` and ``lose`` are called with the lock held, the others without.
 
     Args:
-        closed: no thread is kept.
-        most: how many there may be that are not stuck; with so many, jobs wait for one. A stuck one is not counted: its
-            key's abandoned calls are bounded, so that no key can take the threads of all others.
+        closed: whether no idle thread is kept.
+        most: maximum number of threads that are not stuck; further jobs wait for one. Stuck threads do not count, as
+            the number of abandoned calls per key is limited, so that no key can use up the threads of all others.
     """
 
     def __init__(self, *, closed: bool, most: int | None = None) -> None:
@@ -51,13 +51,13 @@ class KeyedThreads(Generic[J]):
         self.lock = threading.Lock()
         self.closed = closed
         self._most = math.inf if most is None else most
-        self._counted: set[PoolThread[J]] = set()  # that are not stuck
+        self._counted: set[PoolThread[J]] = set()  # those that are not stuck
         self._waiting: deque[J] = deque()
         self._idle: dict[Hashable, list[PoolThread[J]]] = {}
         self._idle_count = 0
 
     def assign(self, job: J, orders: "list[tuple[J, PoolThread[J]]]") -> None:
-        """Order a thread for ``job``: an idle one of its key, that which worked last; or a new one; or let it wait."""
+        """Assign a thread to ``job``: the last used idle one of its key; or a new one; or let it wait."""
         if idle := self._idle.get(job.key):
             orders.append((job, idle[-1]))
             self._take(idle[-1], idle)
@@ -71,7 +71,7 @@ class KeyedThreads(Generic[J]):
             self._waiting.append(job)
 
     def lose(self, thread: "PoolThread[J] | None", orders: "list[tuple[J, PoolThread[J]]]") -> None:
-        """``thread`` is stuck, and not counted now: order new ones for jobs that need not wait any more."""
+        """Record that ``thread`` is stuck, so it no longer counts: assign new threads to waiting jobs."""
         if thread is not None:
             thread.stuck = True
             self._counted.discard(thread)
@@ -81,7 +81,7 @@ class KeyedThreads(Generic[J]):
             self._counted.add(orders[-1][1])
 
     def hand_over(self, job: J, thread: "PoolThread[J]") -> None:
-        """Give ``job`` to the ``thread`` that was ordered for it, and start that if it is a new one.
+        """Give ``job`` to the ``thread`` that was assigned to it, and start that if it is a new one.
 
         Raises:
             RuntimeError: the system has no thread left.
@@ -111,7 +111,7 @@ class KeyedThreads(Generic[J]):
                 self._counted.discard(thread)
                 return False
             idle = self._idle.setdefault(thread.key, [])
-            if thread not in idle:  # it may have been given a job twice by whoever was interrupted
+            if thread not in idle:  # an interrupted caller might have given it a job twice
                 idle.append(thread)
                 self._idle_count += 1
             return True
@@ -127,7 +127,7 @@ class KeyedThreads(Generic[J]):
             return True
 
     def close(self) -> None:
-        """End the idle threads now and the others when they are done; waits for none."""
+        """End idle threads now and the others when they are done, without waiting for them."""
         with self.lock:
             self.closed = True
             threads = [thread for idle in self._idle.values() for thread in idle]
@@ -146,12 +146,12 @@ class KeyedThreads(Generic[J]):
 
 
 class PoolThread(Generic[J]):
-    """A thread that does the jobs of one ``key``, one after another; ``inbox`` takes them, None ends it.
+    """A thread that does the jobs of one ``key``, one after another; ``inbox`` accepts them, and None ends it.
 
     Attributes:
-        key: whose jobs; another's if there may be no more threads, and this one was idle.
-        inbox: where jobs are put.
-        stuck: its call was abandoned and has not ended; guarded by the pool's lock.
+        key: the key of its jobs; it changes if the number of threads is at its limit and this one is idle.
+        inbox: the queue for jobs.
+        stuck: whether its call was abandoned and has not ended; guarded by the pool's lock.
     """
 
     def __init__(self, pool: KeyedThreads[J], key: Hashable) -> None:
@@ -160,11 +160,11 @@ class PoolThread(Generic[J]):
         self.inbox: SimpleQueue[J | None] = SimpleQueue()
         self._pool = pool
         self._fresh = True
-        self._job: J | None = None  # no local: an error keeps the frames that led to it, and a job its error
+        self._job: J | None = None  # not a local variable: an error keeps its frames alive, and a job its error
 
     @property
     def started(self) -> bool:
-        """Whether it looks into its inbox."""
+        """Whether it is reading its inbox."""
         return not hasattr(self, "_fresh")
 
     def start(self) -> None:
@@ -178,13 +178,13 @@ class PoolThread(Generic[J]):
     def _work(self) -> None:
         try:
             del self._fresh
-        except AttributeError:  # it was started twice, by whoever was interrupted: the other one does the work
+        except AttributeError:  # an interrupted caller started it twice: the other one does the work
             return
         while self._work_once():
             pass
 
     def _work_once(self) -> bool:
-        """A frame of its own for each job: an idle thread keeps nothing of its last one alive."""
+        """Do one job, in a separate frame so that an idle thread keeps nothing of its last job alive."""
         try:
             self._job = self.inbox.get(timeout=IDLE_SECONDS)
         except Empty:

@@ -1,7 +1,7 @@
-"""Many calls, one deadline, on threads: what cannot be stopped is left running, and nobody waits for it.
+"""Many calls, one deadline, on threads: calls that cannot be stopped are left running, and nothing waits for them.
 
-``calls`` decides. One lock per executor and process guards all accounts; no call, callback, breaker or clock is used
-under it. Whatever has threads or locks is made per process: after a fork a child starts with none.
+``calls`` decides. One lock per executor and process guards all state; no call, callback, breaker or clock is used under
+it. Threads and locks are created per process: after a fork the child starts without any.
 """
 
 import asyncio
@@ -38,10 +38,10 @@ class SessionCall(Call):
     """A call as the job of a thread.
 
     Attributes:
-        session: whose it is.
-        ours: ``on_outcome`` is, and so returns at once and does not raise.
-        here: the thread that submits it runs it.
-        thread: that which runs it; None until then, or if it runs here.
+        session: the session of the call.
+        ours: whether ``on_outcome`` is our own function, which returns at once and does not raise.
+        here: whether the submitting thread runs it.
+        thread: the thread that runs it; None until then, or if it runs here.
     """
 
     session: "Session" = attrs.field(kw_only=True)
@@ -50,10 +50,10 @@ class SessionCall(Call):
     thread: Thread | None = attrs.field(default=None, init=False)
 
     def begin(self, thread: Thread | None) -> Callable[[], Outcome[Any]] | None:
-        """What is to be run in ``thread``, or in this one if None; nothing if it was taken back."""
+        """The function to run in ``thread``, or in this one if None; None if it was taken back."""
         if not self.claim():
             return None
-        if self.outcome is not None:  # it was told of
+        if self.outcome is not None:  # it was already reported
             return Cancelled
         self.thread, self.begun = thread, True
         return partial(_attempt, self.context, self.call, self.session.clock)
@@ -65,10 +65,10 @@ class SessionCall(Call):
 
 @final
 class Session:
-    """The fan-out without the barrier: outcomes as they come. Made by `FanOutExecutor.session`.
+    """The fan-out without the barrier: outcomes as they arrive. Created by `FanOutExecutor.session`.
 
-    Every submitted call is told of exactly once, by its ``on_outcome`` or by `next`. Deadlines are noticed by whoever
-    is in `next` or calls `expire`: no thread watches them. A context manager that closes it. Thread-safe.
+    The outcome of every submitted call is reported exactly once, to its ``on_outcome`` or by `next`. Deadlines are
+    checked in `next` and `expire`: no extra thread watches them. A context manager that closes it. Thread-safe.
     """
 
     def __init__(
@@ -99,21 +99,22 @@ class Session:
         """Start ``call`` on a thread of ``key``; several calls of one key may run at once, each on its own thread.
 
         Args:
-            key: whose call it is; its breaker is the one named ``str(key)``.
-            call: runs in a copy of the caller's context variables; a function that does its work when it is called.
+            key: the key of the call; its breaker is the one named ``str(key)``.
+            call: the function, which runs in a copy of the caller's context variables and does its work when called.
             timeout: seconds until it counts as timed out; with 0 or less that is at once, and it never runs.
-            on_outcome: told ``(key, outcome)`` instead of `next`: in the worker's thread; a ``Rejected`` in this thread
-                before `submit` returns; a ``TimedOut`` in the thread that noticed. What it raises is logged.
-            on_late: told what comes after ``TimedOut`` or ``Cancelled`` was told, once, mostly in the worker's thread
-                (``Cancelled`` if the call never started); the session's ``on_late`` if not given. Nothing comes after
-                the ``TimedOut`` of a call that was given no time.
+            on_outcome: called with ``(key, outcome)`` instead of `next`: in the worker's thread; with ``Rejected``, in
+                this thread before `submit` returns; with ``TimedOut``, in the thread that checks the deadline. What it
+                raises is logged.
+            on_late: called once with an outcome that arrives after ``TimedOut`` or ``Cancelled`` was reported, mostly
+                in the worker's thread (``Cancelled`` if the call never started); by default the session's ``on_late``.
+                There is none after the ``TimedOut`` of a call with a timeout of 0 or less.
             early: ask its breaker for an early probe (``CircuitBreaker.try_acquire``).
-            here: run it in this thread instead, for a call that bounds itself: `submit` returns when it has ended, and
-                its end is told at its deadline all the same, by whoever looks.
+            here: run it in this thread instead, for a call that enforces its timeout: `submit` returns when it has
+                ended; its timeout is still reported at its deadline, by any thread that checks.
 
         Raises:
-            ValueError: ``timeout`` bounds nothing (TypeError: is no number).
-            TypeError: ``call``, ``on_outcome`` or ``on_late`` is an ``async def``: nobody would await it.
+            ValueError: ``timeout`` is out of range (TypeError: not a number).
+            TypeError: ``call``, ``on_outcome`` or ``on_late`` is an ``async def``, which would not be awaited.
             RuntimeError: the session or its executor is closed.
         """
         check_timeout(timeout)
@@ -133,19 +134,19 @@ class Session:
         self.launch((made,))
 
     def next(self, timeout: float) -> tuple[Any, Outcome[Any]] | None:
-        """Return the next ``(key, outcome)`` that no ``on_outcome`` takes, or None if ``timeout`` seconds bring none.
+        """Return the next ``(key, outcome)`` of calls without ``on_outcome``, or None after ``timeout`` seconds.
 
         Args:
-            timeout: seconds to wait at most; 0 or less just looks. In a closed session nothing is waited for.
+            timeout: maximum seconds to wait; with 0 or less it does not wait. Nor does it if the session is closed.
         """
         check_timeout(timeout)
         told = self._next(self.clock() + timeout)
         if self._sleepers:
-            self._told.put(None)  # this thread may have been the one that knew of the next deadline
+            self._told.put(None)  # this thread might have been the only one waiting for the next deadline
         return told
 
     def expire(self) -> float | None:
-        """Tell of every call that is past its deadline now.
+        """Report all calls that are past their deadline now.
 
         Returns:
             The clock time of the next deadline, None if no call is pending.
@@ -164,17 +165,17 @@ class Session:
 
     @property
     def pending(self) -> int:
-        """How many calls have no outcome yet."""
+        """The number of calls that have no outcome yet."""
         self._here()
         return self._book.pending
 
     def abandoned(self, key: Hashable) -> int:
-        """Return how many calls of ``key`` run on although their end was told, in all sessions of the executor."""
+        """Return the number of abandoned calls of ``key`` still running, in all sessions of the executor."""
         self._here()
         return self._abandoned.count(key)
 
     def close(self) -> None:
-        """Take no more calls, and tell ``Cancelled`` of what is pending; what it brings comes late. Waits for none."""
+        """Accept no more calls, and report pending ones as ``Cancelled``; their outcomes are late. Does not wait."""
         threads = self._here()
         with threads.lock:
             self._closed = True
@@ -196,21 +197,21 @@ class Session:
     # -- for the executor and the threads ----------------------------------------------------------------------------
 
     def launch(self, calls: Sequence[SessionCall]) -> None:
-        """Start ``calls``, or tell why they do not run."""
+        """Start ``calls``, or report why they do not run."""
         threads = self._here()
         orders: Orders = []
         try:
             self._launch(threads, calls, orders)
         except BaseException:
             self.take_back(calls)
-            for call, thread in orders:  # it was ordered: it is to find that there is nothing to do, and be idle again
+            for call, thread in orders:  # it was assigned: it will find that there is nothing to do, and be idle again
                 self._hand_over(threads, call, thread)
             raise
 
     def take_back(self, calls: Sequence[SessionCall]) -> None:
-        """See that those that have not begun never will, and tell of it; after an exception that came from outside.
+        """Cancel ``calls`` that have not begun, and report it; after an exception from outside.
 
-        One that this thread ran itself has come to nothing then, too.
+        A call that this thread was running itself has been interrupted too.
         """
         threads = self._here()
         for call in calls:
@@ -225,14 +226,14 @@ class Session:
                 call.tell_late(Cancelled())
 
     def settle(self, call: SessionCall, outcome: Outcome[Any], thread: Thread | None) -> bool:
-        """Tell of a call that has ended, and park the ``thread`` it was the job of; returns whether it was."""
+        """Report a call that has ended, and park the ``thread`` that ran it; returns whether it was parked."""
         threads = self._threads
         if threads.pid != getpid():
-            return False  # the call forked, and this is the child: it is the parent's to tell
+            return False  # the call forked, and this is the child: the parent reports it
         with threads.lock:
             told = self._book.end(call, outcome)
         if told is Told.IN_TIME and call.ours:
-            # Parked before anybody hears of it: whoever does and submits again finds this thread.
+            # Parked before the outcome is reported: a receiver that submits another call then finds this thread idle.
             call.report(outcome)
             parked = thread is not None and threads.park(thread)
             call.on_outcome(call.key, outcome)
@@ -246,7 +247,7 @@ class Session:
     # -- private -----------------------------------------------------------------------------------------------------
 
     def _here(self) -> Threads:
-        """This process's threads; after a fork the session starts afresh with new ones, whose lock is free."""
+        """This process's threads; after a fork the session starts again with new ones, whose lock is free."""
         if self._threads.pid == getpid():
             return self._threads
         mine = self._per_process()
@@ -260,7 +261,7 @@ class Session:
         self._book: CallBook[SessionCall] = CallBook(mine.abandoned, self._breakers)
         self._told: SimpleQueue[tuple[Any, Outcome[Any]] | None] = SimpleQueue()  # None: look again
         self._sleepers = 0
-        self._wake_at = 0.0  # of the sleeper that looked last
+        self._wake_at = 0.0  # of the sleeper that checked last
         self._threads = mine.threads
 
     def _enqueue(self, key: Hashable, outcome: Outcome[Any]) -> None:
@@ -279,7 +280,7 @@ class Session:
             for call in admitted:
                 call.claim()
                 call.report(Cancelled())
-            raise RuntimeError("this session or its executor is closed and takes no more calls: open another one")
+            raise RuntimeError("this session or its executor is closed: create another one")
         if nudge:
             self._told.put(None)
         for order in orders:
@@ -297,7 +298,7 @@ class Session:
         return False
 
     def _hand_over(self, threads: Threads, call: SessionCall, thread: Thread) -> None:
-        """Give ``call`` to ``thread``; without one it is rejected, unless it was told of or taken back meanwhile."""
+        """Give ``call`` to ``thread``; if that cannot start, reject it, unless it was reported or taken back."""
         try:
             threads.hand_over(call, thread)
         except RuntimeError as error:
@@ -307,7 +308,7 @@ class Session:
             call.session.settle(call, Cancelled() if call.outcome else refusal, None)
 
     def _lose(self, threads: Threads, abandoned: Sequence[SessionCall]) -> Orders:
-        """The threads of ``abandoned`` calls are stuck: what others wait for is done by new ones."""
+        """Record that the threads of ``abandoned`` calls are stuck: new threads do the waiting jobs."""
         orders: Orders = []
         for call in abandoned:
             threads.lose(call.thread, orders)
@@ -316,7 +317,7 @@ class Session:
     def _tell_abandoned(
         self, threads: Threads, abandoned: Sequence[tuple[SessionCall, Outcome[Any]]], orders: Orders
     ) -> None:
-        """Tell of ``abandoned`` calls, and then of what threads brought for them meanwhile: that is late."""
+        """Report ``abandoned`` calls, and then the outcomes that arrived for them meanwhile, which are late."""
         try:
             for order in orders:
                 self._hand_over(threads, *order)
@@ -342,7 +343,7 @@ class Session:
                     return told
 
     def _sleep(self, now: float, until: float) -> tuple[Any, Outcome[Any]] | None:
-        """Wait for something told, the next deadline, or ``until``; None if there is reason to look again."""
+        """Wait for an outcome, the next deadline, or ``until``; None if deadlines should be checked again."""
         threads, told = self._threads, self._told
         with threads.lock:
             deadline = self._book.next_deadline()
@@ -358,26 +359,27 @@ class Session:
 
 @final
 class FanOutExecutor:
-    """Runs many calls against one deadline, however they behave, on threads that persist. Thread-safe.
+    """Runs many calls with one deadline, however they behave, on persistent threads. Thread-safe.
 
-    Calls must wait without holding the interpreter lock, as I/O does; one that holds it delays everybody. A call past
-    its deadline is abandoned: left running, and waited for by nobody, not even by process exit. Threads are made on
-    first use, per process: after a fork the child starts with none, and without its parent's calls. A context manager
-    that closes it.
+    Calls must wait without holding the GIL, as I/O does; one that holds it blocks all threads. A call past its deadline
+    is abandoned: it is left running, and nothing waits for it, not even process exit. Threads are created on first use,
+    per process: after a fork the child starts without threads, and without its parent's calls. A context manager that
+    closes it.
 
     Args:
-        breakers: the breaker named ``str(key)`` is asked before each call and told what came of it: a value is a
-            success; an error is a failure; so is a timeout, when it is told and not when the call ends; a cancelled
-            call is neither.
-        max_workers: how many calls may run at once, at least 1, and so how many threads there are; None for as many as
-            there are calls. Further calls wait, first come, first served; one that still waits at its deadline is
-            ``TimedOut`` like any other, without having run, and its breaker hears nothing of that. An abandoned call
-            does not keep others waiting: it has its thread besides, which ``max_abandoned`` bounds.
-        max_abandoned: how many abandoned calls of one key, at least 1, make its next calls ``Rejected`` until one ends.
-        clock: monotonic seconds. `run` and `Session.next` wait in real seconds for it to move.
+        breakers: the breaker named ``str(key)`` is asked before each call and gets its outcome: a value is a success;
+            an error is a failure; so is a timeout, when it is reported and not when the call ends; a cancelled call is
+            neither.
+        max_workers: maximum number of calls that run at once, at least 1, and so of threads; None for no limit. Further
+            calls wait in order of submission; one that is still waiting at its deadline is ``TimedOut`` like any other,
+            without having run, and nothing is reported to its breaker. An abandoned call does not block others: its
+            thread does not count, and is limited by ``max_abandoned``.
+        max_abandoned: number of abandoned calls of one key, at least 1, at which its next calls are ``Rejected`` until
+            one ends.
+        clock: returns monotonic seconds. `run` and `Session.next` wait in real seconds for it to advance.
 
     Raises:
-        ValueError: ``max_abandoned`` or ``max_workers`` below 1 (TypeError: no whole number).
+        ValueError: ``max_abandoned`` or ``max_workers`` is below 1 (TypeError: not an integer).
     """
 
     def __init__(
@@ -407,19 +409,19 @@ class FanOutExecutor:
         """Run all ``calls`` at once; return when all have ended, or at the deadline.
 
         Args:
-            calls: what to call, by key; each runs in a copy of the caller's context variables. Functions that do
-                their work when they are called: what one returns that must be awaited is ``Failed``.
-            timeout: seconds until the deadline; with 0 or less that is over: every call is ``TimedOut``, and none runs.
-            on_late: told ``(key, outcome)`` once, in another thread, of what a call brings after it timed out: it may
-                be real work. Without it that is dropped.
+            calls: functions by key; each runs in a copy of the caller's context variables. They must do their work when
+                called: one that returns an awaitable is ``Failed``.
+            timeout: seconds until the deadline; with 0 or less it has passed: each call is ``TimedOut``, and none runs.
+            on_late: called once, in another thread, with ``(key, outcome)`` of a call that ends after it timed out: the
+                outcome might be real work. Without it such outcomes are dropped.
 
         Returns:
-            An outcome for every key, in the order of ``calls``; what exists by the deadline is in it.
+            An outcome for every key, in the order of ``calls``; outcomes that exist by the deadline are never lost.
 
         Raises:
-            ValueError: ``timeout`` bounds nothing (TypeError: is no number).
-            TypeError: ``calls`` is no mapping, or has an ``async def`` in it, which nobody would await.
-            RuntimeError: the executor is closed. Nothing is raised for what a call does.
+            ValueError: ``timeout`` is out of range (TypeError: not a number).
+            TypeError: ``calls`` is not a mapping, or contains an ``async def``, which would not be awaited.
+            RuntimeError: the executor is closed. Exceptions of the calls are never raised.
         """
         check_timeout(timeout)
         if not isinstance(calls, Mapping):
@@ -449,19 +451,19 @@ class FanOutExecutor:
         return {call.key: call.outcome for call in started}  # type: ignore[misc] # each was told of
 
     def session(self, *, on_late: Callable[[Any, Outcome[Any]], None] | None = None) -> Session:
-        """Return a new session; ``on_late`` is for the calls that are submitted without one of their own.
+        """Return a new session; ``on_late`` is the default for its calls.
 
         Raises:
             RuntimeError: the executor is closed.
-            TypeError: ``on_late`` is an ``async def``: nobody would await it.
+            TypeError: ``on_late`` is an ``async def``, which would not be awaited.
         """
         check_calls({}, on_late=on_late)
         if self._closed:
-            raise RuntimeError("this executor is closed: make another one")
+            raise RuntimeError("this executor is closed: create another one")
         return Session(self._per_process, self._clock, self._breakers, on_late)
 
     def close(self) -> None:
-        """Take no more calls and end idle threads; calls that run are left to their sessions. Waits for none."""
+        """Accept no more calls and end idle threads; running calls are left to their sessions. Does not wait."""
         self._closed = True
         self._per_process().threads.close()
 
@@ -474,7 +476,7 @@ class FanOutExecutor:
         self.close()
 
     def _per_process(self) -> "_PerProcess":
-        """This process's. One-step setdefault, for any lock may have been held by another thread at the fork."""
+        """This process's part. Uses atomic setdefault, as any lock might have been held by a thread at the fork."""
         pid = getpid()
         return self._processes.get(pid) or self._processes.setdefault(pid, self._make())
 
@@ -485,18 +487,18 @@ class FanOutExecutor:
 
 @attrs.frozen
 class _PerProcess:
-    """What an executor has in one process."""
+    """The part of an executor in one process."""
 
     threads: Threads
     abandoned: AbandonedCalls
 
 
 class _Latch:
-    """Opens when ``expected`` outcomes were counted."""
+    """Opens when ``expected`` outcomes have been counted."""
 
     def __init__(self, expected: int) -> None:
         self.is_open = not expected
-        self._missing = list(range(expected))  # pop() is one step
+        self._missing = list(range(expected))  # pop() is atomic
         self._opened: SimpleQueue[None] = SimpleQueue()
 
     def count(self, _: Hashable, __: Outcome[Any]) -> None:
@@ -515,13 +517,13 @@ class _Latch:
 def _attempt(
     context: contextvars.Context, call: Callable[[], Any], clock: Callable[[], float]
 ) -> Value[Any] | Failed | Cancelled:
-    """Call, and return what came of it; takes no job, for an error keeps this frame alive, and a job its error."""
+    """Run a call and return its outcome; takes no job, as an error keeps this frame alive, and a job its error."""
     began = clock()
     try:
         value = context.run(call)
     except (asyncio.CancelledError, concurrent.futures.CancelledError):
         return Cancelled(clock() - began)
-    except BaseException as error:  # noqa: BLE001 - SystemExit too is what the call came to; it ends no thread
+    except BaseException as error:  # noqa: BLE001 - SystemExit is an outcome too; it must not end the thread
         return Failed(error, clock() - began)
     if type(value) not in DATA and hasattr(type(value), "__await__"):
         return Failed(_awaitable(value), clock() - began)
@@ -529,10 +531,10 @@ def _attempt(
 
 
 def _awaitable(value: object) -> TypeError:
-    """What a call came to that returned something to be awaited: nothing has been done."""
+    """The error for a call that returned an awaitable: nothing has been done."""
     if inspect.iscoroutine(value):
-        value.close()  # or Python warns that it was never awaited
+        value.close()  # otherwise Python warns that it was never awaited
     return TypeError(
-        f"the call returned an awaitable ({type(value).__name__}), and a fan-out on threads awaits nothing: give a "
+        f"the call returned an awaitable ({type(value).__name__}), but a fan-out on threads awaits nothing: pass a "
         "function that does the work, with asyncio.run() inside if it must be a coroutine"
     )

@@ -67,7 +67,7 @@ def test_held_exception_is_raised_after_its_release():
 
 def test_wrong_tests_fail_instead_of_hanging():
     """Every wait ends with a TimeoutError that says what it waited for."""
-    with pytest.raises(TimeoutError, match="nobody released"):
+    with pytest.raises(TimeoutError, match="was not released"):
         ScriptedCall(Held(1, hang_guard=0.01))()
     with pytest.raises(TimeoutError, match="2 calls to begin"):
         ScriptedCall(1).wait_started(2, hang_guard=0.01)
@@ -75,5 +75,5 @@ def test_wrong_tests_fail_instead_of_hanging():
 
 def test_empty_script_is_refused():
     """A call must be told at least one thing to do."""
-    with pytest.raises(ValueError, match="empty script"):
+    with pytest.raises(ValueError, match="script is empty"):
         ScriptedCall()

@@ -185,7 +185,7 @@ def test_odd_entry_without_usable_ids_is_a_problem_of_its_server(name):
     polled = read_poll(answer(odd("a"), odd(name, '"inputData": {"x": ' + DIGITS + "}")), 2)
 
     assert [task.task_id for task in polled.tasks] == ["a"]
-    assert "1 of its 2 entries cannot be used; the first: " in polled.problem
+    assert "1 of its 2 entries are unusable; the first: " in polled.problem
     assert not polled.unreadable
 
 
@@ -302,7 +302,8 @@ def test_object_of_too_many_members_is_no_task(pieces):
 
     polled = read_poll(HttpAnswer(200, {}, b"[" + odd("a").encode() + b"," + keys(50_000) + b"]"), 3)
     assert [task.task_id for task in polled.tasks] == ["a"]
-    assert polled.problem == "after 1 entries an object of more than 500 members is no task, and the rest is not read"
+    problem = "after 1 entries an object with more than 500 members is not a task, and the rest is not read"
+    assert polled.problem == problem
     assert sum(pieces) < 100_000
 
 
@@ -322,7 +323,7 @@ def test_some_tasks_more_than_were_asked_for_are_read_and_the_rest_is_not():
     assert read_poll(answer(*shown[:1005]), 10).problem is None
     polled = read_poll(answer(*shown), 10)
     assert len(polled.tasks) == 10 + decoding.SURPLUS
-    assert polled.problem == "more than 1010 entries are too many, the rest is not read"
+    assert polled.problem == "after 1010 entries the rest is not read, because there are too many"
 
 
 def test_answer_that_is_far_too_large_is_no_count():

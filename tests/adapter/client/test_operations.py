@@ -438,7 +438,7 @@ def test_headers_that_a_function_makes_are_made_again_when_a_gateway_refuses_the
 
     error, script = fails(poll(server), says(status), says(status))
     assert (passes(script), gate.made) == (["gate-pass-2", "gate-pass-3"], 3)
-    assert "what the function for its headers returns did not help" in str(error)
+    assert "new headers from the function did not help" in str(error)
 
 
 def test_headers_that_a_function_makes_go_with_the_token_and_the_call_for_it():
@@ -498,7 +498,7 @@ def test_a_function_that_makes_no_headers_pauses_its_server_and_is_asked_again(d
     error, script = fails(poll(server))
     assert (type(error), script.calls) == (AuthRejected, [])
     assert error.retry_after > 1.0
-    assert str(error).startswith("server 'eu': no call was made: the function for its headers r")
+    assert str(error).startswith("server 'eu': the call was not sent: the function for its headers r")
     assert SECRET not in str(error) + repr(error)
     assert error.__cause__ is None
     assert error.__suppress_context__

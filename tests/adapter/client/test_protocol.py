@@ -302,7 +302,7 @@ def test_a_task_that_comes_twice_in_one_answer_is_run_once():
     polled = read_poll(says(200, [{"taskId": "a"}, {"taskId": "b"}, {"taskId": "a"}]), 9)
 
     assert [task.task_id for task in polled.tasks] == ["a", "b"]
-    assert polled.problem == "1 of its 3 entries cannot be used; the first: task a comes more than once"
+    assert polled.problem == "1 of its 3 entries are unusable; the first: task a is in it more than once"
 
 
 def test_an_answer_full_of_nonsense_is_counted_and_not_described(monkeypatch):
@@ -319,7 +319,7 @@ def test_an_answer_full_of_nonsense_is_counted_and_not_described(monkeypatch):
     polled = read_poll(says(200, [{"taskId": "a"}, *nonsense, {"taskId": "b"}, {"taskId": "c", "inputData": 1}]), 9)
 
     assert [task.task_id for task in polled.tasks] == ["a", "b"]
-    assert polled.problem == "5001 of its 5003 entries cannot be used; the first: a task must be a JSON object, not int"
+    assert polled.problem == "5001 of its 5003 entries are unusable; the first: a task must be a JSON object, not int"
     assert len(looked_at) == 13
 
 

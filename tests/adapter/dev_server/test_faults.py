@@ -353,7 +353,7 @@ def test_faults_are_written_as_text(text, faults):
         ('{"body": "", "headers": {"a": "b\\r\\nc: d"}}', "headers: a must be a str in one line"),
         ('{"body": "", "headers": {"content-Length": "7"}}', "content-Length is set by the server itself"),
         ('{"headers": {"Location": "/"}}', "headers has no effect without an answer: set error= or body="),
-        ("retry_after=5", "retry_after has no effect without an answer"),
+        ("retry_after=5", "retry_after has no effect"),
         ('{"error": ', "must be a JSON object: Expecting"),
     ],
 )  # fmt: skip

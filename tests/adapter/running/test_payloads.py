@@ -148,12 +148,12 @@ FAILURES = [
     ({"status": "500 Oops"}, "HTTP 500"),
     ({"given": b"[1]"}, "expected a JSON object, got"),
     ({"given": b'{"amount": 7'}, "expected a JSON object, got"),
-    ({"given": b'{"amount": ' + b"9" * 5000 + b"}"}, "expected a JSON object that can be read: Exceeds the limit"),
-    ({"uri": "file:///etc/passwd"}, "an address that is not fetched from"),
+    ({"given": b'{"amount": ' + b"9" * 5000 + b"}"}, "expected a readable JSON object: Exceeds the limit"),
+    ({"uri": "file:///etc/passwd"}, "a URL that is not allowed"),
     ({"uri": "ftp://localhost/x"}, "must begin with http:// or https://"),
     ({"uri": "http://me:word@localhost/x"}, "contains a user or password"),
-    ({"uri": "http://[/x"}, "an address that is not fetched from"),
-    ({"uri": None}, "it names no address"),
+    ({"uri": "http://[/x"}, "a URL that is not allowed"),
+    ({"uri": None}, "it returned no URL"),
     ({"uri": "http://127.0.0.1:1/x"}, "server 'eu'"),
 ]
 
@@ -225,7 +225,7 @@ def test_output_that_cannot_be_stored_goes_in_the_update(caplog):
         result = result_of(server, "auto", max_result_bytes=5)
 
     assert (result["status"], result["outputData"]) == ("COMPLETED", {"amount": 0})
-    assert "eu: the output of task t (12 bytes) is sent in the update, for it could not be stored" in caplog.text
+    assert "eu: the output of task t (12 bytes) is sent in the update, because it could not be stored" in caplog.text
 
 
 def test_output_of_before_is_fetched_too():

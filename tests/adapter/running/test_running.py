@@ -190,7 +190,7 @@ def test_p7_names_that_nobody_has_are_refused(pair: tuple[DevServer, DevServer])
     """The error says which there are."""
     runner = WorkerRunner([where], [s.settings for s in pair], config=QUICK)
 
-    with pytest.raises(ValueError, match="there is no server called 'asia': there are 'eu', 'us'"):
+    with pytest.raises(ValueError, match="unknown server 'asia': known are 'eu', 'us'"):
         runner.pause("asia")
     with pytest.raises(ValueError, match="there is no worker for task type 'there': there are workers for 'where'"):
         runner.set_threads("there", 2)

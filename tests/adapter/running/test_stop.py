@@ -91,10 +91,12 @@ class Stage:
         runner: the worker.
     """
 
-    def __init__(self, *tasks: str, threads: int = 1, relay: Any = None, max_hold: float = 2 * GUARD) -> None:
+    def __init__(
+        self, *tasks: str, threads: int = 1, relay: Any = None, max_hold: float = 2 * GUARD, grace: float = GUARD
+    ) -> None:
         self.script, self.work, self.heard, self.threads = Script(*tasks), Work(), Heard(), threads
         names = ("eu", "us", "ap")[: max(1, len(tasks))]  # each is asked for one at the start
-        config = quick(lambda _: self.script, poll={"max_hold": max_hold}, relay=relay)
+        config = quick(lambda _: self.script, poll={"max_hold": max_hold}, relay=relay, grace=grace)
         servers = [ServerSettings(name, f"http://{name}/api") for name in names]
         self.runner = WorkerRunner([self.work.spec(threads)], servers, config=config, on_event=self.heard)
 
@@ -563,9 +565,9 @@ def test_stop_beside_another_one_waits_for_its_end(apart: ThreadPoolExecutor) ->
     assert first.result().clean
 
 
-def acting(*names: str) -> tuple[Stage, list[StopReport]]:
+def acting(name: str, grace: float = GUARD) -> tuple[Stage, list[StopReport]]:
     """A worker whose task function stops its own runner, and what that returned."""
-    stage, reports = Stage(*names), list[StopReport]()
+    stage, reports = Stage(name, grace=grace), list[StopReport]()
 
     def stop() -> None:
         reports.append(stage.runner.stop())
@@ -588,8 +590,7 @@ def test_task_function_may_stop_its_own_runner() -> None:
 
 def test_task_function_that_stops_its_runner_without_a_thread_to_do_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """It has to do it itself, and is the one that is still running when the grace ends."""
-    stage, reports = acting("a")
-    stage.runner.config = attrs.evolve(stage.runner.config, grace=0.2)
+    stage, reports = acting("a", grace=0.2)
     start = threading.Thread.start
 
     def refuse(thread: threading.Thread) -> None:
@@ -720,7 +721,7 @@ def test_copy_that_leaves_the_runners_block_ends_nothing(
         patch.setattr(os, "getpid", lambda: -1)
         stage.runner.__exit__(None, None, None)
 
-    assert f"runs no workers: they were started by process {here}" in caplog.text
+    assert f"runs no workers: process {here} started them" in caplog.text
     assert stage.runner.phase is Phase.RUNNING
     assert stage.runner.stop().clean
 

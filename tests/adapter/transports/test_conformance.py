@@ -533,7 +533,7 @@ def test_no_redirect_is_followed(connect, peer, status, elsewhere, call):
 def test_a_redirect_to_nowhere_is_an_answer_too(connect, peer, elsewhere):
     """Nobody reads where it points to; to whom it matters, the error says what to do."""
     peer.do_payload = lambda stream, _: peer.say(stream, b"", f"Location: {elsewhere}", status="302 Found")
-    with pytest.raises(ServerFailed, match="credentials never follow: set its url"):
+    with pytest.raises(ServerFailed, match="credentials are never sent along: set its url"):
         poll(peer, connect(peer))
 
 
@@ -633,7 +633,7 @@ def test_a_bundle_without_a_certificate_is_told(connect, authority, tmp_path):
     with Peer(unknown(authority, tmp_path)) as server:
         problem = str(failure(connect(server, verify=str(empty)), get()))
 
-    assert f"trusted are the certificates in {empty}" in problem
+    assert f"the trusted certificates are those in {empty}" in problem
 
 
 def test_a_folder_of_certificates_will_do(connect, secure_peer, bundle, tmp_path):
@@ -724,7 +724,7 @@ def test_a_proxy_that_refuses_a_tunnel_is_told(connect, secure_peer, bundle, mon
 def test_a_proxy_that_is_no_url_is_told_at_once(connect, proxy, monkeypatch):
     """The variable is named, its value is not shown."""
     monkeypatch.setenv("http_proxy", proxy)
-    with pytest.raises(ValueError, match="http_proxy holds no URL of a proxy") as caught:
+    with pytest.raises(ValueError, match="http_proxy is not the URL of a proxy") as caught:
         connect("http://127.0.0.1/api")
     assert "secret-2" not in str(caught.value)
 

@@ -221,7 +221,7 @@ def test_an_interim_answer_to_a_users_session_ends_its_connection(peer):
     peer.do_interim = lambda stream, _: stream.sendall(b"HTTP/1.1 103 Early Hints\r\n\r\n")
     with requests.Session() as session:
         transport = RequestsTransport(ServerSettings("eu", peer.url), session)
-        with pytest.raises(TransportError, match="HTTP 103 is no answer") as caught:
+        with pytest.raises(TransportError, match="HTTP 103 is not a final answer") as caught:
             transport.send(get("interim"), 5.0)
         assert caught.value.kind is TransportErrorKind.BROKEN
         assert transport.send(get(), 5.0).status == 200
@@ -351,7 +351,7 @@ def test_a_transport_is_chosen_by_name():
     assert choose() is CurlTransport
     assert choose("curl") is CurlTransport
     assert choose("requests") is RequestsTransport
-    with pytest.raises(ValueError, match="'httpx' is not known: choose auto, curl or requests"):
+    with pytest.raises(ValueError, match="unknown transport 'httpx': choose auto, curl or requests"):
         choose("httpx")
 
 

@@ -164,7 +164,7 @@ def test_an_answer_that_has_not_run_is_refused() -> None:
         consumer.start(lambda _: later(), capacity=1)
         failed = heard.wait_for(HandlerFailed)
 
-    assert "handler returned 'coroutine', which has not run" in str(failed.error)
+    assert "handler returned a 'coroutine', which has not run" in str(failed.error)
 
 
 def test_an_answer_may_bring_the_next_item() -> None:
