@@ -238,8 +238,9 @@ def keys(count=HUGE_SIZE // 33):
 
 HUGE = [
     lambda: filled(b"[]"), lambda: filled(b"{}"), lambda: filled(b"9" * 4000), lambda: b"[" + keys() + b"]", keys,
-    lambda: b"[" * (8 * MIB), lambda: b'["' + b'\\"' * (4 * MIB), lambda: filled(b"[" * 20 + b"]" * 20, 8 * MIB),
-    lambda: b"[" + filled(b"[" * 20 + b"]" * 20, 8 * MIB, b"{}"),
+    lambda: b"[" * (HUGE_SIZE // 8), lambda: b'["' + b'\\"' * (HUGE_SIZE // 16),
+    lambda: filled(b"[" * 20 + b"]" * 20, HUGE_SIZE // 8),
+    lambda: b"[" + filled(b"[" * 20 + b"]" * 20, HUGE_SIZE // 8, b"{}"),
 ]  # fmt: skip
 
 
