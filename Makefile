@@ -41,8 +41,9 @@ $(MUTATION_INSTALLED): $(INSTALLED)
 demo: $(INSTALLED)
 	$(BIN)/conductor-adapter demo $(ARGS)
 
+# A process that has nothing left to do takes over from the others, so that no long file runs alone at the end.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest $(PARALLEL) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) --dist worksteal $(ARGS)
 
 # The same under coverage, without what only repeats lines in another order.
 coverage: $(INSTALLED)

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 from client import ConductorClient
-from flow import AMPLE, JSON, NO_CONTENT, Flow, check_refused, json_answer
+from flow import JSON, NO_CONTENT, Flow, check_refused, json_answer, soon
 
 from conductor_adapter.tasks import Task
 
@@ -82,11 +82,12 @@ def test_a_poll_brings_at_most_its_count(flow: Flow) -> None:
 def test_a_full_batch_does_not_wait(flow: Flow) -> None:
     """As many tasks as were asked for are brought at once, whatever the poll's timeout."""
     flow.define()
-    flow.start(2)
 
-    began = time.monotonic()
-    flow.take(2, timeout_ms=5000)
-    assert time.monotonic() - began < AMPLE
+    def take_two() -> None:
+        flow.start(2)
+        flow.take(2, timeout_ms=5000)
+
+    assert soon(take_two)
 
 
 def test_a_batch_that_is_not_full_waits_its_whole_time(flow: Flow) -> None:
@@ -104,14 +105,15 @@ def test_a_task_that_comes_ends_a_long_poll(flow: Flow) -> None:
     flow.define()
     flow.start()  # whatever a server does at its first start only is done
     flow.take()
-    began = time.monotonic()
-    with ThreadPoolExecutor(1) as pool:
-        polling = pool.submit(flow.take, 1, 5000)
-        (workflow,) = flow.start()
-        (task,) = polling.result()
 
-    assert time.monotonic() - began < AMPLE
-    assert Task.from_wire(task) == flow.task_as_read(workflow, task["taskId"])
+    def take_one() -> None:
+        with ThreadPoolExecutor(1) as pool:
+            polling = pool.submit(flow.take, 1, 5000)
+            (workflow,) = flow.start()
+            (task,) = polling.result()
+        assert Task.from_wire(task) == flow.task_as_read(workflow, task["taskId"])
+
+    assert soon(take_one)
 
 
 def test_polls_at_the_same_time_get_different_tasks(flow: Flow) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import attrs
 import pytest
-from fault_kit import RECOVERY, Case, heal, nap, quick, running, until
+from fault_kit import Case, heal, nap, quick, running, until
 from hearing import GUARD
 
 from conductor_adapter.dev_server import DevServerProcess
@@ -116,7 +116,7 @@ def _end_and_see_recovery(case, ill, names, types):
     for server, name in zip(ill, names, strict=True):
         before = max(case.accounts[task_type].of(server) for task_type in types)
         FAULTS[name].end(server)
-        case.wait_executed(server, types, before + 1, RECOVERY)
+        case.wait_executed(server, types, before + 1)
 
 
 # Worker processes.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fault_kit import RECOVERY, RESET, Case, heal, nap, quick, running, until
+from fault_kit import RESET, Case, heal, nap, quick, running, until
 from hearing import GUARD
 
 from conductor_adapter import Task
@@ -99,7 +99,7 @@ def test_all_servers_down_and_up_again(pair: Pair) -> None:
         for server in pair:
             server.restart()
         for server, count in zip(pair, before, strict=True):
-            case.wait_executed(server, [task_type], count + 1, RECOVERY)
+            case.wait_executed(server, [task_type], count + 1)
         for server in pair:
             case.wait_done(server, [task_type])
         case.check()

@@ -13,7 +13,7 @@ from hearing import GUARD, Heard
 from resilience import BreakerConfig, BreakerRegistry, GiveBackFailed, PollConfig, Poller, PollTimedOut
 
 
-@pytest.mark.parametrize("count", [40, 200])
+@pytest.mark.parametrize("count", [40, pytest.param(200, marks=pytest.mark.long)])
 def test_many_sources_most_of_them_ill(count: int) -> None:
     """A quarter hangs, one fails and one is idle; the rest is served meanwhile, and all when they are well."""
     values = 1600 // count

@@ -83,7 +83,7 @@ def result(task, **fields):
 
 def fetch(port, method, path, body=None, *, headers: Mapping[str, str] = JSON):
     """Make one call over a connection of its own and return its status and value."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.request(method, path, None if body is None else json.dumps(body), dict(headers))
         response = connection.getresponse()

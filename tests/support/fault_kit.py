@@ -16,7 +16,6 @@ from conductor_adapter.functions.decorator import WorkerSpec
 from resilience import BreakerConfig, PollConfig, RelayConfig
 
 RESET = 0.3  # seconds an open breaker stays open here, times 1 to 1.5
-RECOVERY = 1.5 * RESET + 2.0  # seconds that a recovery may take: the reset, and 2 s
 TICK = 0.02
 
 

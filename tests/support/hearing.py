@@ -6,7 +6,7 @@ from conductor_adapter import RunnerEvent
 
 __all__ = ["GUARD", "Heard"]
 
-GUARD = 20.0  # seconds until a wrong test fails instead of hanging
+GUARD = 60.0  # seconds until a wrong test fails instead of hanging
 
 
 class Heard(list[RunnerEvent]):

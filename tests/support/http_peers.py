@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
-HANG_GUARD = 20.0  # seconds
+HANG_GUARD = 60.0  # seconds
 STEP = 0.02  # seconds between two bytes that drip
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 

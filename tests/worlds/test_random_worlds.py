@@ -17,7 +17,7 @@ from simulation.survey import Outcome, outcome, part
 from simulation.watch import Watch
 
 pytestmark = [pytest.mark.no_cover, pytest.mark.many]
-NUMBER = int(os.environ.get("WORLDS", "150"))
+NUMBER = int(os.environ.get("WORLDS", "100"))
 CHUNK = 50
 CHUNKS = [range(first, min(first + CHUNK, NUMBER)) for first in range(0, NUMBER, CHUNK)]
 REFEREED = range(NUMBER, NUMBER + 60)

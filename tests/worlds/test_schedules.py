@@ -18,7 +18,7 @@ from simulation.delivery.shrink import shrink
 from conductor_adapter.client.messages import HttpAnswer
 
 pytestmark = [pytest.mark.no_cover, pytest.mark.many]
-NUMBER = int(os.environ.get("SCHEDULES", "300"))
+NUMBER = int(os.environ.get("SCHEDULES", "200"))
 CHUNK = 100
 CHUNKS = [range(first, min(first + CHUNK, NUMBER)) for first in range(0, NUMBER, CHUNK)]
 ENOUGH = 1000  # schedules within which a defect is found

@@ -5,13 +5,14 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
 import attrs
 import pytest
 from commands import COMMAND, GUARD, URL, WORKER, command, refused
+from fault_kit import until
 
 from conductor_adapter import Books, Credentials, DevServer, StopReport
 from conductor_adapter.cli.limits import descriptor_hint
@@ -35,15 +36,27 @@ def pair() -> Iterator[tuple[DevServer, DevServer]]:
         yield eu, us
 
 
-def test_run_works_on_all_servers_and_ends_after_its_duration(pair: tuple[DevServer, DevServer], target: Path) -> None:
+def completed(server: DevServer, number: int = 1) -> Callable[[str], bool]:
+    """Whether it has so many tasks that are done."""
+    return lambda _told: server.runs("greet")["COMPLETED"] == number
+
+
+def failed(server: DevServer, number: int = 1) -> Callable[[str], bool]:
+    """Whether it has so many tasks that failed."""
+    return lambda _told: server.runs("greet")["FAILED"] == number
+
+
+def test_run_works_on_all_servers(pair: tuple[DevServer, DevServer], target: Path) -> None:
     """Tasks of both servers run; the end says how many, and that nothing was left."""
     for server in pair:
         server.start_tasks("greet", 5)
 
-    done = command("run", target, "--server", f"eu={pair[0].url}", "--server", f"us={pair[1].url}", "--duration", "1.5")
+    options = ("--server", f"eu={pair[0].url}", "--server", f"us={pair[1].url}")
+    done = command(
+        "run", target, *options, until=lambda _: all(server.runs("greet")["COMPLETED"] == 5 for server in pair)
+    )
 
     assert (done.returncode, done.stderr) == (0, "")
-    assert "eu: reachable; waiting: 0 greet" in done.stdout
     said = "5 tasks polled: 5 finished; 5 results delivered"
     assert f"eu: {said}\nus: {said}\n" in done.stdout
     assert done.stdout.endswith("stopped; nothing is left undone\n")
@@ -58,7 +71,7 @@ def test_run_says_how_many_tasks_failed_and_why(pair: tuple[DevServer, DevServer
     )
     pair[0].start_tasks("greet", 2, {"name": "Ada"}, retryCount=0)
 
-    done = command("run", target, "--server", f"eu={pair[0].url}", "--duration", "1")
+    done = command("run", target, "--server", f"eu={pair[0].url}", until=failed(pair[0], 2))
 
     assert (done.returncode, done.stderr) == (0, "")
     assert re.search(r"^eu: task [-0-9a-f]{36} of type 'greet' failed: ValueError: no Ada$", done.stdout, re.MULTILINE)
@@ -66,7 +79,7 @@ def test_run_says_how_many_tasks_failed_and_why(pair: tuple[DevServer, DevServer
 
 
 def test_run_speaks_json_to_machines(pair: tuple[DevServer, DevServer], target: Path) -> None:
-    """With --json every line is an object, and the last one says what was left."""
+    """With --json every line is an object, and the last one, after its duration, says what was left."""
     done = command("run", target, "--server", f"eu={pair[0].url}", "--duration", "0.4", "--json", "--threads", "3")
 
     rows = [json.loads(line) for line in done.stdout.splitlines()]
@@ -92,6 +105,7 @@ def test_run_takes_servers_from_the_environment(pair: tuple[DevServer, DevServer
 
     assert done.returncode == 0
     assert "polling eu, us" in done.stdout
+    assert "eu: reachable; waiting: 0 greet" in done.stdout
 
 
 def test_run_takes_servers_from_a_file_with_credentials_from_the_environment(target: Path) -> None:
@@ -100,9 +114,9 @@ def test_run_takes_servers_from_a_file_with_credentials_from_the_environment(tar
         locked.start_tasks("greet", 2)
         file = target.parent / "servers.toml"
         file.write_text(f'[[servers]]\nname = "eu"\nurl = "{locked.url}"\n')
-        options = ("run", target, "--config", file, "--duration", "0.8", "-v")
+        secrets = {"CONDUCTOR_AUTH_KEY_EU": "k", "CONDUCTOR_AUTH_SECRET_EU": "s3cret"}
 
-        done = command(*options, CONDUCTOR_AUTH_KEY_EU="k", CONDUCTOR_AUTH_SECRET_EU="s3cret")  # noqa: S106 - made up
+        done = command("run", target, "--config", file, "-v", until=completed(locked, 2), **secrets)
 
         assert done.returncode == 0
         assert "eu: 2 tasks polled: 2 finished; 2 results delivered" in done.stdout
@@ -114,7 +128,11 @@ def test_run_says_what_is_wrong_with_a_server_and_goes_on(pair: tuple[DevServer,
     pair[0].start_tasks("greet", 3)
     options = ("--server", f"eu={pair[0].url}", "--server", f"dead={URL}")
 
-    done = command("run", target, *options, "--duration", "3")
+    def all_told(told: str) -> bool:
+        lines = ("dead: not reachable: ", "dead: breaker of polls closed -> open")
+        return all(line in told for line in lines) and pair[0].runs("greet")["COMPLETED"] == 3
+
+    done = command("run", target, *options, until=all_told)
 
     assert done.returncode == 0
     assert "dead: not reachable: " in done.stdout
@@ -154,7 +172,9 @@ def test_run_exits_with_1_when_results_were_left(pair: tuple[DevServer, DevServe
     pair[0].start_tasks("greet", 1)
     pair[0].faults.set(error=503, only="updates")
 
-    done = command("run", target, "--server", f"eu={pair[0].url}", "--duration", "0.6", "--grace", "0.3")
+    options = ("--server", f"eu={pair[0].url}", "--grace", "0.3")
+
+    done = command("run", target, *options, until=lambda told: "eu: result of task" in told)
 
     assert done.returncode == 1
     assert "stopped; left undone: 1 result not delivered" in done.stdout
@@ -180,7 +200,7 @@ def test_run_exits_with_1_when_a_result_was_refused_for_good(
     pair[0].faults.set(error=404, body='{"message":"No such task found by id: t"}', only="updates")
     options = ("--server", f"eu={pair[0].url}", "--outbox", tmp_path / "o.db")
 
-    done = command("run", target, *options, "--duration", "4")
+    done = command("run", target, *options, until=lambda told: "No such task found by id: t" in told)
 
     assert (done.returncode, done.stderr) == (1, "")
     (letter,) = map(
@@ -258,9 +278,9 @@ def test_log_level_shows_what_task_functions_log(pair: tuple[DevServer, DevServe
     """With its task, type and server; from the level on; clean, whatever is in it; and without it, as ever."""
     target.write_text(LOGGING_WORKER)
     pair[0].start_tasks("greet", 1, {"name": "Ada\x1b[2J\u202e"})
-    options = ("--server", f"eu={pair[0].url}", "--duration", "1")
+    options = ("--server", f"eu={pair[0].url}", "--log-level", "INFO")
 
-    done = command("run", target, *options, "--log-level", "INFO")
+    done = command("run", target, *options, until=completed(pair[0]))
 
     first, *lines = done.stdout.splitlines()
     assert first == "INFO shop.workers: as it is imported"
@@ -279,7 +299,7 @@ def test_without_log_level_nothing_is_set_up(pair: tuple[DevServer, DevServer], 
     target.write_text(own + LOGGING_WORKER)
     pair[0].start_tasks("greet", 1, {"name": "Ada"})
 
-    done = command("run", target, "--server", f"eu={pair[0].url}", "--duration", "1")
+    done = command("run", target, "--server", f"eu={pair[0].url}", until=completed(pair[0]))
 
     assert "shop.workers" not in done.stdout
     assert "mine as it is imported\nmine greeting Ada\n" in done.stderr
@@ -289,9 +309,9 @@ def test_log_level_speaks_json_to_machines(pair: tuple[DevServer, DevServer], ta
     """What is logged is an object like every line, with the task by itself."""
     target.write_text(LOGGING_WORKER)
     pair[0].start_tasks("greet", 1, {"name": "Ada"})
-    options = ("--server", f"eu={pair[0].url}", "--duration", "1", "--transport", "requests")
+    options = ("--server", f"eu={pair[0].url}", "--transport", "requests", "--log-level", "debug", "--json")
 
-    done = command("run", target, *options, "--log-level", "debug", "--json")
+    done = command("run", target, *options, until=completed(pair[0]))
 
     logged = [row for row in map(json.loads, done.stdout.splitlines()) if row["kind"] == "log"]
     assert {"log_level": "debug", "logger": "shop.workers", "server": "eu", "task_type": "greet"}.items() <= logged[
@@ -307,7 +327,7 @@ def test_verbose_shows_the_traceback_of_a_failed_task(pair: tuple[DevServer, Dev
     target.write_text(WORKER.replace("return", "raise ValueError(name) #"))
     pair[0].start_tasks("greet", 1, {"name": "Ada"}, retryCount=0)
 
-    done = command("run", target, "--server", f"eu={pair[0].url}", "--duration", "1", "-v")
+    done = command("run", target, "--server", f"eu={pair[0].url}", "-v", until=failed(pair[0]))
 
     assert f'failed: ValueError: Ada\n  Traceback (most recent call last):\n    File "{target}", line 6' in done.stdout
     assert "conductor_adapter/" not in done.stdout
@@ -432,9 +452,9 @@ def test_run_exits_with_1_when_a_task_outlives_the_grace(pair: tuple[DevServer, 
     """One signal is enough: the process does not wait longer than it was told to."""
     (tmp_path / "held_up.py").write_text(HELD_UP_WORKER)
     pair[0].start_tasks("greet", 1)
-    server = f"--server=eu={pair[0].url}"
+    options = (f"--server=eu={pair[0].url}", "--grace", "0.2")
 
-    done = command("run", "held_up.py", server, "--duration", "0.5", "--grace", "0.2", folder=tmp_path)
+    done = command("run", "held_up.py", *options, folder=tmp_path, until=lambda told: "begun" in told)
 
     assert done.returncode == 1
     assert "stopped; left undone: 0 results not delivered, 1 task still running" in done.stdout
@@ -471,11 +491,15 @@ def test_run_that_gets_no_threads_says_so_and_leaves_nothing(pair: tuple[DevServ
 def test_reader_who_goes_away_costs_the_lines_and_not_the_work(pair: tuple[DevServer, DevServer], target: Path) -> None:
     """`run | head` is no reason to stop, and no stack trace."""
     pair[0].start_tasks("greet", 3)
-    arguments = [COMMAND, "run", target, "--server", f"eu={pair[0].url}", "--duration", "1"]
+    arguments = [COMMAND, "run", target, "--server", f"eu={pair[0].url}"]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:  # noqa: S603 - ours
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.close()
+        try:
+            until(lambda: completed(pair[0], 3)(""), "the tasks are completed")
+        finally:
+            process.terminate()
 
         assert (process.wait(GUARD), process.stderr.read()) == (0, b"")
     assert pair[0].runs("greet")["COMPLETED"] == 3

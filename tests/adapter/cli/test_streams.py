@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from commands import COMMAND, GUARD, WORKER
+from fault_kit import until
 
 from conductor_adapter import DevServer
 from conductor_adapter.cli import app, streams
@@ -30,9 +31,14 @@ def server() -> Iterator[DevServer]:
         yield server
 
 
+def redirected(redirection: str, *arguments: object) -> list[str]:
+    """The command with its streams redirected by a shell, whose process it takes over."""
+    return ["sh", "-c", f'exec "$@" {redirection}', "sh", str(COMMAND), *map(str, arguments)]
+
+
 def command(redirection: str, *arguments: object, **environ: str) -> "subprocess.CompletedProcess[bytes]":
     """Run the command to its end with its streams redirected by a shell."""
-    line = ["sh", "-c", f'exec "$@" {redirection}', "sh", str(COMMAND), *map(str, arguments)]
+    line = redirected(redirection, *arguments)
     return subprocess.run(line, capture_output=True, timeout=GUARD, check=False, env={**os.environ, **environ})  # noqa: S603 - ours
 
 
@@ -45,10 +51,15 @@ def test_worker_goes_on_without_its_output(server: DevServer, tmp_path: Path, re
     target.write_text(f"{WORKER}    # what a task prints must not fail it\n".replace("return", "print(name); return"))
     server.start_tasks("greet", 3)
 
-    done = command(redirection, "run", target, "--server", f"eu={server.url}", "--duration", "1")
+    line = redirected(redirection, "run", target, "--server", f"eu={server.url}")
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:  # noqa: S603 - ours
+        try:
+            until(lambda: server.runs("greet")["COMPLETED"] == 3, "the tasks are completed")
+        finally:
+            process.terminate()
+        printed, errors = process.communicate(timeout=GUARD)
 
-    assert (done.returncode, done.stdout, done.stderr.decode()) == (0, b"", told)
-    assert server.runs("greet")["COMPLETED"] == 3
+    assert (process.returncode, printed, errors.decode()) == (0, b"", told)
 
 
 def test_character_that_the_output_cannot_hold_is_escaped(server: DevServer, tmp_path: Path) -> None:
@@ -85,7 +96,7 @@ def test_dev_server_serves_without_its_output(redirection: str, told: str) -> No
     """What cannot be told costs the line and not the server, which ends cleanly."""
     with DevServer() as free:
         port = free.url.split(":")[2].split("/")[0]
-    line = ["sh", "-c", f'exec "$@" {redirection}', "sh", str(COMMAND), "dev-server", "--port", port]
+    line = redirected(redirection, "dev-server", "--port", port)
     with subprocess.Popen(line, stderr=subprocess.PIPE) as process:  # noqa: S603 - ours
         try:
             assert json.loads(read_when_ready(f"http://127.0.0.1:{port}/api/tasks/queue/all")) == {}

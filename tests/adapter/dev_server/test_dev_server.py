@@ -30,7 +30,7 @@ def test_a_task_goes_to_a_worker_and_its_result_comes_back():
         (task,) = fetch(server.port, "GET", POLL)[1]
         assert task["inputData"] == {"order_id": "7", "odd.key}": None}
         fetch(server.port, "POST", "/api/tasks", result(task, outputData={"ok": True}))
-        waiter.join(20)
+        waiter.join(60)
         assert waiting[0] == server.wait(run, 0)
         assert (waiting[0].run_id, waiting[0].status, waiting[0].output) == (run, "COMPLETED", {"ok": True})
         assert server.handed_out() == {(run, "t_ref"): 1}
@@ -141,7 +141,7 @@ def test_a_long_poll_in_flight_is_dropped_by_a_stop_and_its_task_kept(tmp_path):
     """Stopping does not wait for a poll of five seconds; what it held is in the queue again."""
     with DevServer(state=tmp_path / "state.db") as server:
         run = server.start_task("t")
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
         connection.request("GET", POLL.replace("count=1&timeout=0", "count=2&timeout=5000"))
         while fetch(server.port, "GET", "/api/tasks/queue/size?taskType=t")[1]:
             pass

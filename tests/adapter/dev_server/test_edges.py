@@ -62,7 +62,7 @@ def _stop_while_clients_connect() -> None:
         port = server.port
         client = threading.Thread(target=connect)
         client.start()
-        assert first.wait(10)
+        assert first.wait(60)
     stopped.set()
     client.join()
     for connection in came:
@@ -79,7 +79,7 @@ def test_half_a_character_in_a_log_is_taken(caplog: pytest.LogCaptureFixture) ->
 
     with DevServer() as server, WorkerRunner([fails], servers=[server.settings]):
         run = server.start_task("fails", retryCount=0)
-        assert server.wait(run, timeout=10).status == "FAILED"
+        assert server.wait(run, timeout=60).status == "FAILED"
 
 
 def test_notified_waiter_whose_time_is_over_too_is_woken_once() -> None:
@@ -122,7 +122,7 @@ def test_status_of_a_run_leaves_out_a_correlation_that_it_has_not() -> None:
     """Like the real server's, fields without a value are not there."""
     with DevServer() as server:
         run = server.start_task("t")
-        with urllib.request.urlopen(f"{server.url}/workflow/{run}/status", timeout=10) as answer:  # noqa: S310 - our own server
+        with urllib.request.urlopen(f"{server.url}/workflow/{run}/status", timeout=60) as answer:  # noqa: S310 - our own server
             status = json.load(answer)
 
     assert status == {"workflowId": run, "status": "RUNNING"}

@@ -33,7 +33,7 @@ def server(shared):
 
 def ask_in_vain(server, method="GET", path=POLL):
     """Send a call and return the connection, on which nothing comes."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     connection.request(method, path, "{}" if method == "POST" else None, {"Content-Type": "application/json"})
     connection.sock.settimeout(0.2)
     with pytest.raises(TimeoutError):
@@ -97,7 +97,7 @@ def test_faults_of_polls_leave_updates_alone(server):
 def test_an_error_may_ask_for_a_pause(server):
     """A 429 with Retry-After in seconds."""
     server.faults.set(error=429, retry_after=7)
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     connection.request("GET", POLL)
     response = connection.getresponse()
     assert (response.status, response.getheader("Retry-After")) == (429, "7")
@@ -106,7 +106,7 @@ def test_an_error_may_ask_for_a_pause(server):
 
 def answer_of(server, path=POLL, **headers):
     """Make one call and return its answer and the bytes of its body."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     connection.request("GET", path, headers=headers)
     response = connection.getresponse()
     body = response.read()
@@ -256,14 +256,14 @@ def test_latency_keeps_the_call_waiting_and_then_answers(server):
     caller = threading.Thread(target=lambda: answers.append(fetch(server.port, "GET", POLL)))
     caller.start()
     run = server.start_task("t")
-    caller.join(20)
+    caller.join(60)
     assert [task["workflowInstanceId"] for task in answers[0][1]] == [run]
 
 
 def test_refusing_closes_the_port_and_every_connection_until_it_is_over(server):
     """Nobody gets in, who is in is thrown out; clearing it opens the same port before it returns."""
     port = server.port
-    kept = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    kept = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     kept.request("GET", "/health")
     kept.getresponse().read()
     server.faults.set(refuse=True)

@@ -49,7 +49,7 @@ def test_an_output_that_is_no_object_is_refused(server, stored):
     server.start_task("t")
     (task,) = fetch(server.port, "GET", POLL)[1]
     target, path = place_of(server, "a b/ü.json", "WRITE", "TASK_OUTPUT")
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     connection.request("PUT", target, stored, JSON)
     assert connection.getresponse().status == 200
     connection.close()
@@ -63,7 +63,7 @@ def test_an_odd_input_is_stored_outside_as_it_stands(server):
     odd = '{"n": ' + "1" * 20_000 + "}"
     server.start_task("t", odd)
     (task,) = fetch(server.port, "GET", POLL)[1]
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     connection.request("GET", place_of(server, task[INPUT])[0])
     assert connection.getresponse().read().decode() == odd
     connection.close()

@@ -65,7 +65,7 @@ def test_a_frozen_server_accepts_and_answers_once_it_is_thawed():
     """SIGSTOP: the connection is made, nothing comes; SIGCONT: the answer comes."""
     with DevServerProcess() as server:
         server.freeze()
-        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=60) as client:
             client.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
             client.settimeout(0.2)
             with pytest.raises(TimeoutError):
@@ -117,7 +117,7 @@ def test_the_process_ends_with_its_parent():
         assert child.stdout.readline().startswith(b"dev-server ready: http://127.0.0.1:")
         child.stdin.close()
         try:
-            assert child.wait(20) == 0
+            assert child.wait(60) == 0
         finally:
             child.kill()
 
@@ -184,12 +184,12 @@ def test_a_process_takes_every_fault_and_input() -> None:
     """Bytes, headers and text that is no JSON reach the child, at its start and later."""
     faults = Faults(body=b"\x1f\x8b", headers={"X-Odd": "a,b=c"}, only="polls")
     with DevServerProcess(faults=faults, payload_threshold=10) as server:
-        with urllib.request.urlopen(f"{server.url}/tasks/poll/batch/t", timeout=10) as answer:  # noqa: S310 - our own
+        with urllib.request.urlopen(f"{server.url}/tasks/poll/batch/t", timeout=60) as answer:  # noqa: S310 - our own
             assert (answer.read(), answer.headers["X-Odd"]) == (b"\x1f\x8b", "a,b=c")
         server.faults()
         server.start_tasks("t", 1, "[1")
         server.start_tasks("t", 1, {"n": 1_000_000_000})
-        with urllib.request.urlopen(f"{server.url}/tasks/poll/batch/t?count=2", timeout=10) as answer:  # noqa: S310 - our own
+        with urllib.request.urlopen(f"{server.url}/tasks/poll/batch/t?count=2", timeout=60) as answer:  # noqa: S310 - our own
             body = answer.read()
         assert b'"inputData": [1, ' in body
         assert body.count(b"externalInputPayloadStoragePath") == 1

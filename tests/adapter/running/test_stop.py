@@ -747,7 +747,7 @@ polled = threading.Event()
 runner = WorkerRunner([t], [ServerSettings("eu", "http://eu/api")], config=RunnerConfig(transport=lambda _: Spy()))
 if sys.argv[1] == "before":
     runner.start()
-    polled.wait(20)
+    polled.wait(60)
 children = []
 for _ in range(2):
     child = os.fork()
@@ -755,7 +755,7 @@ for _ in range(2):
         try:
             if sys.argv[1] == "after":
                 runner.start()
-                polled.wait(20)
+                polled.wait(60)
             clean = runner.stop().clean
         except RuntimeError as error:
             os.write(1, f"refused {error}\\n".encode())

@@ -17,7 +17,7 @@ from resilience.outcomes import Cancelled, Rejected, Value
 from resilience.registry import BreakerRegistry
 from resilience.testing import Held, ManualClock, ScriptedCall
 
-GUARD = 30.0
+GUARD = 60.0
 KEYS = "abcd"
 
 

@@ -23,7 +23,7 @@ from resilience.outcomes import Cancelled, Failed, Rejected, TimedOut, Value
 from resilience.registry import BreakerRegistry
 from resilience.testing import Held, ManualClock, ScriptedCall
 
-GUARD = 30.0  # seconds after which a wrong test fails rather than hangs
+GUARD = 60.0  # seconds after which a wrong test fails rather than hangs
 
 
 class Told:

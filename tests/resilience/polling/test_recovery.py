@@ -4,6 +4,7 @@ import random
 
 import pytest
 from simulation import NEVER, Simulated, Simulation
+from sizes import part
 
 from resilience.breaker import BreakerConfig
 
@@ -12,7 +13,7 @@ OPEN_BY = BEGIN + 20.0  # three polls have timed out
 RESET = 30.0
 LONGEST_RESET = 1.5 * RESET  # jitter
 SLACK = 2.0
-ENDS = [BEGIN + random.Random(seed).uniform(0.1, 4 * RESET) for seed in range(12)]
+ENDS = [BEGIN + random.Random(seed).uniform(0.1, 4 * RESET) for seed in range(part(12))]
 
 
 def ill_until(end: float, fault: str) -> Simulation:
@@ -23,6 +24,7 @@ def ill_until(end: float, fault: str) -> Simulation:
     return Simulation(sources, 4, seed=int(min(end, 1e6))).count_failures(breaker)
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("fault", ["stalls", "swallows", "fails", "deaf"])
 def test_b2_source_is_served_soon_after_its_fault_has_ended(fault: str, end: float) -> None:
