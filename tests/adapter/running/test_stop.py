@@ -709,7 +709,7 @@ def test_copy_that_leaves_the_runners_block_ends_nothing(caplog: pytest.LogCaptu
 
     stage.runner.__exit__(None, None, None)
 
-    assert "runs no workers: they were started by process -1" in caplog.text
+    assert "runs no workers: process -1 started them" in caplog.text
     assert stage.runner._phase is Phase.RUNNING
     stage.runner._pid = here
     assert stage.runner.stop().clean
