@@ -39,12 +39,12 @@ def test_demo_loses_nothing_and_accounts_for_every_task() -> None:
     told = [row["text"] for row in rows if row["kind"] == "chapter"]
     assert (done.returncode, done.stderr) == (0, "")
     assert [
-        word for text in told for word in ("hangs", "killed", "comes back", "goes on", "no new") if word in text
+        word for text in told for word in ("hangs", "killed", "comes back", "wakes up", "no new") if word in text
     ] == [
         "hangs",
         "killed",
         "comes back",
-        "goes on",
+        "wakes up",
         "no new",
     ]
     assert [(row["server"], row["lost"], row["surplus"]) for row in accounts] == [
@@ -159,7 +159,7 @@ def test_interrupted_demo_on_real_servers_says_that_something_stays_there() -> N
                 pass
             process.send_signal(signal.SIGINT)
 
-            assert "stays there" in process.stdout.read()
+            assert "remain on the servers" in process.stdout.read()
             assert process.wait(GUARD) == 130
 
 
@@ -176,7 +176,7 @@ def test_real_server_that_dies_ends_neither_the_demo_nor_the_other_server() -> N
         account, other = stage.accounts()
         assert account.problem is not None
         assert (account.lost, account.good) == (0, False)
-        assert "what came of them is not known" in account.sentence()
+        assert "what became of them is unknown" in account.sentence()
         assert other.unfinished == 105
 
 

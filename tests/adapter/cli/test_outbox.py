@@ -140,7 +140,7 @@ def test_d6_retry_makes_dead_letters_wait_again(file):
 
 def test_purge_deletes_dead_letters_only_when_told_twice(file):
     """Without --yes nothing is deleted."""
-    assert "repeat this with --yes" in refused("outbox", "purge", "--outbox", file)
+    assert "repeat the command with --yes" in refused("outbox", "purge", "--outbox", file)
     assert len(ids_of(file)) == 3
 
     assert command("outbox", "purge", "--yes", "--server", "us", "--outbox", file).stdout == "1 dead letter deleted\n"
@@ -270,9 +270,9 @@ def open_outbox_when_there(path):
     [
         (("retry", "9" * 30), "Invalid value for 'ID'"),
         (("purge", "--yes", "9" * 30), "Invalid value for 'ID'"),
-        (("retry", "--server", os.fsdecode(b"e\xff")), "no server is called that"),
-        (("purge", "--yes", "--waiting", "--server", os.fsdecode(b"e\xff")), "no server is called that"),
-        (("list", "--server", os.fsdecode(b"e\xff")), "no server is called that"),
+        (("retry", "--server", os.fsdecode(b"e\xff")), "cannot be the name of a server"),
+        (("purge", "--yes", "--waiting", "--server", os.fsdecode(b"e\xff")), "cannot be the name of a server"),
+        (("list", "--server", os.fsdecode(b"e\xff")), "cannot be the name of a server"),
     ],
 )
 def test_what_no_row_can_have_is_refused_in_one_line(file, arguments, why):

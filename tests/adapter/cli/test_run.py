@@ -567,7 +567,7 @@ BAD_WORKERS = {
     "no_worker": ("x = 1", "no worker in"),
     "twice": (f"{WORKER}\n@worker('greet')\ndef other(): ...\n", "two workers for task type 'greet'"),
     "bad_threads": ("from conductor_adapter import worker\nworker('a', threads=0)(lambda: None)", "threads is 0"),
-    "coroutine": ("from conductor_adapter import worker\n@worker('a')\nasync def a(): ...", "is async def"),
+    "coroutine": ("from conductor_adapter import worker\n@worker('a')\nasync def a(): ...", "is an async def"),
 }
 
 
@@ -612,11 +612,11 @@ def test_target_that_does_not_import_shows_the_users_own_traceback(tmp_path: Pat
         (["--server", f"eu={URL}", "--threads", "true"], "'true' must be a whole number"),
         (["--server", f"eu={URL}", "--poll-wait", "nan"], "'nan' must be more than 0"),
         (["--server", f"eu={URL}", "--poll-wait", "0"], "'0' must be more than 0"),
-        (["--server", f"eu={URL}", "--poll-wait", "soon"], "no number of seconds"),
+        (["--server", f"eu={URL}", "--poll-wait", "soon"], "not a number of seconds"),
         (["--server", f"eu={URL}", "--poll-wait", "5"], "shorten --poll-wait or lengthen --poll-timeout"),
         (
             ["--server", f"eu={URL}", "--poll-wait", "6", "--poll-timeout", "9"],
-            "--poll-wait is 6 s, and a Conductor server waits for 5 s at most",
+            "--poll-wait is 6 s, but Conductor servers wait for at most 5 s",
         ),
         (["--server", f"eu={URL}", "--poll-timeout", "1"], "--poll-wait 1 and --poll-timeout 1"),
         (["--server", f"eu={URL}", "--poll-timeout", "-1"], "'-1' must be more than 0"),
@@ -624,10 +624,10 @@ def test_target_that_does_not_import_shows_the_users_own_traceback(tmp_path: Pat
         (["--server", f"eu={URL}", "--grace", "-1"], "'-1' must be 0 or more"),
         (["--server", f"eu={URL}", "--grace", "1e300"], "'1e300' must be at most"),
         (["--server", f"eu={URL}", "--grace", "inf"], "'inf' must be more than 0"),
-        (["--server", f"eu={URL}", "--duration", "1e300"], "leave it out"),
+        (["--server", f"eu={URL}", "--duration", "1e300"], "omit it"),
         (["--server", f"eu={URL}", "--threads", "10001"], "'10001' must be a whole number, 1 to 10000"),
         (["--server", f"eu={URL}", "--threads", "9" * 5000], "must be a whole number, 1 to 10000"),
-        (["--server", f"eu={URL}", "--transport", "ftp"], "transport 'ftp' is not known"),
+        (["--server", f"eu={URL}", "--transport", "ftp"], "unknown transport 'ftp'"),
         (["--server", f"eu={URL}", "--outbox", " "], "--outbox is ' ': name a file, or leave it out"),
         (["--server", f"eu={URL}", "--log-level", "loud"], "'loud' is not a log level; write debug, info, warning, "),
         (["--server", f"\x1b[2J={URL}"], "\\x1b[2J"),

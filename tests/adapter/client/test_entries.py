@@ -347,7 +347,7 @@ def test_task_is_not_failed_for_what_its_neighbours_hold(monkeypatch):
 
     assert [task.task_id for task in answer.tasks] == ["t0", "t1", "t2"]
     assert answer.unreadable == ()
-    assert "those before it have more than the 250 lists and objects" in answer.problem
+    assert "the entries before it have more than the 250 lists and objects" in answer.problem
 
 
 @pytest.mark.usefixtures("pieces")

@@ -145,7 +145,7 @@ def test_good_tasks_of_an_odd_answer_are_kept_with_the_problem():
 
 def test_errors_name_the_way_out():
     """Missing credentials, a redirect and a URL without /api are said in the error."""
-    assert "wants a key and secret" in str(fails(poll(open_server()), says(401))[0])
+    assert "requires a key and secret" in str(fails(poll(open_server()), says(401))[0])
     for status in (300, 302, 399):
         assert "set its url to the final address" in str(fails(poll(open_server()), says(status))[0])
     for status in (299, 400):

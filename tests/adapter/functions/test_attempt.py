@@ -73,7 +73,7 @@ def test_bad_heartbeats_name_the_worker() -> None:
 @pytest.mark.parametrize("options", [{"domain": ""}, {"domain": 3}, {"worker_id": " "}, {"domain": "\udce4"}])
 def test_bad_names_are_refused(options: dict) -> None:
     """An empty domain or worker id is an error that says to leave it out."""
-    with pytest.raises(ValueError, match="leave it out"):
+    with pytest.raises(ValueError, match="or omit it"):
         worker("charge", **options)(charge)
 
 
@@ -109,7 +109,7 @@ def test_generator_function_is_refused() -> None:
     def steps():
         yield 1
 
-    with pytest.raises(TypeError, match="yields"):
+    with pytest.raises(TypeError, match="generator function"):
         worker("steps")(steps)
 
 
@@ -320,7 +320,7 @@ def test_task_result_is_returned_as_it_is_with_ids() -> None:
         (TaskResult(status=TaskStatus.IN_PROGRESS, callback_after=10**5000), "its callback_after is 1e+300;"),
         (TaskResult(status=TaskStatus.IN_PROGRESS, callback_after=True), "its callback_after is of type bool;"),
         (TaskResult(worker_id=object()), "its worker_id is of type object; it must be a str"),
-        (TaskResult(status=TaskStatus.FAILED, reason=ValueError("x")), "its reason is of type ValueError; make it"),
+        (TaskResult(status=TaskStatus.FAILED, reason=ValueError("x")), "its reason is of type ValueError; it must"),
         (TaskResult(logs=((0, object()),)), "an entry of its logs is 0 and of type object"),
         (TaskResult(logs=((float("inf"), "x"),)), "an entry of its logs is inf and of type str"),
         (TaskResult(logs=((1e300, "x"),)), "an entry of its logs is 1e+300 and"),

@@ -151,7 +151,9 @@ def test_lost_lease_is_told_with_its_task_and_the_late_result_is_sent(caplog: py
     assert "503" in str(event.error)
     assert not [event for event in heard if isinstance(event, LeaseLost)]
     (line,) = [record.getMessage() for record in caplog.records if "outlived" in record.getMessage()]
-    assert line.startswith(f"eu: task {event.task_id} of type 'slow' has outlived its response timeout and may be run")
+    assert line.startswith(
+        f"eu: task {event.task_id} of type 'slow' has outlived its response timeout and might be run"
+    )
 
 
 @pytest.mark.parametrize(("response_timeout", "lease"), [(0.0, None), (60.0, 60.0)])
