@@ -301,7 +301,7 @@ class WorkerRunner:
     def _check_server(self, server: str) -> None:
         refuse_copy(self._pid)
         if server not in self._links:
-            raise ValueError(f"there is no server called {server!r}: there are {', '.join(map(repr, self._links))}")
+            raise ValueError(f"unknown server {server!r}: known are {', '.join(map(repr, self._links))}")
 
     def _report(self, report: ConsumerReport) -> StopReport:
         unreached = tuple(name for name, link in self._links.items() if link.asked and not link.answered)

@@ -260,7 +260,7 @@ class Consumer(Generic[V]):
         self._check_process()
         if work not in self._pollers:
             known = ", ".join(map(repr, self._pollers)) or "none before it is started"
-            raise ValueError(f"there is no kind of work called {work!r}: there is {known}")
+            raise ValueError(f"unknown kind of work {work!r}: known are {known}")
         self._pollers[work][1].set_capacity(capacity)
 
     # -- what it reports -----------------------------------------------------------------------------------------------
@@ -441,7 +441,7 @@ class Consumer(Generic[V]):
         return [poller for work, poller in found if any(one.name == endpoint for one in work.endpoints)]
 
     def _unknown(self, endpoint: str) -> ValueError:
-        return ValueError(f"there is no endpoint called {endpoint!r}: there are {', '.join(map(repr, self._names))}")
+        return ValueError(f"unknown endpoint {endpoint!r}: known are {', '.join(map(repr, self._names))}")
 
     def _check_process(self) -> None:
         if self._pid is not None and self._pid != os.getpid():

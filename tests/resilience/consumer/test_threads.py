@@ -263,7 +263,7 @@ def test_several_kinds_of_work_share_their_destinations() -> None:
         until(lambda: sorted(map(str, eu.answers)) == ["A", "b"], lambda: f"{eu.answers}")
         assert set(consumer.explain()) == {"loud", "quiet"}
         consumer.set_capacity(3, "loud")
-        with pytest.raises(ValueError, match="no kind of work called 'odd': there is 'loud', 'quiet'"):
+        with pytest.raises(ValueError, match="unknown kind of work 'odd': known are 'loud', 'quiet'"):
             consumer.set_capacity(3, "odd")
         assert consumer.counts()["eu"].items.received == 2
 
@@ -297,7 +297,7 @@ def test_p7_an_endpoint_can_be_paused_and_get_another_weight() -> None:
         consumer.resume("eu")
         until(lambda: len(eu.answers) == 1, "it is polled again")
         for change in (consumer.pause, consumer.resume, lambda name: consumer.hand_over(name, 1)):
-            with pytest.raises(ValueError, match="no endpoint called 'asia': there are 'eu'"):
+            with pytest.raises(ValueError, match="unknown endpoint 'asia': known are 'eu'"):
                 change("asia")
 
 
