@@ -73,12 +73,13 @@ class KeyedThreads(Generic[J]):
     def lose(self, thread: "PoolThread[J] | None", orders: "list[tuple[J, PoolThread[J]]]") -> None:
         """Record that ``thread`` is stuck, so it no longer counts: assign new threads to waiting jobs."""
         if thread is not None:
+            self._counted.discard(thread)  # first: a stuck thread that counted could never be parked
             thread.stuck = True
-            self._counted.discard(thread)
         while self._waiting and len(self._counted) < self._most:
-            job = self._waiting.popleft()
-            orders.append((job, PoolThread(self, job.key)))
+            job = self._waiting[0]
+            orders.append((job, PoolThread(self, job.key)))  # first: an interrupted caller hands over what is here
             self._counted.add(orders[-1][1])
+            self._waiting.popleft()
 
     def hand_over(self, job: J, thread: "PoolThread[J]") -> None:
         """Give ``job`` to the ``thread`` that was assigned to it, and start that if it is a new one.

@@ -9,7 +9,8 @@ import concurrent.futures
 import contextvars
 import inspect
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from os import getpid
 from queue import Empty, SimpleQueue
@@ -153,13 +154,14 @@ class Session:
         """
         threads = self._here()
         now = self.clock()
-        with threads.lock:
-            expired = self._book.expire(now)
-            orders = self._lose(threads, expired)
-            upcoming = self._book.next_deadline()
-        if not expired:
-            return upcoming
-        self._tell_abandoned(threads, [(call, TimedOut(call.timeout)) for call in expired], orders)
+        with self._orders(threads) as orders:
+            with threads.lock:
+                expired = self._book.expire(now)
+                self._lose(threads, expired, orders)
+                upcoming = self._book.next_deadline()
+            if not expired:
+                return upcoming
+            self._tell_abandoned(threads, [(call, TimedOut(call.timeout)) for call in expired], orders)
         with threads.lock:
             return self._book.next_deadline()
 
@@ -177,12 +179,13 @@ class Session:
     def close(self) -> None:
         """Accept no more calls, and report pending ones as ``Cancelled``; their outcomes are late. Does not wait."""
         threads = self._here()
-        with threads.lock:
-            self._closed = True
-            cancelled = self._book.cancel()
-            orders = self._lose(threads, cancelled)
-            sleepers = self._sleepers
-        self._tell_abandoned(threads, [(call, Cancelled()) for call in cancelled], orders)
+        with self._orders(threads) as orders:
+            with threads.lock:
+                self._closed = True
+                cancelled = self._book.cancel()
+                self._lose(threads, cancelled, orders)
+                sleepers = self._sleepers
+            self._tell_abandoned(threads, [(call, Cancelled()) for call in cancelled], orders)
         for _ in range(sleepers):
             self._told.put(None)
 
@@ -307,12 +310,21 @@ class Session:
             refusal = Rejected(f"no thread could be started for it: {error}")
             call.session.settle(call, Cancelled() if call.outcome else refusal, None)
 
-    def _lose(self, threads: Threads, abandoned: Sequence[SessionCall]) -> Orders:
-        """Record that the threads of ``abandoned`` calls are stuck: new threads do the waiting jobs."""
+    @contextmanager
+    def _orders(self, threads: Threads) -> Iterator[Orders]:
+        """The calls that threads are assigned to; an exception from outside must not keep those threads from them."""
         orders: Orders = []
+        try:
+            yield orders
+        except BaseException:
+            for call, thread in orders:  # those that were handed over already have nothing to do
+                self._hand_over(threads, call, thread)
+            raise
+
+    def _lose(self, threads: Threads, abandoned: Sequence[SessionCall], orders: Orders) -> None:
+        """Record that the threads of ``abandoned`` calls are stuck: new threads do the waiting jobs."""
         for call in abandoned:
             threads.lose(call.thread, orders)
-        return orders
 
     def _tell_abandoned(
         self, threads: Threads, abandoned: Sequence[tuple[SessionCall, Outcome[Any]]], orders: Orders

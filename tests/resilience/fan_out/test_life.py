@@ -86,6 +86,27 @@ def test_r29_fan_out_survives_an_exception_at_any_line(max_workers):
     assert at > 150, "lines were thrown at"
 
 
+@pytest.mark.parametrize("end", ["expire", "close"])
+def test_r29_a_call_that_waits_for_a_thread_gets_one_wherever_a_signal_comes(end):
+    """The thread of the call before it is stuck; the thread that notices is interrupted; the next call runs in the end."""
+    for at in itertools.count(1):
+        clock, hung, ran = ManualClock(1000.0), ScriptedCall(Held("late", GUARD)), threading.Event()
+        with FanOutExecutor(clock=clock, max_abandoned=1, max_workers=1) as executor:
+            first, second = executor.session(), executor.session()
+            first.submit("a", hung, 1.0)
+            until(lambda h=hung: h.started == 1)
+            second.submit("b", ran.set, GUARD)
+            clock.advance(1.0)
+            came = throwing(getattr(first, end), at)
+            first.expire()
+            first.close()
+            hung.release()
+            assert ran.wait(GUARD), f"thrown at {at}"
+        if not came:
+            break
+    assert at > 15, "lines were thrown at"
+
+
 def test_r29_submit_that_is_interrupted_tells_that_its_call_never_ran(monkeypatch):
     """Whoever submitted it keeps accounts, too: it is told of once, as cancelled."""
     told = []
