@@ -5,6 +5,7 @@ thread runs. And it reads everything or nothing. Here the ends of values are fou
 then passed to that reader in pieces of bounded size.
 """
 
+import functools
 import json
 import math
 import re
@@ -32,16 +33,25 @@ _LEVELS = 16  # levels of nesting that one match can handle
 
 # Atomic groups, not possessive repeats of groups: Python 3.11.0 to 3.11.4 match too much with those (gh-106052).
 _STRING = rb'"[^"\\]*+(?>(?:\\.[^"\\]*+)*)"'
-_NESTED = _STRING
-for _ in range(_LEVELS):
-    _NESTED = rb'%s|[\[{][^"\[\]{}]*+(?>(?:(?:%s)[^"\[\]{}]*+)*)[\]}]' % (_STRING, _NESTED)
 _string = re.compile(_STRING, re.DOTALL)
-_value = re.compile(_NESTED, re.DOTALL).match
-_run: _Always = re.compile(rb'[^"\[\]{}]*+(?>(?:(?:%s)[^"\[\]{}]*+)*)' % _NESTED, re.DOTALL).match  # type: ignore[assignment]
-_items: _Always = re.compile(rb'(?>(?:[^",\[\]{}]*+(?>(?:(?:%s)[^",\[\]{}]*+)*),)*)' % _NESTED, re.DOTALL).match  # type: ignore[assignment]
 _text: _Always = re.compile(rb'(?>(?:[^"\\]++|\\.)*)', re.DOTALL).match  # type: ignore[assignment]
 _scalar: _Always = re.compile(rb'[^"\[\]{},\s]*').match  # type: ignore[assignment]
 _space: _Always = re.compile(rb"[ \t\n\r]*").match  # type: ignore[assignment]
+
+
+@functools.cache
+def _nested() -> tuple[Callable[..., "re.Match[bytes] | None"], _Always, _Always]:
+    """What matches a value; all up to a value that is nested too deeply; and the members before such a one.
+
+    Compiled for the first body that is read with care: that takes as long as importing a tenth of this package.
+    """
+    nested = _STRING
+    for _ in range(_LEVELS):
+        nested = rb'%s|[\[{][^"\[\]{}]*+(?>(?:(?:%s)[^"\[\]{}]*+)*)[\]}]' % (_STRING, nested)
+    value = re.compile(nested, re.DOTALL).match
+    run: Any = re.compile(rb'[^"\[\]{}]*+(?>(?:(?:%s)[^"\[\]{}]*+)*)' % nested, re.DOTALL).match
+    items: Any = re.compile(rb'(?>(?:[^",\[\]{}]*+(?>(?:(?:%s)[^",\[\]{}]*+)*),)*)' % nested, re.DOTALL).match
+    return value, run, items
 
 
 class EndOfReadingError(ValueError):
@@ -117,8 +127,9 @@ class _Scan:
         self._most = most  # maximum bytes of an entry
         self._steps = MAX_STEPS
         self._all_containers = MAX_ANSWER_CONTAINERS
-        self._containers = 0  # left for the entry
-        self._limit = 0  # where it must end
+        self._containers = 0  # that the entry may have
+        self._limit = 0  # where it must have ended
+        self._value, self._run, self._items = _nested()
 
     def begin(self) -> int:
         """Where the first value begins; a byte order mark is skipped, as by Python's own reader."""
@@ -148,7 +159,7 @@ class _Scan:
                 raise ValueError("it does not end")
             if not depth:
                 return at
-            at = _run(body, at, at + _WINDOW).end()
+            at = self._run(body, at, at + _WINDOW).end()
 
     def read(self, at: int, members: float) -> tuple[Any, int]:
         """The value that begins there, an `Unreadable` if it cannot be read, and where it ends.
@@ -193,7 +204,7 @@ class _Scan:
     def _read(self, at: int, members: float = math.inf) -> tuple[Any, int]:
         """The value that begins there, read in pieces if it is large, and where it ends."""
         begin = self._body[at : at + 1]
-        if found := _value(self._body, at, at + _WINDOW):
+        if found := self._value(self._body, at, at + _WINDOW):
             return self._loads(at, found.end()), found.end()
         if begin == b"[":
             return self._container(at, [], ("[", "]"))
@@ -215,7 +226,7 @@ class _Scan:
         at += 1
         while True:
             self._step()
-            end = _items(body, at, at + _WINDOW).end()
+            end = self._items(body, at, at + _WINDOW).end()
             if end > at:
                 part = self._loads(at, end - 1, around)
                 if not part:

@@ -26,10 +26,10 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from conductor_adapter.functions.binding import UnbindableError
 from conductor_adapter.functions.decorator import WorkerSpec, attached_spec, spec_of
 from conductor_adapter.functions.forks import end_copy
 from conductor_adapter.functions.output import LONGEST_WAIT, NotJsonError, as_output, as_sendable, shown
+from conductor_adapter.functions.structure import UnbindableError
 from conductor_adapter.tasks import Task, TaskResult, TaskStatus, cut_log
 
 __all__ = ["InProgress", "NonRetryable", "TaskContext", "execute", "run_attempt", "run_task", "task_context"]

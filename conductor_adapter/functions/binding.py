@@ -1,7 +1,5 @@
-"""From a task's input to the arguments of a task function: bound by name, with data classes from objects. Pure."""
+"""From a task's input to the arguments of a task function: bound by name, built as annotations say (pure)."""
 
-import dataclasses
-import functools
 import inspect
 import types
 import typing
@@ -10,17 +8,14 @@ from typing import Any
 
 import attrs
 
+from conductor_adapter.functions.structure import Build, UnbindableError, builder_of, without_none
 from conductor_adapter.tasks import Task
 
-__all__ = ["Binding", "UnbindableError"]
+__all__ = ["Binding"]
 
 _BY_POSITION = inspect.Parameter.POSITIONAL_ONLY
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _MISSING: Any = object()
-
-
-class UnbindableError(ValueError):
-    """The task's input does not fit the function's parameters: the same input will never fit, so do not retry."""
 
 
 @attrs.frozen
@@ -46,7 +41,7 @@ class Binding:
         """Positional and named arguments for ``task``; its input is not changed.
 
         Raises:
-            UnbindableError: a parameter without a default is not in the input, or a value does not fit its data class.
+            UnbindableError: a parameter without default is not in the input, or a value does not fit its annotation.
         """
         positional = [p.argument(task, p.default) for p in self.positional]
         named = {p.name: value for p in self.named if (value := p.argument(task, _MISSING)) is not _MISSING}
@@ -63,13 +58,13 @@ class _Parameter:
     name: str
     default: Any
     wants_task: bool
-    convert: Callable[[Any, str], Any] | None
+    convert: Build | None
 
     @classmethod
     def of(cls, parameter: inspect.Parameter, known: Mapping[str, Any]) -> "_Parameter":
-        hint = _without_none(known.get(parameter.name, Any))
+        hint = without_none(known.get(parameter.name, Any))
         default = _MISSING if parameter.default is inspect.Parameter.empty else parameter.default
-        return cls(parameter.name, default, hint is Task, _converter(hint))
+        return cls(parameter.name, default, hint is Task, builder_of(hint))
 
     def argument(self, task: Task, absent: Any) -> Any:  # noqa: ANN401 - a task's input is any JSON value
         if self.wants_task:
@@ -95,59 +90,3 @@ def _annotations(function: Callable[..., Any], parameters: typing.Iterable[inspe
         except (NameError, AttributeError, TypeError, SyntaxError):
             continue  # not resolvable here: the value is passed unchanged
     return known
-
-
-def _without_none(hint: Any) -> Any:  # noqa: ANN401 - any annotation
-    if typing.get_origin(hint) not in {typing.Union, types.UnionType}:
-        return hint
-    others = [member for member in typing.get_args(hint) if member is not type(None)]
-    return others[0] if len(others) == 1 else hint
-
-
-def _converter(hint: Any) -> Callable[[Any, str], Any] | None:  # noqa: ANN401 - any annotation
-    """The function that converts JSON to ``hint``; None if values are passed unchanged."""
-    hint = _without_none(hint)
-    if typing.get_origin(hint) is list:
-        (item,) = typing.get_args(hint)
-        convert_item = _converter(item)
-        return None if convert_item is None else functools.partial(_build_list, convert_item)
-    if isinstance(hint, type) and (attrs.has(hint) or dataclasses.is_dataclass(hint)):
-        return functools.partial(_build, hint)
-    return None
-
-
-def _build_list(convert_item: Callable[[Any, str], Any], value: Any, path: str) -> Any:  # noqa: ANN401 - JSON in
-    if not isinstance(value, list):
-        return value
-    return [convert_item(item, f"{path}[{index}]") for index, item in enumerate(value)]
-
-
-def _build(kind: type, value: Any, path: str) -> Any:  # noqa: ANN401 - JSON in, any data class out
-    """An instance of ``kind`` from an object: fields by name, unknown keys ignored, None and instances unchanged."""
-    if value is None or isinstance(value, kind):
-        return value
-    if not isinstance(value, Mapping):
-        raise UnbindableError(f"input {path!r} is of type {type(value).__name__}, but {kind.__name__} needs an object")
-    names = {argument: convert for argument, convert in _fields(kind) if argument in value}
-    arguments = {
-        name: value[name] if convert is None else convert(value[name], f"{path}.{name}")
-        for name, convert in names.items()
-    }
-    try:
-        return kind(**arguments)
-    except (TypeError, ValueError) as error:
-        raise UnbindableError(f"input {path!r} cannot be converted to {kind.__name__}: {error}") from error
-
-
-@functools.lru_cache(maxsize=256)
-def _fields(kind: type) -> tuple[tuple[str, Callable[[Any, str], Any] | None], ...]:
-    """Name and converter of each argument of a data class's constructor."""
-    try:
-        hints = typing.get_type_hints(kind)
-    except (NameError, AttributeError, TypeError):
-        hints = {}
-    if attrs.has(kind):
-        members = [(field.name, field.alias or field.name) for field in attrs.fields(kind) if field.init]
-    else:
-        members = [(field.name, field.name) for field in dataclasses.fields(kind) if field.init]
-    return tuple((argument, _converter(hints.get(name, Any))) for name, argument in members)

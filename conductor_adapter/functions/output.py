@@ -25,14 +25,17 @@ class NotJsonError(ValueError):
 def as_output(value: Any) -> JsonText:  # noqa: ANN401 - whatever the function returned
     """The output of a task whose function returned ``value``, as text, so that the function can reuse the object.
 
-    None becomes ``{}``, a mapping or a data class becomes the object itself, anything else ``{"result": value}``.
-    Instances of attrs and data classes become objects, at any depth.
+    None becomes ``{}``; a mapping, a data class and a model become the object itself, and anything else
+    ``{"result": value}``.
+    Instances of attrs and data classes, and models of pydantic, become objects, at any depth.
 
     Raises:
         NotJsonError: a part is not a JSON value, such as a date, a set, NaN, or an object that contains itself.
     """
     if value is None:
         return _NOTHING
+    if _is_model(value):
+        value = value.model_dump(mode="json")
     if not isinstance(value, Mapping) and not _is_record(value):
         value = {"result": value}
     text = _text(value) if isinstance(value, dict) else None
@@ -106,6 +109,11 @@ def _is_record(value: Any) -> bool:  # noqa: ANN401 - any value
     return attrs.has(type(value)) or dataclasses.is_dataclass(value)
 
 
+def _is_model(value: Any) -> bool:  # noqa: ANN401 - any value
+    """Whether it is a model of pydantic, or behaves like one."""
+    return callable(getattr(type(value), "model_dump", None))
+
+
 def _plain(value: Any, path: str, depth: int) -> Any:  # noqa: ANN401 - any value in, JSON out
     if depth > _MAX_DEPTH:
         raise NotJsonError(f"{path[:80]}… is nested deeper than {_MAX_DEPTH} levels, or contains itself")
@@ -113,6 +121,8 @@ def _plain(value: Any, path: str, depth: int) -> Any:  # noqa: ANN401 - any valu
         return {_key(key, path): _plain(part, f"{path}.{key}", depth + 1) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(part, f"{path}[{index}]", depth + 1) for index, part in enumerate(value)]
+    if _is_model(value):
+        return _plain(value.model_dump(mode="json"), path, depth + 1)
     if _is_record(value):
         fields = attrs.fields(type(value)) if attrs.has(type(value)) else dataclasses.fields(value)
         return {f.name: _plain(getattr(value, f.name), f"{path}.{f.name}", depth + 1) for f in fields}

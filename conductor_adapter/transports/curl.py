@@ -59,6 +59,17 @@ _UNTRUSTED = (pycurl.E_PEER_FAILED_VERIFICATION, pycurl.E_SSL_CACERT_BADFILE)
 _BEFORE_SENDING = (TransportErrorKind.CONNECT, TransportErrorKind.TLS)
 
 
+class _PollFd(ctypes.Structure):
+    """``struct pollfd``."""
+
+    _fields_ = (("fd", ctypes.c_int), ("events", ctypes.c_short), ("revents", ctypes.c_short))
+
+
+# Python's own select.poll gives the interpreter lock away, and gets it back only when another thread lets go of it: for
+# a look that waits for nothing.
+_poll = ctypes.PyDLL(None).poll
+
+
 class CurlTransport:
     """A ``Transport`` over libcurl; its guarantees are in ``transports.base``.
 
@@ -153,7 +164,8 @@ class _Handle:
         self._size = 0
         self._lines: list[bytes] = []  # of headers; libcurl, which also keeps them, stops at 300 kB
         self._tries = 0
-        self.used = 0.0  # monotonic time of its last call
+        self._watched = _PollFd(events=select.POLLIN)
+        self.used = 0.0  # when it last had a call, on the monotonic clock
         self.failed_here = False
         self._curl = pycurl.Curl()
         self._set_up()
@@ -219,7 +231,7 @@ class _Handle:
     def _aim(self, call: HttpCall, timeout: float) -> None:
         """Set the options that differ from the previous call."""
         curl = self._curl
-        stale = _is_readable(curl.getinfo(pycurl.LASTSOCKET))  # libcurl checks only connections idle for 1 s
+        stale = self._is_readable(curl.getinfo(pycurl.LASTSOCKET))  # libcurl looks only after it has rested for 1 s
         if stale != self._stale:
             curl.setopt(pycurl.FRESH_CONNECT, stale)
             self._stale = stale
@@ -253,6 +265,12 @@ class _Handle:
         """Called before each send: libcurl would repeat a call if a reused connection ends without an answer."""
         self._tries += 1
         return pycurl.PREREQFUNC_OK if self._tries == 1 else pycurl.PREREQFUNC_ABORT
+
+    def _is_readable(self, socket: int) -> bool:
+        """Whether a connection that rests has ended or brings what nobody asked for; -1 is none."""
+        self._watched.fd = socket  # poll passes over a negative one
+        ready: int = _poll(ctypes.byref(self._watched), 1, 0)
+        return ready > 0
 
     def _write(self, chunk: bytes) -> int | None:
         self._size += len(chunk)
@@ -295,15 +313,6 @@ def _kept(lines: Iterable[bytes]) -> dict[str, str]:
                 text = value.strip().decode("latin-1")
                 kept[key] = f"{kept[key]}, {text}" if key in kept else text
     return kept
-
-
-def _is_readable(socket: int) -> bool:
-    """Whether an idle connection has ended or has unexpected data; -1 means no connection."""
-    if socket < 0:
-        return False
-    poll = select.poll()
-    poll.register(socket, select.POLLIN)
-    return bool(poll.poll(0))
 
 
 _transports: "weakref.WeakSet[CurlTransport]" = weakref.WeakSet()

@@ -1,13 +1,15 @@
 """Calls over ``requests``: always available, supports a user's own Session. The only file that names requests."""
 
 import http.client
-import http.cookiejar
 import os
 import threading
 import time
 import weakref
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
+import attrs
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
@@ -33,6 +35,7 @@ __all__ = ["RequestsTransport"]
 CONNECT_TIMEOUT = 10.0  # seconds, unless the call's timeout is shorter
 _CHUNK = 16 * 1024  # an urllib3 before 2.6 decompresses each at once: up to a thousand times as much
 _FIRST_FINAL = 200
+_OWN_HEADERS = {"User-Agent": USER_AGENT, "Accept-Encoding": "gzip", "Accept": "*/*"}
 _KEPT_HEADERS = ("content-type", "date", "retry-after")
 # Every error of requests is an OSError; some of the libraries below propagate. An invalid URL is a ValueError.
 _ERRORS = (OSError, urllib3.exceptions.HTTPError, http.client.HTTPException, ValueError)
@@ -45,12 +48,12 @@ class RequestsTransport:
 
     Args:
         settings: the server.
-        session: used unchanged, with its adapters, proxies, headers, auth and TLS settings, by all threads; redirects
-            and netrc remain disabled. Its adapters must not retry: repeating a poll loses tasks. Its connections live
-            as long as they are in use, even to a server that has moved and still answers. Without it, each thread has
-            its own session: proxies are those of the environment when the transport is created, and certificates are
-            verified according to the settings.
-        max_answer_bytes: the maximum size of an answer in bytes, decompressed.
+        session: used as it is, with its adapters, proxies, headers, auth and TLS settings, by all threads; redirects
+            and netrc stay off. Its adapters must not retry by themselves: a poll that is repeated loses tasks. Its
+            connections live for as long as they are in use, also to a server that has moved and still answers.
+            Without it, each thread has connections of its own: proxies are those of the environment at the time the
+            transport is made, certificates are checked as the settings say.
+        max_answer_bytes: bytes after which an answer is not read on, decompressed.
 
     Raises:
         ValueError: the environment names a bundle that does not exist, or a proxy that is not a URL.
@@ -67,45 +70,34 @@ class RequestsTransport:
     ) -> None:
         self._settings = settings
         self._max_answer_bytes = max_answer_bytes
-        self._sessions = _Sessions(settings) if session is None else _UsersSession(session)
+        self._way = _Pools(settings) if session is None else _UsersSession(settings, session)
 
     def send(self, call: HttpCall, timeout: float) -> HttpAnswer:
         """See ``Transport.send``; a dripping answer can take longer than the timeout."""
         deadline = time.monotonic() + timeout
-        url, headers = self._settings.url + target_of(call), headers_of(call)
-        session = self._sessions.mine()
+        target, headers = target_of(call), headers_of(call)
         try:
-            with session.request(
-                call.method,
-                url,
-                headers=headers,
-                data=call.body,
-                timeout=(min(timeout, CONNECT_TIMEOUT), timeout),
-                allow_redirects=False,
-                stream=True,
-                auth=None if session.auth else _no_auth,
-                hooks={"response": [*_as_list(session.hooks.get("response")), _forget_location]},
-            ) as response:
+            with self._way.open(call, target, headers, timeout) as response:
                 return self._answer(response, deadline)
         except _ERRORS as error:
             raise self._failure(error, call) from None
 
     def close(self) -> None:
-        """Close the idle connections of all threads; a user's session is not closed."""
-        self._sessions.close()
+        """Close the idle connections of all threads; a user's session is theirs."""
+        self._way.close()
 
-    def _answer(self, response: requests.Response, deadline: float) -> HttpAnswer:
-        if response.status_code < _FIRST_FINAL:
-            problem = f"HTTP {response.status_code} is not a final answer"
-            raise TransportError(TransportErrorKind.BROKEN, self._text(problem))
-        kept = {name: response.headers[name].strip() for name in _KEPT_HEADERS if name in response.headers}
-        return HttpAnswer(response.status_code, kept, self._read(response, deadline))
+    def _answer(self, response: "_Arriving", deadline: float) -> HttpAnswer:
+        if response.status < _FIRST_FINAL:
+            raise TransportError(TransportErrorKind.BROKEN, self._text(f"HTTP {response.status} is no answer"))
+        found = response.headers
+        kept = {name: found[name].strip() for name in _KEPT_HEADERS if name in found}
+        return HttpAnswer(response.status, kept, self._read(response, deadline))
 
-    def _read(self, response: requests.Response, deadline: float) -> bytes:
-        """The body, unless it is too large or too slow; its last piece is accepted however late."""
+    def _read(self, response: "_Arriving", deadline: float) -> bytes:
+        """The body, as long as it is neither too large nor too slow; its last piece is welcome however late."""
         chunks: list[bytes] = []
         size, late = 0, False
-        for chunk in response.iter_content(_CHUNK):
+        for chunk in response.chunks:
             if late:
                 raise TransportError(TransportErrorKind.TIMEOUT, self._text("the answer did not end in time"))
             size += len(chunk)
@@ -123,93 +115,142 @@ class RequestsTransport:
             return out_of_descriptors(self._settings.name)
         reason = "" if isinstance(error, requests.exceptions.InvalidHeader) else _reason(error)  # shows a header
         kind = _kind(error)
-        advice = trust_advice(reason, self._sessions.bundle) if kind is TransportErrorKind.TLS else ""
+        advice = trust_advice(reason, self._way.bundle) if kind is TransportErrorKind.TLS else ""
         return TransportError(kind, self._text(f"{type(error).__name__}: {shown(reason, call)}{advice}"))
 
     def _text(self, problem: str) -> str:
         return f"server {self._settings.name!r}: {problem}"
 
 
-# Sessions: whose connections a call may use.
+@attrs.frozen
+class _Arriving:
+    """An answer whose body is still to be read."""
+
+    status: int
+    headers: Mapping[str, str]
+    chunks: Iterable[bytes]
+    raw: Any
+
+
+# The two ways of a call: over a user's session, and straight to the pool of connections below requests.
 
 
 class _UsersSession:
-    """A user's own session, for all threads."""
+    """A user's own session, for all threads: with all that it does to a request and to its answer."""
 
     bundle: str | None = None  # the user's own setting
 
-    def __init__(self, session: requests.Session) -> None:
+    def __init__(self, settings: ServerSettings, session: requests.Session) -> None:
+        self._base = settings.url
         self._session = session
         self._pid = os.getpid()
 
-    def mine(self) -> requests.Session:
-        """The session; after a fork without the connections, which the parent keeps using."""
+    @contextmanager
+    def open(self, call: HttpCall, target: str, headers: dict[str, str], timeout: float) -> Iterator[_Arriving]:
+        """Send a call; the answer is still to be read."""
+        session = self._mine()
+        with session.request(
+            call.method,
+            self._base + target,
+            headers=headers,
+            data=call.body,
+            timeout=(min(timeout, CONNECT_TIMEOUT), timeout),
+            allow_redirects=False,
+            stream=True,
+            auth=None if session.auth else _no_auth,
+            hooks={"response": [*_as_list(session.hooks.get("response")), _forget_location]},
+        ) as response:
+            yield _Arriving(response.status_code, response.headers, response.iter_content(_CHUNK), response.raw)
+
+    def close(self) -> None:
+        """Nothing: it is theirs."""
+
+    def _mine(self) -> requests.Session:
+        """The session; after a fork without the connections, which the parent goes on using."""
         if self._pid != os.getpid():
             self._session.close()  # drops them; Python sends no close notification over TLS
             self._pid = os.getpid()
         return self._session
 
-    def close(self) -> None:
-        """Does nothing: it is the user's."""
 
+class _Pools:
+    """A pool of connections for each thread and process.
 
-class _Sessions:
-    """A session for each thread and process."""
+    What a session does for each call, preparing and merging and keeping cookies, is most of what a call costs; a call
+    of ours needs none of it.
+    """
 
     def __init__(self, settings: ServerSettings) -> None:
-        self._settings = settings
         self.bundle = ca_bundle(settings)
-        self._proxy = proxy_of(settings)
+        self._url = settings.url
+        self._proxies = {"all": proxy} if (proxy := proxy_of(settings)) else {}
         self._start()
 
     def _start(self) -> None:
         self._local = threading.local()
-        self._all: weakref.WeakSet[requests.Session] = weakref.WeakSet()
+        self._all: weakref.WeakSet[_Adapter] = weakref.WeakSet()
         self._lock = threading.Lock()
         self._pid = os.getpid()
 
-    def mine(self) -> requests.Session:
-        """This thread's session, without a connection that was idle or open for too long."""
-        self._leave_to_parent()
-        now = time.monotonic()
-        session: requests.Session | None = getattr(self._local, "session", None)
-        if session is None:
-            session = self._local.session = self._new()
-            self._local.until = now + connection_life()
-        elif now - self._local.used > MAX_IDLE or now > self._local.until:
-            session.close()
-            self._local.until = now + connection_life()
-        self._local.used = now
-        return session
+    @contextmanager
+    def open(self, call: HttpCall, target: str, headers: dict[str, str], timeout: float) -> Iterator[_Arriving]:
+        """Send a call; the answer is still to be read."""
+        pool, prefix = self._mine().way()
+        named = {name.lower() for name in headers}
+        own = {name: value for name, value in _OWN_HEADERS.items() if name.lower() not in named}
+        response: Any = pool.urlopen(
+            call.method,
+            prefix + target,
+            body=call.body,
+            headers=own | headers,
+            retries=False,
+            redirect=False,
+            assert_same_host=False,
+            timeout=urllib3.Timeout(connect=min(timeout, CONNECT_TIMEOUT), read=timeout),
+            preload_content=False,
+        )
+        try:
+            chunks = response.stream(_CHUNK, decode_content=True)
+            yield _Arriving(response.status, response.headers, chunks, response)
+        except BaseException:
+            response.close()  # what is left of the answer would be the next call's
+            raise
+        finally:
+            response.release_conn()
 
     def close(self) -> None:
+        """Close the idle connections of all threads."""
         self._leave_to_parent()
         with self._lock:
-            sessions = list(self._all)
-        for session in sessions:
-            session.close()
+            adapters = list(self._all)
+        for adapter in adapters:
+            adapter.close()
+
+    def _mine(self) -> "_Adapter":
+        """This thread's adapter, without a connection that rested or lived for too long."""
+        self._leave_to_parent()
+        now, local = time.monotonic(), self._local
+        adapter: _Adapter | None = getattr(local, "adapter", None)
+        if adapter is None:
+            adapter = local.adapter = self._new()
+            local.until = now + connection_life()
+        elif now - local.used > MAX_IDLE or now > local.until:
+            adapter.close()
+            local.until = now + connection_life()
+        local.used = now
+        return adapter
 
     def _leave_to_parent(self) -> None:
-        """After a fork the parent keeps using the sessions, and their locks might be held: they are not cleaned up."""
+        """After a fork the parent goes on using the pools, and their locks may be held for ever: not cleaned up."""
         if self._pid != os.getpid():
             self._inherited = self._local
             self._start()
 
-    def _new(self) -> requests.Session:
-        session = requests.Session()
-        session.headers["User-Agent"] = USER_AGENT
-        session.headers["Accept-Encoding"] = "gzip"
-        session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
-        session.trust_env = False  # it would read netrc, and select proxies and the bundle differently
-        session.verify = self.bundle or False
-        if self._proxy:
-            session.proxies["all"] = self._proxy
-        adapter = _Adapter(checked=self.bundle is not None)
-        session.mount("http://", adapter)
-        session.mount("https://", adapter)
+    def _new(self) -> "_Adapter":
+        adapter = _Adapter(self._url, self.bundle, self._proxies)
         with self._lock:
-            self._all.add(session)
-        return session
+            self._all.add(adapter)
+        return adapter
 
 
 # Differences between the libraries below and the requirements of a transport.
@@ -252,11 +293,27 @@ class _UncheckedPool(urllib3.HTTPSConnectionPool):
 
 
 class _Adapter(HTTPAdapter):
-    """Creates our own connection classes."""
+    """Makes pools of connections of our kind, and knows the way to one server."""
 
-    def __init__(self, *, checked: bool) -> None:
-        self._pools: dict[str, type] = {"http": _Pool, "https": _SecurePool if checked else _UncheckedPool}
+    def __init__(self, url: str, bundle: str | None, proxies: dict[str, str]) -> None:
+        self._url, self._verify, self._proxies = url, bundle or False, proxies
+        self._way: tuple[Any, str] | None = None
+        self._pools: dict[str, type] = {"http": _Pool, "https": _SecurePool if bundle else _UncheckedPool}
         super().__init__()
+
+    def way(self) -> tuple[Any, str]:
+        """The pool of connections to the server or its proxy, and what a target begins with there."""
+        if self._way is None:
+            server = requests.Request("GET", self._url).prepare()
+            pool = self.get_connection_with_tls_context(server, self._verify, self._proxies)
+            self.cert_verify(pool, self._url, self._verify, None)  # type: ignore[no-untyped-call]
+            self._way = pool, self.request_url(server, self._proxies).rstrip("/")
+        return self._way
+
+    def close(self) -> None:
+        """Close the idle connections; the next call opens one."""
+        self._way = None
+        super().close()
 
     def init_poolmanager(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - passed on
         super().init_poolmanager(*args, **options)
@@ -296,12 +353,14 @@ _KINDS: tuple[tuple[tuple[type[BaseException], ...], TransportErrorKind], ...] =
     ((requests.exceptions.SSLError, urllib3.exceptions.SSLError), TransportErrorKind.TLS),
     ((urllib3.exceptions.NewConnectionError,), TransportErrorKind.CONNECT),  # a child of TimeoutError, oddly
     ((requests.exceptions.Timeout, urllib3.exceptions.TimeoutError, TimeoutError), TransportErrorKind.TIMEOUT),
-    ((requests.exceptions.ProxyError,), TransportErrorKind.CONNECT),
+    ((requests.exceptions.ProxyError, urllib3.exceptions.ProxyError), TransportErrorKind.CONNECT),
     (
         (
             requests.exceptions.ConnectionError,
             requests.exceptions.ChunkedEncodingError,
             requests.exceptions.ContentDecodingError,
+            urllib3.exceptions.ProtocolError,
+            urllib3.exceptions.DecodeError,
         ),
         TransportErrorKind.BROKEN,
     ),

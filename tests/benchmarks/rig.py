@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -17,11 +18,25 @@ import attrs
 
 from conductor_adapter.dev_server import DevServerProcess
 
-__all__ = ["OURS", "SDK", "TASK_TYPE", "Server", "Window", "WorkerProcess", "busy_note", "servers", "spread", "watch"]
+__all__ = [
+    "OURS",
+    "SDK",
+    "TASK_TYPE",
+    "Command",
+    "Server",
+    "SwiftServer",
+    "Window",
+    "WorkerProcess",
+    "busy_note",
+    "servers",
+    "spread",
+    "watch",
+]
 
 HERE = Path(__file__).parent
 OURS = HERE / "worker_process.py"
 SDK = HERE / "sdk_worker_process.py"
+SWIFT = HERE / "swift_server.py"
 TASK_TYPE = "bench"
 FASTEST = 4000  # tasks a second; more than a worker can do here
 WARM = 50  # tasks after which a worker runs
@@ -43,12 +58,93 @@ class Server(DevServerProcess):
             self._seeded += missing
 
     def cpu(self):
-        """CPU seconds the process has used; 0 where the system does not say (only Linux does)."""
-        try:
-            fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            return 0.0
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """CPU seconds the process has used."""
+        return cpu_of(self.pid)
+
+
+class SwiftServer:
+    """A server that always has tasks and costs little itself, for figures of a worker alone."""
+
+    name = "swift"
+
+    def __enter__(self):
+        self._child = subprocess.Popen([sys.executable, str(SWIFT)], stdout=subprocess.PIPE, text=True)  # noqa: S603
+        self.url = f"http://127.0.0.1:{int(self._child.stdout.readline())}/api"
+        return self
+
+    def __exit__(self, *_):
+        self._child.kill()
+        self._child.communicate()
+
+    def cpu(self):
+        """CPU seconds the process has used."""
+        return cpu_of(self._child.pid)
+
+    def counts(self):
+        """How many ``updates`` it took."""
+        with urllib.request.urlopen(f"{self.url}/counts") as answer:  # noqa: S310 - ours
+            return json.load(answer)
+
+
+class Command:
+    """The command line at work on a server; it is killed at the end, as a `WorkerProcess` is."""
+
+    def __init__(self, server, file, *, transport, threads=10):
+        self._child = subprocess.Popen(  # noqa: S603 - our own command
+            [
+                *(sys.executable, "-m", "conductor_adapter", "run", str(file)),
+                *("--server", f"{server.name}={server.url}", "--transport", transport),
+                *("--threads", str(threads), "--outbox", "none"),
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._child.kill()
+        self._child.wait()
+
+    def usage(self):
+        """``clock`` and ``cpu``."""
+        return {"clock": time.monotonic(), "cpu": cpu_of(self._child.pid)}
+
+    def rest(self, seconds):
+        """Let it work; RuntimeError if it ended."""
+        _let_run(self._child, seconds)
+
+    def warm_up(self, server):
+        """Wait until it works on ``server``, and a moment longer."""
+        _warm_up(self, server)
+
+
+def cpu_of(pid):
+    """CPU seconds that a process has used; 0 where the system does not say (only Linux does)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _let_run(child, seconds):
+    try:
+        child.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return
+    raise RuntimeError(f"the worker ended with status {child.returncode}")
+
+
+def _warm_up(worker, server):
+    until = time.monotonic() + LONGEST_WARM_UP
+    before = server.counts()["updates"]
+    while server.counts()["updates"] < before + WARM:
+        if time.monotonic() > until:
+            raise RuntimeError(f"no task of {server.name!r} was done in {LONGEST_WARM_UP:g} s")
+        worker.rest(0.05)
+    worker.rest(WARM_UP)
 
 
 @contextmanager
@@ -86,21 +182,11 @@ class WorkerProcess:
 
     def rest(self, seconds):
         """Let it work; RuntimeError if it ended."""
-        try:
-            self._child.wait(seconds)
-        except subprocess.TimeoutExpired:
-            return
-        raise RuntimeError(f"the worker ended with status {self._child.returncode}")
+        _let_run(self._child, seconds)
 
     def warm_up(self, server):
         """Wait until it works on ``server``, and a moment longer."""
-        until = time.monotonic() + LONGEST_WARM_UP
-        before = server.counts()["updates"]
-        while server.counts()["updates"] < before + WARM:
-            if time.monotonic() > until:
-                raise RuntimeError(f"no task of {server.name!r} was done in {LONGEST_WARM_UP:g} s")
-            self.rest(0.05)
-        self.rest(WARM_UP)
+        _warm_up(self, server)
 
 
 @attrs.frozen

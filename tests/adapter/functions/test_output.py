@@ -115,6 +115,27 @@ def test_what_is_no_json_is_described(value: object, message: str) -> None:
         as_output(value)
 
 
+class Model:
+    """What a model of pydantic looks like from outside."""
+
+    def __init__(self, **fields: object) -> None:
+        self.fields = fields
+
+    def model_dump(self, *, mode: str) -> dict[str, object]:
+        """The fields, as JSON has them when it is asked for that."""
+        return {"mode": mode, **self.fields}
+
+
+def test_models_of_pydantic_become_objects() -> None:
+    """By what they are able to do, at any depth; what a model says is no JSON has its place all the same."""
+    assert json.loads(as_output(Model(a=1))) == {"mode": "json", "a": 1}
+    assert json.loads(as_output({"list": [Model(b=Model())]})) == {"list": [{"mode": "json", "b": {"mode": "json"}}]}
+    with pytest.raises(NotJsonError, match=r"output\.list\[0\]\.c is of type set"):
+        as_output({"list": [Model(c=set())]})
+    with pytest.raises(NotJsonError, match=r"output\.result is of type type"):
+        as_output(Model)
+
+
 def test_other_mappings_become_objects() -> None:
     """A read-only mapping is an object too."""
     assert as_output(types.MappingProxyType({"a": 1})) == '{"a":1}'

@@ -88,7 +88,7 @@ def test_r29_fan_out_survives_an_exception_at_any_line(max_workers):
 
 @pytest.mark.parametrize("end", ["expire", "close"])
 def test_r29_a_call_that_waits_for_a_thread_gets_one_wherever_a_signal_comes(end):
-    """The thread of the call before it is stuck; the thread that notices is interrupted; the next call runs in the end."""
+    """The thread of the call before it is stuck, and the thread that notices is interrupted: it runs in the end."""
     for at in itertools.count(1):
         clock, hung, ran = ManualClock(1000.0), ScriptedCall(Held("late", GUARD)), threading.Event()
         with FanOutExecutor(clock=clock, max_abandoned=1, max_workers=1) as executor:
