@@ -77,7 +77,7 @@ def test_one_task_that_cannot_go_back_keeps_no_other_from_it() -> None:
     tasks = [Task(task_id=name, workflow_id="w") for name in "abc"]
 
     with pytest.raises(Incomplete, match="No such task") as raised:
-        link.source(spec).give_back(tasks)
+        link.endpoint(spec).give_back(tasks)
 
     assert link.transport.sent == ["a", "b", "c"]
     assert [task.task_id for task in raised.value.values] == ["a", "c"]

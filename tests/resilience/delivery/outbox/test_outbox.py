@@ -543,7 +543,7 @@ def test_a_store_that_is_none_is_refused(store):
 
 def test_d1_an_identity_that_is_no_text_is_refused():
     """Read back from a file it would be another one, and its rows nobody's."""
-    with pytest.raises(TypeError, match="identity must be a text, not 3"):
+    with pytest.raises(TypeError, match="identity must be a str, not 3"):
         Destination("eu", print, identity=3)
 
 
