@@ -1,7 +1,7 @@
 """From JSON values to what annotations name: data classes, enums, dates, models, and containers of them (pure).
 
 It builds, and does not check: a value that nothing has to be built from is passed as it comes. Importing cattrs takes
-as long as some ten modules of ours, so that is done for the first annotation that needs it.
+some 40 ms, so that is done for the first annotation that needs it.
 """
 
 import dataclasses
