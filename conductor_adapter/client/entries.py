@@ -127,8 +127,8 @@ class _Scan:
         self._most = most  # maximum bytes of an entry
         self._steps = MAX_STEPS
         self._all_containers = MAX_ANSWER_CONTAINERS
-        self._containers = 0  # that the entry may have
-        self._limit = 0  # where it must have ended
+        self._containers = 0  # left for the entry
+        self._limit = 0  # where it must end
         self._value, self._run, self._items = _nested()
 
     def begin(self) -> int:

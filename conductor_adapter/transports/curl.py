@@ -65,8 +65,8 @@ class _PollFd(ctypes.Structure):
     _fields_ = (("fd", ctypes.c_int), ("events", ctypes.c_short), ("revents", ctypes.c_short))
 
 
-# Python's own select.poll gives the interpreter lock away, and gets it back only when another thread lets go of it: for
-# a look that waits for nothing.
+# Python's own select.poll releases the GIL and gets it back only when another thread releases it, although this poll
+# does not wait.
 _poll = ctypes.PyDLL(None).poll
 
 
@@ -165,7 +165,7 @@ class _Handle:
         self._lines: list[bytes] = []  # of headers; libcurl, which also keeps them, stops at 300 kB
         self._tries = 0
         self._watched = _PollFd(events=select.POLLIN)
-        self.used = 0.0  # when it last had a call, on the monotonic clock
+        self.used = 0.0  # monotonic time of its last call
         self.failed_here = False
         self._curl = pycurl.Curl()
         self._set_up()
@@ -231,7 +231,7 @@ class _Handle:
     def _aim(self, call: HttpCall, timeout: float) -> None:
         """Set the options that differ from the previous call."""
         curl = self._curl
-        stale = self._is_readable(curl.getinfo(pycurl.LASTSOCKET))  # libcurl looks only after it has rested for 1 s
+        stale = self._is_readable(curl.getinfo(pycurl.LASTSOCKET))  # libcurl checks only connections idle for 1 s
         if stale != self._stale:
             curl.setopt(pycurl.FRESH_CONNECT, stale)
             self._stale = stale

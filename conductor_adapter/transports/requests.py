@@ -48,12 +48,12 @@ class RequestsTransport:
 
     Args:
         settings: the server.
-        session: used as it is, with its adapters, proxies, headers, auth and TLS settings, by all threads; redirects
-            and netrc stay off. Its adapters must not retry by themselves: a poll that is repeated loses tasks. Its
-            connections live for as long as they are in use, also to a server that has moved and still answers.
-            Without it, each thread has connections of its own: proxies are those of the environment at the time the
-            transport is made, certificates are checked as the settings say.
-        max_answer_bytes: bytes after which an answer is not read on, decompressed.
+        session: used unchanged, with its adapters, proxies, headers, auth and TLS settings, by all threads; redirects
+            and netrc remain disabled. Its adapters must not retry: repeating a poll loses tasks. Its connections live
+            as long as they are in use, even to a server that has moved and still answers. Without it, each thread has
+            its own connections: proxies are those of the environment when the transport is created, and certificates
+            are verified according to the settings.
+        max_answer_bytes: the maximum size of an answer in bytes, decompressed.
 
     Raises:
         ValueError: the environment names a bundle that does not exist, or a proxy that is not a URL.
@@ -83,18 +83,18 @@ class RequestsTransport:
             raise self._failure(error, call) from None
 
     def close(self) -> None:
-        """Close the idle connections of all threads; a user's session is theirs."""
+        """Close the idle connections of all threads; a user's session is not closed."""
         self._way.close()
 
     def _answer(self, response: "_Arriving", deadline: float) -> HttpAnswer:
         if response.status < _FIRST_FINAL:
-            raise TransportError(TransportErrorKind.BROKEN, self._text(f"HTTP {response.status} is no answer"))
+            raise TransportError(TransportErrorKind.BROKEN, self._text(f"HTTP {response.status} is not a final answer"))
         found = response.headers
         kept = {name: found[name].strip() for name in _KEPT_HEADERS if name in found}
         return HttpAnswer(response.status, kept, self._read(response, deadline))
 
     def _read(self, response: "_Arriving", deadline: float) -> bytes:
-        """The body, as long as it is neither too large nor too slow; its last piece is welcome however late."""
+        """The body, unless it is too large or too slow; its last piece is accepted however late."""
         chunks: list[bytes] = []
         size, late = 0, False
         for chunk in response.chunks:
@@ -163,10 +163,10 @@ class _UsersSession:
             yield _Arriving(response.status_code, response.headers, response.iter_content(_CHUNK), response.raw)
 
     def close(self) -> None:
-        """Nothing: it is theirs."""
+        """Does nothing: it is the user's."""
 
     def _mine(self) -> requests.Session:
-        """The session; after a fork without the connections, which the parent goes on using."""
+        """The session; after a fork without the connections, which the parent keeps using."""
         if self._pid != os.getpid():
             self._session.close()  # drops them; Python sends no close notification over TLS
             self._pid = os.getpid()
