@@ -148,10 +148,10 @@ class Consumer(Generic[V]):
             for work, poller in self._pollers.values():
                 poller.start(partial(self._handle, work, {e.name: e for e in work.endpoints}), gate=gate)
         except RuntimeError as error:
-            self._stop_for_good(self._config.grace)
+            self.stop()
             raise RuntimeError(f"the consumer was not started: {error.__cause__ or error}: {MORE_THREADS}") from error
         except BaseException:
-            self._stop_for_good(self._config.grace)
+            self.stop()
             raise
         finally:
             gate.set()
@@ -349,9 +349,6 @@ class Consumer(Generic[V]):
         self.tell(event)
 
     # -- stopping ------------------------------------------------------------------------------------------------------
-
-    def _stop_for_good(self, grace: float) -> None:
-        Consumer.stop(self, grace)
 
     @contextmanager
     def _waited_for(self) -> Iterator[None]:
