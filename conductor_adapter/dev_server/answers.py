@@ -14,7 +14,6 @@ JSON = "application/json"
 TEXT = "text/plain;charset=UTF-8"
 _LONGEST_NUMBER = 1000  # characters
 _DEEPEST = 1000  # nested objects and lists
-_TOO_DEEP = f"JSON parse error: Document nesting depth exceeds the maximum allowed ({_DEEPEST})"
 
 
 @attrs.frozen
@@ -76,12 +75,13 @@ class Call:
             raise ApiError(500, "Required request body is missing")
         try:
             value = _READER.decode(self.body.decode())
+            too_deep = self.body.count(b"[") + self.body.count(b"{") > _DEEPEST and _depth(value) > _DEEPEST
         except ValueError as error:
             raise ApiError(500, f"JSON parse error: {error}") from None
         except RecursionError:
-            raise ApiError(500, _TOO_DEEP) from None
-        if self.body.count(b"[") + self.body.count(b"{") > _DEEPEST and _is_too_deep(value):
-            raise ApiError(500, _TOO_DEEP)
+            too_deep = True
+        if too_deep:
+            raise ApiError(500, f"JSON parse error: Document nesting depth exceeds the maximum allowed ({_DEEPEST})")
         return _without_halves(value) if b"\\u" in self.body else value
 
     def mapping(self) -> dict[str, Any]:
@@ -113,15 +113,13 @@ class ApiError(Exception):
         return json_answer(body, self.status)
 
 
-def _is_too_deep(value: Any) -> bool:  # noqa: ANN401 - JSON
-    """Check level by level: the depth that Python itself can read depends on its version."""
-    level = [value]
-    for _ in range(_DEEPEST + 1):
-        level = [part for part in level if isinstance(part, dict | list)]
-        if not level:
-            return False
+def _depth(value: Any) -> int:  # noqa: ANN401 - JSON
+    """The number of objects and lists in each other; how deep Python itself reads depends on its version."""
+    depth, level = 0, [value]
+    while level := [part for part in level if isinstance(part, dict | list)]:
         level = [inner for part in level for inner in (part.values() if isinstance(part, dict) else part)]
-    return True
+        depth += 1
+    return depth
 
 
 def _whole(text: str) -> int:

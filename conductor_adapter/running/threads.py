@@ -24,7 +24,7 @@ from conductor_adapter.running.outbox import opened
 from conductor_adapter.running.payloads import Payloads
 from conductor_adapter.settings.loading import servers_from_env
 from conductor_adapter.settings.server_settings import ServerSettings, check_servers
-from conductor_adapter.tasks import Task, TaskResult, TaskStatus, task_named
+from conductor_adapter.tasks import Task, TaskResult, TaskStatus
 from conductor_adapter.transports import choose
 from resilience._checks import check_plain
 from resilience.consumer import Consumer, ConsumerConfig, ConsumerReport, Phase, Work
@@ -236,14 +236,10 @@ class WorkerRunner:
 
     def _run(self, spec: WorkerSpec, item: Item[Task]) -> TaskResult:
         server, task = item.source, item.value
-        try:
-            self._counting.starts(server, task)
-            worker_id = spec.worker_id or self._links[server].worker_id  # in the result too: a server notes that one
-            result, error = self._attempt(attrs.evolve(spec, worker_id=worker_id), server, task)
-            result = self._payloads[server].put_away(result)
-        except BaseException as raised:
-            raised.add_note(task_named(task.task_id, spec.task_type))  # whoever hears of it gets the error alone
-            raise
+        self._counting.starts(server, task)
+        worker_id = spec.worker_id or self._links[server].worker_id  # in the result too: a server notes that one
+        result, error = self._attempt(attrs.evolve(spec, worker_id=worker_id), server, task)
+        result = self._payloads[server].put_away(result)
         if result.status in FAILURES:
             failed = TaskFailed(server, spec.task_type, task.task_id, result.status, result.reason, error)
             self._log.task_failed(failed)

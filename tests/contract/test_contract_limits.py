@@ -21,6 +21,7 @@ REFUSED = {
 }
 CHANGED: dict[str, tuple[str, Any]] = {
     "an integer of 900 digits": ("1" * 900, int("1" * 900)),
+    "2,000 lists and objects in one": ("[" + "[{}]," * 2000 + "1]", [[{}]] * 2000 + [1]),
     "800 lists in each other": ("[" * 800 + "]" * 800, json.loads("[" * 800 + "]" * 800)),
     "an escaped control character": (r'"a\u0001\u001b\u007fb"', "a\x01\x1b\x7fb"),
     "a number beyond all floats": ("[1e400, -1e400, 1.5]", ["Infinity", "-Infinity", 1.5]),

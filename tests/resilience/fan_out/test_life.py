@@ -107,6 +107,30 @@ def test_r29_a_call_that_waits_for_a_thread_gets_one_wherever_a_signal_comes(end
     assert at > 15, "lines were thrown at"
 
 
+def test_r29_threads_that_were_assigned_get_their_calls_also_if_expire_is_interrupted(monkeypatch):
+    """The call that waited for the stuck thread runs, though its new thread was not given it at first."""
+    clock, hung, ran, orders = ManualClock(1000.0), ScriptedCall(Held("late", GUARD)), threading.Event(), []
+    hand_over = KeyedThreads.hand_over
+
+    def interrupted(*order):
+        orders.append(order)
+        if len(orders) == 1:
+            raise KeyboardInterrupt
+        hand_over(*order)
+
+    with FanOutExecutor(clock=clock, max_workers=1) as executor:
+        first, second = executor.session(), executor.session()
+        first.submit("a", hung, 1.0)
+        until(lambda: hung.started == 1)
+        second.submit("b", ran.set, GUARD)
+        clock.advance(1.0)
+        monkeypatch.setattr(KeyedThreads, "hand_over", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            first.expire()
+        assert ran.wait(GUARD)
+        hung.release()
+
+
 def test_r29_submit_that_is_interrupted_tells_that_its_call_never_ran(monkeypatch):
     """Whoever submitted it keeps accounts, too: it is told of once, as cancelled."""
     told = []
