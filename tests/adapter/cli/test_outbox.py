@@ -234,8 +234,7 @@ def test_d2_a_killed_worker_sends_its_results_at_the_next_start(tmp_path):
 
     assert again.returncode == 0, said
     assert "0 tasks polled; 2 results delivered, 2 taken over from an earlier process" in said
-    claimed = "eu: another worker has claimed 2 results for this server in the outbox; if that worker was killed, this one"
-    assert f"{claimed} will send them within 20 s" in said
+    assert "eu: another worker has claimed 2 results for this server in the outbox; if that worker was killed" in said
 
 
 def test_results_left_at_the_end_are_told_of_and_stay_in_the_outbox(tmp_path):
