@@ -42,6 +42,12 @@ def attempts(server: RealServer, name: str, workflows: Iterable[str]) -> list[At
     return found
 
 
+def unscheduled(server: RealServer, workflows: Iterable[str]) -> list[str]:
+    """The workflows that a server failed because its own database did not let it schedule a task; seen once."""
+    shown = {workflow_id: server.client.workflow(workflow_id) for workflow_id in workflows}
+    return [one for one, has in shown.items() if "Error scheduling tasks" in (has.get("reasonForIncompletion") or "")]
+
+
 def nudge(job: Job, server: RealServer) -> None:
     """Let a server look at timeouts now, for its own next look may be minutes away."""
     running = server.client.running(job.name)
