@@ -200,7 +200,7 @@ def test_answers_that_wait_outlive_the_process(tmp_path: Path) -> None:
     eu.ill = True
     first = Consumer([eu.endpoint()], config=QUICK, outbox=tmp_path / "answers.db")
     first.start(answer, capacity=2)
-    until(lambda: first.view()["eu"].waiting == 2, "both wait")
+    until(lambda: first.counts()["eu"].items.finished == 2, "both wait, and are written down")
     report = first.stop(0.0)
     assert (report.undelivered, report.stored, report.clean) == (2, 2, False)
     eu.ill = False
