@@ -8,6 +8,7 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 from postgres import PostgresServer
 from repository import ROOT, strange
 from servers import RealServer, RealServers
@@ -16,6 +17,10 @@ from sizes import part
 from resilience import Poller
 
 _homes = itertools.count()
+
+# how long an example takes depends on the machine, which may stall
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 @pytest.hookimpl(tryfirst=True)
