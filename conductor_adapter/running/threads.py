@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
@@ -27,7 +27,7 @@ from conductor_adapter.settings.server_settings import ServerSettings, check_ser
 from conductor_adapter.tasks import Task, TaskResult, TaskStatus
 from conductor_adapter.transports import choose
 from resilience._checks import check_plain
-from resilience.consumer import Consumer, ConsumerConfig, ConsumerReport, Phase, Work
+from resilience.consumer import Consumer, ConsumerConfig, ConsumerReport, EndpointCounts, Phase, Work
 from resilience.errors import AnswerTooLarge, Refused
 from resilience.events import BreakerChanged, DeadLettered, LeaseLost, PollFailed, SurplusArrived, notify
 from resilience.polling import Explanation, Item
@@ -220,8 +220,7 @@ class WorkerRunner:
     def books(self) -> dict[str, Books]:
         """What became of each server's tasks and results so far, by name; they balance at every moment."""
         refuse_copy(self._pid)
-        counts = self.consumer.counts()
-        return {name: books_of(one, re_executed=self._counting.re_executed(name)) for name, one in counts.items()}
+        return self._books(self.consumer.counts())
 
     def report(self) -> StopReport:
         """What would be left undone if the process ended now."""
@@ -299,9 +298,11 @@ class WorkerRunner:
         if server not in self._links:
             raise ValueError(f"unknown server {server!r}: known are {', '.join(map(repr, self._links))}")
 
+    def _books(self, counts: Mapping[str, EndpointCounts]) -> dict[str, Books]:
+        return {name: books_of(one, re_executed=self._counting.re_executed(name)) for name, one in counts.items()}
+
     def _report(self, report: ConsumerReport) -> StopReport:
         unreached = tuple(name for name, link in self._links.items() if link.asked and not link.answered)
-        books = {name: books_of(c, re_executed=self._counting.re_executed(name)) for name, c in report.counts.items()}
         return StopReport(
             left=report.undelivered,
             saved=report.stored,
@@ -309,7 +310,7 @@ class WorkerRunner:
             kept=report.not_returned,
             dead=report.dead,
             unreached=unreached,
-            books=books,
+            books=self._books(report.counts),
         )
 
     def _close(self) -> None:

@@ -97,6 +97,30 @@ class Endpoint(Generic[V]):
         )
 
 
+def _are_endpoints(work: "Work[Any]", _: object, value: object) -> None:
+    wanted = f"endpoints of work {work.name!r} must be a list of Endpoint objects"
+    if not isinstance(value, (list, tuple)):
+        raise TypeError(f"{wanted}, not {value!r:.60} of type {type(value).__name__}: write [...]")
+    for one in value:
+        if not isinstance(one, Endpoint):
+            raise TypeError(f"{wanted}, not {one!r:.60} of type {type(one).__name__} among them")
+    if not value:
+        raise ValueError(f"{wanted}; there is none")
+    check_names(value)
+
+
+def check_names(endpoints: Iterable[Endpoint[Any]]) -> None:
+    """Refuse two endpoints of one name in one kind of work.
+
+    Raises:
+        ValueError: there are such.
+    """
+    names = [endpoint.name for endpoint in endpoints]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"two endpoints are called {name!r}: their shares and items need different names")
+
+
 @attrs.frozen
 class Work(Generic[V]):
     """One kind of work of a consumer that has several: they share its destinations, and nothing else.
@@ -108,13 +132,13 @@ class Work(Generic[V]):
         capacity: items that may be handled at once.
 
     Raises:
-        ValueError: a capacity below 1.
+        ValueError: a capacity below 1, no endpoint, or two of one name.
         TypeError: a ``handler`` that is not a plain function, or another value of the wrong type.
     """
 
     name: str = attrs.field(validator=text)
     handler: Callable[[Item[V]], object] = attrs.field(validator=plain())
-    endpoints: Sequence[Endpoint[V]]
+    endpoints: Sequence[Endpoint[V]] = attrs.field(validator=_are_endpoints)
     capacity: int = attrs.field(validator=whole(1))
 
 
@@ -180,6 +204,7 @@ def check_endpoints(given: object) -> "tuple[Endpoint[Any], ...] | tuple[Work[An
     for one in found:
         if not isinstance(one, (Endpoint, Work)) or type(one) is not kind:
             raise TypeError(f"{wanted}, not {one!r:.60} of type {type(one).__name__} among them")
+    check_names(one for one in found if isinstance(one, Endpoint))
     names = [one.name for one in found if isinstance(one, Work)]
     for name in names:
         if names.count(name) > 1:

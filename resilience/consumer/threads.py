@@ -31,6 +31,7 @@ from resilience.consumer.engine import (
     view_of,
 )
 from resilience.delivery import Outbox, Relay, Store
+from resilience.delivery.store import check_store
 from resilience.events import BreakerChanged, Event, LeaseLost, Listener, notify
 from resilience.polling import Explanation, Item, Poller, SourceView
 from resilience.registry import BreakerRegistry
@@ -81,6 +82,8 @@ class Consumer(Generic[V]):
                 check_plain(option, function)
         if not isinstance(config, ConsumerConfig):
             raise TypeError(f"config must be a ConsumerConfig, not {config!r} of type {type(config).__name__}")
+        if outbox is not None and not isinstance(outbox, (str, os.PathLike)):
+            check_store("outbox, if it is not a path,", outbox)
         given = check_endpoints(endpoints)
         works = [one for one in given if isinstance(one, Work)]
         self._endpoints = [one for one in given if isinstance(one, Endpoint)] or [e for w in works for e in w.endpoints]

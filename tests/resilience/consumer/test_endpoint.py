@@ -40,11 +40,16 @@ REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     ),  # type: ignore[arg-type]
     "a name": (lambda: Consumer(["eu"]), TypeError, "not 'eu' of type str among them"),  # type: ignore[list-item]
     "both": (lambda: Consumer([EU, Work("w", handle, [EU], 1)]), TypeError, "of type Work among them"),  # type: ignore[list-item]
-    "two of one name": (
-        lambda: Consumer([EU, Endpoint("eu", poll=poll, send=other)]),
+    "two of one name": (lambda: Consumer([EU, EU]), ValueError, "two endpoints are called 'eu': their shares and"),
+    "two that send elsewhere": (
+        lambda: Consumer([Work("v", handle, [EU], 1), Work("w", handle, [Endpoint("eu", poll=poll, send=other)], 1)]),
         ValueError,
         "two endpoints are called 'eu' and differ in how they send",
     ),
+    "a lone endpoint of work": (lambda: Work("w", handle, EU, 1), TypeError, r"list of Endpoint .*: write \[\.\.\.\]"),  # type: ignore[arg-type]
+    "a name among endpoints": (lambda: Work("w", handle, ["eu"], 1), TypeError, "not 'eu' of type str among them"),  # type: ignore[list-item]
+    "work without endpoints": (lambda: Work("w", handle, [], 1), ValueError, "endpoints of work 'w' .*; there is none"),
+    "an outbox": (lambda: Consumer([EU], outbox=3), TypeError, "outbox, if it is not a path, must be a Store"),  # type: ignore[arg-type]
     "two kinds of work": (
         lambda: Consumer([Work("w", handle, [EU], 1), Work("w", handle, [EU], 1)]),
         ValueError,
